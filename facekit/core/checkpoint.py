@@ -1,0 +1,82 @@
+"""Checkpoints as safetensors: tensors in the file, the rest of the state as JSON in its header.
+
+Nothing is ever unpickled. A state is any nesting of dicts, lists and tuples whose leaves are
+tensors, numbers, strings, booleans and None; an optimiser's ``state_dict`` is one.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from facekit.core.errors import FacekitError
+from facekit.core.files import replacing
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` to ``path``, wholly or not at all.
+
+    Raises:
+        FacekitError: if the file cannot be written.
+        TypeError: if a leaf is of a kind that JSON and safetensors cannot hold.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    structure = json.dumps(_pack(state, "", tensors))
+    with replacing(path) as partial:
+        try:
+            save_file(tensors, partial, metadata={"state": structure})
+        except SafetensorError as error:
+            raise FacekitError(f"{path}: cannot be written ({error})") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what :func:`save` wrote; tensors come back on the CPU.
+
+    Raises:
+        FacekitError: if the file is missing, damaged, or not a facekit checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            structure = (file.metadata() or {}).get("state")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise FacekitError(f"{path}: not a readable checkpoint ({error})") from error
+    if structure is None:
+        raise FacekitError(f"{path}: safetensors, but not written by facekit (no 'state')")
+    state: dict[str, Any] = _unpack(json.loads(structure), tensors)
+    return state
+
+
+def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON for ``value``; its tensors go to ``tensors``. Containers are tagged lists."""
+    if isinstance(value, torch.Tensor):
+        # Own memory: safetensors refuses tensors that share storage (tied or sliced weights).
+        tensors[name] = value.detach().clone().contiguous()
+        return ["tensor", name]
+    if isinstance(value, dict):
+        # Pairs, not an object: an optimiser's state has integers for keys.
+        return [
+            "dict",
+            [[key, _pack(item, f"{name}/{key}", tensors)] for key, item in value.items()],
+        ]
+    if isinstance(value, list | tuple):
+        items = [_pack(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]
+        return ["tuple" if isinstance(value, tuple) else "list", items]
+    if value is None or isinstance(value, bool | int | float | str):
+        return ["value", value]
+    raise TypeError(f"{name}: a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _unpack(packed: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    tag, content = packed
+    if tag == "tensor":
+        return tensors[content]
+    if tag == "dict":
+        return {key: _unpack(item, tensors) for key, item in content}
+    if tag in ("list", "tuple"):
+        items = [_unpack(item, tensors) for item in content]
+        return tuple(items) if tag == "tuple" else items
+    return content

@@ -1,0 +1,49 @@
+"""Device, precision and threads, resolved once in the command through Lightning Fabric.
+
+This is the only file that knows device names. Bits depend on the number of threads, so it is
+pinned here and recorded in the run folder. Nothing in this project has been run on a GPU yet.
+"""
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from facekit.core.errors import FacekitError, did_you_mean
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def default_threads() -> int:
+    """Threads to use where the user names no number: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def setup(
+    device: str = "auto", precision: str = "32", devices: int = 1, threads: int | None = None
+) -> Fabric:
+    """Resolve where and how to compute, and pin torch's thread count.
+
+    Args:
+        device: one of ``DEVICES``.
+        precision: one of ``PRECISIONS``: ``32``, ``bf16`` or ``16`` (autocast; penalties, warps
+            and keypoint grids stay in float32).
+        devices: processes to use; more than one means DDP.
+        threads: torch threads a process; ``None`` takes every core.
+
+    Raises:
+        FacekitError: for an unknown name, or a device that is not there.
+    """
+    if device not in DEVICES:
+        raise FacekitError(f"unknown device '{device}'; {did_you_mean(device, DEVICES)}")
+    if precision not in PRECISIONS:
+        raise FacekitError(f"unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FacekitError("--device cuda: no CUDA device is available; use --device cpu")
+    if device == "cuda" and devices > torch.cuda.device_count():
+        raise FacekitError(f"--devices {devices}: only {torch.cuda.device_count()} available")
+    torch.set_num_threads(threads or default_threads())
+    fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[precision])  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric

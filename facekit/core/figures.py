@@ -1,0 +1,69 @@
+"""Figures: what `bench`, `audit` and `evaluate` report, as rows that anyone can check."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from facekit.core.config import find, read_yaml
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        name: as the issue or the docs give it, e.g. ``detector.auc``.
+        value: what was measured.
+        unit: "" where there is none.
+        low, high: a 95% interval, where one was computed.
+        peer: the same figure of a named other tool, measured in the same run.
+        floor: the same figure of a trivial baseline on the same data.
+        goal: ">= 0.9" or "<= 3"; from ``configs/evaluations/goals.yaml``.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    peer: float | None = None
+    floor: float | None = None
+    goal: str | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the value meets the goal; None where there is no goal."""
+        if self.goal is None:
+            return None
+        sign, bound = self.goal.split()
+        return self.value >= float(bound) if sign == ">=" else self.value <= float(bound)
+
+
+def with_goals(figures: Sequence[Figure]) -> list[Figure]:
+    """The figures with their goals from ``configs/evaluations/goals.yaml`` filled in."""
+    goals = read_yaml(find("evaluations/goals"))
+    return [Figure(**{**asdict(row), "goal": goals.get(row.name, row.goal)}) for row in figures]
+
+
+def show(figures: Sequence[Figure], as_json: bool) -> None:
+    """Print the figures on standard output, as a JSON list or as a table."""
+    rows = [{**asdict(row), "holds": row.holds} for row in with_goals(figures)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*rows[0].keys()) if rows else Table("no figures")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,54 @@
+"""Progress bars on long work: on a terminal only, silent in logs, pipes and under ``-q``.
+
+What is said, and how loudly, is the standard ``logging`` level of the logger ``facekit``:
+``-q`` WARNING, default INFO, ``-v`` DEBUG.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+log = logging.getLogger("facekit")
+
+
+def set_verbosity(verbose: int, quiet: bool) -> None:
+    """Set the level of what the command line says on standard error."""
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def progress(title: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar with ``title`` and the time left while the body runs.
+
+    Yields:
+        ``advance(done, note)``: ``done`` is the absolute count so far, ``note`` a short text
+        shown at the right (may be empty).
+    """
+    console = Console(stderr=True)
+    visible = console.is_terminal and log.isEnabledFor(logging.INFO)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not visible, transient=True) as bar:
+        task = bar.add_task(title, total=total, note="")
+
+        def advance(done: int, note: str = "") -> None:
+            bar.update(task, completed=done, note=note)
+
+        yield advance
