@@ -41,7 +41,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             structure = (file.metadata() or {}).get("state")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (OSError, SafetensorError) as error:
         raise FacekitError(f"{path}: not a readable checkpoint ({error})") from error
     if structure is None:

@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, except that ``1e-4`` is a float and keys are unique."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
     list("-+.0123456789"),
@@ -33,11 +33,11 @@ _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
 
 
 def _mapping_of_unique_keys(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
             raise yaml.YAMLError(f"key '{key}' stands twice{node.start_mark}")
-    values = [loader.construct_object(value, deep=True) for _, value in node.value]  # type: ignore[no-untyped-call]
+    values = [loader.construct_object(value, deep=True) for _, value in node.value]
     return dict(zip(keys, values, strict=True))
 
 
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         FacekitError: if the file is missing, not YAML, or not a mapping.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - safe
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise FacekitError(f"{path}: not readable ({error})") from error
     except yaml.YAMLError as error:
@@ -106,7 +106,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise FacekitError(f"--set {override}: '{section}' is a value, not a section")
-        target[last] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        target[last] = yaml.load(text, Loader=_Loader)
     return result
 
 

@@ -38,7 +38,9 @@ def setup(
     if device not in DEVICES:
         raise FacekitError(f"unknown device '{device}'; {did_you_mean(device, DEVICES)}")
     if precision not in PRECISIONS:
-        raise FacekitError(f"unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}")
+        raise FacekitError(
+            f"unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise FacekitError("--device cuda: no CUDA device is available; use --device cpu")
     if device == "cuda" and devices > torch.cuda.device_count():

@@ -37,7 +37,9 @@ class Run:
         """
         self.folder = folder
         if not (folder / "run.json").is_file():
-            raise FacekitError(f"{folder}: not a run folder (no run.json); give one made by 'train'")
+            raise FacekitError(
+                f"{folder}: not a run folder (no run.json); give one made by 'train'"
+            )
         self.facts: dict[str, Any] = files.read_json(folder / "run.json")
 
     @classmethod
@@ -135,7 +137,9 @@ def _git_commit() -> str | None:
     source = Path(__file__).parent
     try:
         git = ["git", "-C", str(source)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
         changed = subprocess.run(
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10
         )
