@@ -45,7 +45,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_of_unique_keys)
 
 
 def folder() -> Path:
-    """The bundled ``configs`` folder: in the wheel beside the package, else at the repository's top."""
+    """The bundled ``configs``: inside the installed package, else at the repository's top."""
     package = Path(str(resources.files("facekit")))
     shipped = package / "configs"
     return shipped if shipped.is_dir() else package.parent / "configs"
