@@ -36,7 +36,7 @@ TEMPLATES: dict[str, NDArray[np.float64]] = {
 }
 """Where the five points of a face lie, (5, 2), in units of the crop's side.
 
-``arcface`` is the crop of identity networks, from the brows to just below the mouth; ``wide``
+``arcface`` is the crop of identity networks, from mid-forehead to the chin's edge; ``wide``
 holds the whole face with chin and most of the forehead, for generation and detection.
 """
 
@@ -153,8 +153,8 @@ def align_faces(
     moved[..., 2] += matrices[..., :2] @ np.array([x0, y0], np.float64)
 
     image = part.permute(2, 0, 1).float()[None].expand(len(faces), -1, -1, -1)
-    crops = warp(image, moved, size).round().clamp(0, 255).byte()
-    crops = crops.permute(0, 2, 3, 1).cpu().numpy()
+    warped = warp(image, moved, size).round().clamp(0, 255).byte()
+    crops = warped.permute(0, 2, 3, 1).cpu().numpy()
     return [
         AlignedFace(pixels=crop, crop_from_image=matrix, face=face)
         for crop, matrix, face in zip(crops, matrices, faces, strict=True)

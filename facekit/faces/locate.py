@@ -81,11 +81,11 @@ class Locator:
     @torch.inference_mode()
     def _cascade(self, images: Pixels, min_face: float) -> list[NDArray[np.float32]]:
         """Rows (box 4, score, points 10) for each of (B, H, W, 3) pictures, in their pixels."""
-        batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float()
+        halvings = _halvings(torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float())
 
-        owners, boxes, scores = self._propose(batch, min_face)
+        owners, boxes, scores = self._propose(halvings, min_face)
         if len(boxes):
-            shift, logits = _in_parts(self._refine_net, _cut(batch, owners, boxes, 24))
+            shift, logits = _in_parts(self._refine_net, _cut(halvings, owners, boxes, 24))
             keep = logits[:, 1] > _THRESHOLDS[1]
             owners, boxes, scores, shift = owners[keep], boxes[keep], logits[keep, 1], shift[keep]
             keep = batched_nms(boxes, scores, owners, 0.7)
@@ -93,7 +93,7 @@ class Locator:
 
         points = boxes.new_zeros(len(boxes), 10)
         if len(boxes):
-            shift, points, logits = _in_parts(self._output_net, _cut(batch, owners, boxes, 48))
+            shift, points, logits = _in_parts(self._output_net, _cut(halvings, owners, boxes, 48))
             keep = logits[:, 1] > _THRESHOLDS[2]
             owners, boxes, scores = owners[keep], boxes[keep], logits[keep, 1]
             # The network gives five x, then five y, as fractions of the box.
@@ -106,14 +106,16 @@ class Locator:
         owner = owners.cpu().numpy()
         return [_without_nested(rows[owner == i]) for i in range(len(images))]
 
-    def _propose(self, batch: Tensor, min_face: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _propose(self, halvings: list[Tensor], min_face: float) -> tuple[Tensor, Tensor, Tensor]:
         """First stage: picture index (N,), square boxes (N, 4) and scores (N,) of candidates."""
-        height, width = batch.shape[2:]
+        height, width = halvings[0].shape[2:]
         owners, boxes, scores, shifts = [], [], [], []
         scale = _CELL / min_face
         while min(height, width) * scale >= _CELL:
             size = (math.ceil(height * scale), math.ceil(width * scale))
-            shift, score = self._propose_net(_normal(F.interpolate(batch, size, mode="area")))
+            level = min(int(-math.log2(scale)), len(halvings) - 1) if scale < 1 else 0
+            pixels = F.interpolate(halvings[level], size, mode="area")
+            shift, score = self._propose_net(_normal(pixels))
             owner, row, column = (score[:, 1] >= _THRESHOLDS[0]).nonzero().unbind(1)
             corner = torch.stack([column, row], dim=1) * _STRIDE
             box = torch.cat([corner, corner + _CELL], dim=1).float()
@@ -126,7 +128,7 @@ class Locator:
             shifts.append(shift[owner, :, row, column][keep])
             scale *= _PYRAMID_STEP
         if not boxes:
-            nothing = batch.new_zeros(0)
+            nothing = halvings[0].new_zeros(0)
             return nothing.long(), nothing.view(0, 4), nothing
         owner, box, score = torch.cat(owners), torch.cat(boxes), torch.cat(scores)
         keep = batched_nms(box, score, owner, 0.7)
@@ -167,15 +169,32 @@ def _normal(pixels: Tensor) -> Tensor:
     return (pixels - 127.5) / 128
 
 
-def _cut(batch: Tensor, owners: Tensor, boxes: Tensor, size: int) -> Tensor:
+def _halvings(batch: Tensor) -> list[Tensor]:
+    """The pictures, halved again and again while a face could still be seen in them.
+
+    A large candidate is cut from a small picture, which costs a fraction and looks the same.
+    """
+    levels = [batch]
+    while min(levels[-1].shape[2:]) >= 2 * 48:
+        levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
+    return levels
+
+
+def _cut(halvings: list[Tensor], owners: Tensor, boxes: Tensor, size: int) -> Tensor:
     """The candidates (N, 3, size, size), averaged over areas; black beyond the border."""
+    shrinkage = (boxes[:, 2] - boxes[:, 0]) / size
+    levels = shrinkage.clamp(min=1).log2().long().clamp(max=len(halvings) - 1)
     regions = torch.cat([owners[:, None].to(boxes), boxes], dim=1)
-    return _normal(roi_align(batch, regions, size, aligned=True))
+    cut = boxes.new_empty(len(boxes), 3, size, size)
+    for level, pictures in enumerate(halvings):
+        here = levels == level
+        cut[here] = roi_align(pictures, regions[here], size, 0.5**level, 2, aligned=True)
+    return _normal(cut)
 
 
 def _in_parts(network: nn.Module, candidates: Tensor) -> list[Tensor]:
     """Run ``network`` on so many candidates at once as bounds the memory."""
-    parts = [network(part) for part in candidates.split(_CANDIDATES_AT_ONCE)]
+    parts = [network(part) for part in torch.split(candidates, _CANDIDATES_AT_ONCE)]
     return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
 

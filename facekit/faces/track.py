@@ -103,10 +103,10 @@ def _between(a: Floats, b: Floats, share: float) -> Floats:
 
 def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     """Intersection over union of each widened box of (N, 4) with each of (M, 4): (N, M)."""
-    a, b = _widened(a)[:, None], _widened(b)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    one, other = _widened(a)[:, None], _widened(b)[None]
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
     shared = np.prod(np.maximum(sides, 0), axis=-1)
-    areas = [np.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (a, b)]
+    areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (one, other)]
     return np.asarray(shared / (areas[0] + areas[1] - shared), np.float64)
 
 
