@@ -16,6 +16,7 @@ from scipy.special import expit
 from facekit.core.errors import FacekitError
 
 Scores = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Calibration:
         return probability
 
 
-def calibrate(logits: Scores, labels: NDArray[np.int64], *, fpr: float = 0.01) -> Calibration:
+def calibrate(logits: Scores, labels: Labels, *, fpr: float = 0.01) -> Calibration:
     """Fit scale, bias and threshold on validation data.
 
     Args:
@@ -79,7 +80,7 @@ def calibrate(logits: Scores, labels: NDArray[np.int64], *, fpr: float = 0.01) -
     return Calibration(scale, bias, _threshold(scale * logits + bias, labels, fpr))
 
 
-def _threshold(logits: Scores, labels: NDArray[np.int64], fpr: float) -> float:
+def _threshold(logits: Scores, labels: Labels, fpr: float) -> float:
     """The lowest probability with at most ``fpr`` of the untouched faces above it.
 
     It stands midway (in logits) between two neighbouring faces, so that a clear gap between the

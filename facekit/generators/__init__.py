@@ -1,0 +1,56 @@
+"""Generators of synthetic face media: one paper, one file; the file's name is the plug-in's.
+
+A plug-in module offers
+
+- ``KIND``: the mark that its output carries, a :class:`facekit.watermark.Kind`;
+- ``Config``: its settings, a :class:`facekit.core.config.Config`;
+- ``train(config, data, run, fabric, *, show=None)``: train on a folder, resuming from the run's
+  newest checkpoint; ``show(step, pixels)`` is handed a training strip now and then;
+- ``generate(run, frames, fabric, *, source, target=None)``: yield changed frames, in memory and
+  unmarked. Only :mod:`facekit.export` writes them.
+
+A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from facekit.core import config as configs
+from facekit.core import registry
+from facekit.core.errors import FacekitError
+
+
+def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, configs.Config]:
+    """Read a generator's config.
+
+    Args:
+        name: a file, or the name of a bundled one, e.g. ``generators/face_swap``.
+        overrides: ``key=value`` texts that replace keys of the file.
+
+    Returns:
+        The plug-in's name and its validated Config.
+
+    Raises:
+        FacekitError: if the file names no known generator, or a key or a value is wrong.
+    """
+    path = configs.find(name)
+    data = configs.apply_overrides(configs.read_yaml(path), overrides)
+    plugin = data.pop("generator", None)
+    if not isinstance(plugin, str):
+        raise FacekitError(f"{path}: key 'generator' is missing; write e.g. 'generator: face_swap'")
+    return plugin, configs.validate(data, load(plugin).Config, path)
+
+
+def names() -> list[str]:
+    """The names of all generators, without importing them."""
+    return registry.names(__name__)
+
+
+def load(name: str) -> ModuleType:
+    """Import the generator ``name``.
+
+    Raises:
+        FacekitError: if there is none of that name.
+    """
+    return registry.load(__name__, name)
