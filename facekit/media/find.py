@@ -1,0 +1,60 @@
+"""Which files to work on: the files and folders that a user names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from facekit.core.errors import FacekitError
+from facekit.media.images import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = (
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".flv",
+    ".gif",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
+"""Suffixes by which a video in a folder is known."""
+
+
+def find_media(inputs: Sequence[Path]) -> list[Path]:
+    """The pictures and videos among ``inputs``, each once, in the order given.
+
+    A file is taken whatever its suffix: reading it will tell. A folder is searched with all that
+    is below it, sorted by path, by suffix; names that begin with a dot are passed over.
+
+    Raises:
+        FacekitError: if an input does not exist, or a folder holds no picture and no video.
+    """
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        if path.is_dir():
+            inside = _inside(path)
+            if not inside:
+                raise FacekitError(f"{path}: no pictures or videos in this folder")
+        elif path.exists():
+            inside = [path]
+        else:
+            raise FacekitError(f"{path}: no such file or folder")
+        for item in inside:
+            found.setdefault(item.resolve(), item)
+    return list(found.values())
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )

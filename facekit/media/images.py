@@ -1,0 +1,179 @@
+"""Reading and writing pictures: what comes in is always upright 8-bit RGB.
+
+Colour profiles are not applied: pixels stay those of the file.
+"""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from facekit.core import files
+from facekit.core.errors import FacekitError
+from facekit.types import Pixels
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+"""Suffixes by which a picture in a folder is known."""
+
+MAX_PIXELS = 128_000_000
+"""Pictures larger than this are refused: a small file can unpack to many gigabytes."""
+
+# Phones write JPEGs that Pillow calls MPO (with a second view after the first).
+_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "WEBP")
+_WRITERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+# What Pillow raises on damaged files of the formats above.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    OverflowError,
+    MemoryError,
+)
+
+
+def require_file(path: Path) -> None:
+    """Check that ``path`` is a regular file with something in it.
+
+    Pipes, devices and sockets are refused: facekit works on closed files, not on live streams.
+
+    Raises:
+        FacekitError: if it is missing, empty or anything but a regular file.
+    """
+    try:
+        if path.is_dir():
+            raise FacekitError(f"{path}: is a folder; give a file in it")
+        if not path.exists():
+            raise FacekitError(f"{path}: no such file")
+        if not path.is_file():
+            raise FacekitError(f"{path}: not a regular file; pipes and devices are not read")
+        if path.stat().st_size == 0:
+            raise FacekitError(f"{path}: empty file")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise FacekitError(f"{path}: not readable ({error.strerror or error})") from error
+    except ValueError as error:  # a null character in the name
+        raise FacekitError(f"{str(path)!r}: not a file name") from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file begins as a picture of a format that is read here, whatever its suffix."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"))
+
+
+def format_of(path: Path) -> str:
+    """The picture's format by content: "bmp", "jpeg", "png" or "webp"."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    heads = {b"\x89PNG": "png", b"RIFF": "webp"}
+    return heads.get(head, "bmp" if head.startswith(b"BM") else "jpeg")
+
+
+def read_image(path: Path) -> Pixels:
+    """Read a picture as upright RGB; of an animated one, the first frame.
+
+    The EXIF orientation is applied. Grey and CMYK become RGB, transparent parts are laid over
+    white, and 16 bits a channel are scaled to 8.
+
+    Returns:
+        uint8 RGB (H, W, 3).
+
+    Raises:
+        FacekitError: if the file is missing, empty, no picture, damaged, or too large.
+    """
+    require_file(path)
+    with warnings.catch_warnings():
+        # Pillow remarks on odd metadata; what counts here is whether the pixels can be had.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                _require_size(image.size, path)
+                image.load()
+                return _rgb(_upright(image))
+        except Image.DecompressionBombError as error:
+            raise FacekitError(
+                f"{path}: unpacks to more than {MAX_PIXELS // 10**6} megapixels"
+            ) from error
+        except UnidentifiedImageError as error:
+            raise FacekitError(f"{path}: not a picture; allowed: PNG, JPEG, WebP, BMP") from error
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FacekitError(f"{path}: damaged picture ({reason})") from error
+
+
+def encode_image(pixels: Pixels, suffix: str, quality: int = 95) -> bytes:
+    """A picture as the bytes of a file.
+
+    Args:
+        pixels: uint8 RGB (H, W, 3).
+        suffix: ".png" (lossless), ".jpg", ".jpeg" or ".webp".
+        quality: of JPEG and WebP, 1 to 100. From 90 up, JPEG keeps its colours at full resolution.
+
+    Raises:
+        FacekitError: for a suffix that is not written.
+        ValueError: if ``pixels`` is not what it says.
+    """
+    if suffix.lower() not in _WRITERS:
+        raise FacekitError(f"cannot write '{suffix}' pictures; allowed: {', '.join(_WRITERS)}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"expected uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
+    kind = _WRITERS[suffix.lower()]
+    options = {
+        "PNG": {"compress_level": 4},
+        "JPEG": {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
+        "WEBP": {"quality": quality, "method": 4},
+    }
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format=kind, **options[kind])
+    return buffer.getvalue()
+
+
+def write_image(path: Path, pixels: Pixels, quality: int = 95) -> None:
+    """Write a picture, wholly or not at all; the format is that of the suffix.
+
+    See :func:`encode_image`. Generated pictures leave through ``facekit.export`` instead.
+    """
+    try:
+        content = encode_image(pixels, path.suffix, quality)
+    except FacekitError as error:
+        raise FacekitError(f"{path}: {error}") from error
+    files.write_bytes(path, content)
+
+
+def _require_size(size: tuple[int, int], path: Path) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise FacekitError(
+            f"{path}: {width}×{height} is too large; at most {MAX_PIXELS // 10**6} megapixels"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGE:
+        return image  # EXIF that cannot be read says nothing about which way is up
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # Pillow's own conversion would clip at 255. PNG's 16 bits may come as "I".
+        grey = np.clip(np.asarray(image).astype(np.float64), 0, 65535) / 257
+        return np.repeat(np.round(grey).astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
