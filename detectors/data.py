@@ -1,0 +1,294 @@
+"""Labelled face crops, and the batches and views that detectors learn from and are measured on.
+
+A detector must learn the forgery and nothing that merely comes with it. Four things see to that:
+
+- *One way in.* Pictures of both classes are located, aligned, resized, and then re-compressed,
+  blurred and recoloured at random by the same code with the same odds.
+- *The mark means nothing.* Every crop is held twice, without and with a watermark, and exactly half
+  of each class in each batch is marked. The mark is laid on the whole picture before the crop is
+  cut, since that is how it comes in files: aligning resamples it. Kind and id are drawn at random
+  for both classes alike, so that the code words tell nothing either.
+- *Paired sampling.* A batch holds an untouched face and a forgery made from the very same picture,
+  where there is one, so that the classes share background, light and pose.
+- *Disjoint people.* :func:`check_disjoint` refuses splits that share a person, be it as the one
+  shown or the one whose face was put in, or a source.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from facekit.core.config import Config
+from facekit.core.errors import FacekitError
+from facekit.core.progress import log
+from facekit.core.seed import rng
+from facekit.types import Pixels
+
+Labels = NDArray[np.int64]
+
+_LOCATE_AT_ONCE = 16
+
+
+class Faces(Config):
+    """Which faces a detector sees, and how.
+
+    Attributes:
+        template: of ``facekit.faces.align``.
+        size: side of the crops, in pixels.
+        frames: at most so many pictures of a person, untouched, and as many forged.
+        quality: JPEG quality of the random re-compression, from and to.
+        degrade: odds, each, of shrinking, blurring and adding noise.
+        recolour: odds, each, of another brightness and contrast, and another hue (training only).
+    """
+
+    template: Literal["wide", "arcface"] = "wide"
+    size: int = Field(96, ge=32, le=512)
+    frames: int = Field(24, ge=1)
+    quality: list[int] = Field([50, 98], min_length=2, max_length=2)
+    degrade: float = Field(0.2, ge=0, le=1)
+    recolour: float = Field(0.3, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with a face, before it is aligned.
+
+    Attributes:
+        pixels: uint8 RGB (H, W, 3).
+        label: 1 generated, 0 not.
+        subject: the person shown; of a swap, the one in whose picture it was made.
+        source: the picture or clip that it is, or was made from; pairs share it.
+        donor: of a swap, the person whose face was put in; else "".
+    """
+
+    pixels: Pixels
+    label: int
+    subject: str
+    source: str
+    donor: str = ""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Labelled crops of one split, held in memory.
+
+    Attributes:
+        images: uint8 RGB (N, S, S, 3), unmarked.
+        marked: the same crops of the marked pictures.
+        labels: int64 (N,), 1 generated.
+        subjects, sources, donors: as in :class:`Sample`, N of each.
+    """
+
+    images: Pixels
+    marked: Pixels
+    labels: Labels
+    subjects: list[str]
+    sources: list[str]
+    donors: list[str]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+
+def align(samples: Iterable[Sample], faces: Faces, *, key: int, device: torch.device) -> Crops:
+    """Locate, mark and align the largest face of each sample; both classes go this one way.
+
+    Args:
+        samples: read one after the other; only their crops are kept.
+        faces: template and size.
+        key: a seed for the marks' kinds and ids.
+        device: where to locate and warp.
+
+    Raises:
+        FacekitError: if no face is found in any picture of one class, or there is none.
+    """
+    from facekit import watermark
+    from facekit.faces.align import align_faces
+    from facekit.faces.locate import Locator
+
+    locator = Locator(device)
+    random = rng(key)
+    images: list[Pixels] = []
+    marked: list[Pixels] = []
+    kept: list[Sample] = []
+    total = 0
+    stream = iter(samples)
+    while chunk := list(islice(stream, _LOCATE_AT_ONCE)):
+        total += len(chunk)
+        found = locator.locate([sample.pixels for sample in chunk])
+        for sample, located in zip(chunk, found, strict=True):
+            if not located:
+                continue
+            payload = watermark.Payload(
+                watermark.Kind(int(random.choice(list(watermark.Kind)))),
+                int(random.integers(2**31)),
+            )
+            for pixels, crops in (
+                (sample.pixels, images),
+                (watermark.embed(sample.pixels, payload), marked),
+            ):
+                [face] = align_faces(
+                    pixels, located[:1], template=faces.template, size=faces.size, device=device
+                )
+                crops.append(face.pixels)
+            # Without the picture: only crops stay in memory.
+            kept.append(replace(sample, pixels=np.empty(0, np.uint8)))
+    if len(kept) < total:
+        log.info("%d of %d pictures left out: no face found in them", total - len(kept), total)
+    labels = np.array([sample.label for sample in kept], np.int64)
+    require_both(labels)
+    return Crops(
+        images=np.stack(images),
+        marked=np.stack(marked),
+        labels=labels,
+        subjects=[sample.subject for sample in kept],
+        sources=[sample.source for sample in kept],
+        donors=[sample.donor for sample in kept],
+    )
+
+
+def require_both(labels: Labels) -> None:
+    """Check that both classes occur.
+
+    Raises:
+        FacekitError: if one of them is empty.
+    """
+    generated = int(np.sum(labels))
+    if not 0 < generated < len(labels):
+        raise FacekitError(
+            f"a detector needs faces of both classes, got {len(labels) - generated} untouched and "
+            f"{generated} generated; check the labels and that faces can be found"
+        )
+
+
+def check_disjoint(splits: Mapping[str, Crops]) -> None:
+    """Check that no person and no source is in two splits.
+
+    Raises:
+        FacekitError: it names the first person or source that is, and the splits.
+    """
+    owner: dict[tuple[str, str], str] = {}
+    for name, crops in splits.items():
+        people = {("person", person) for person in (*crops.subjects, *crops.donors) if person}
+        for thing in sorted(people | {("source", source) for source in crops.sources}):
+            if owner.setdefault(thing, name) != name:
+                raise FacekitError(
+                    f"{thing[0]} '{thing[1]}' is in the splits {owner[thing]} and {name}; a split "
+                    "must be disjoint by person and source"
+                )
+
+
+class Batches:
+    """Random training batches, each a function of (seed, step) alone."""
+
+    def __init__(self, crops: Crops, faces: Faces, *, batch: int, seed: int) -> None:
+        """Pair each forgery with the untouched faces of its source.
+
+        Args:
+            crops: the training split.
+            faces: how to degrade.
+            batch: faces a batch, a multiple of 4: two classes, each half marked.
+            seed: the run's.
+        """
+        self._crops, self._batch, self._seed = crops, batch, seed
+        self._degrade = _chain(faces, training=True)
+        self._untouched = np.flatnonzero(crops.labels == 0)
+        self._generated = np.flatnonzero(crops.labels == 1)
+        self._forgeries: dict[str, list[int]] = {}
+        for i in self._generated:
+            self._forgeries.setdefault(crops.sources[i], []).append(int(i))
+
+    def __call__(self, step: int) -> tuple[Pixels, Labels]:
+        """Images uint8 (B, S, S, 3) and labels (B,): first the untouched, then their forgeries."""
+        random = rng(self._seed, step)
+        half = self._batch // 2
+        # No untouched face stands twice in a batch until all are in it.
+        order = random.permutation(self._untouched)
+        untouched = np.resize(order, half)
+        forged = [
+            random.choice(self._forgeries.get(self._crops.sources[i], self._generated))
+            for i in untouched
+        ]
+        chosen = np.concatenate([untouched, forged])
+        marked = np.concatenate([random.permutation(half) < half // 2 for _ in range(2)])
+        images = _pick(self._crops, chosen, marked)
+        return _degraded(images, self._degrade, random), self._crops.labels[chosen]
+
+
+def view(crops: Crops, faces: Faces, *, key: int, marks: Literal["half", "all", "none"]) -> Pixels:
+    """All crops once, in order, each re-compressed at random as a function of ``key``.
+
+    Args:
+        crops: of one split.
+        faces: how to degrade; flips, shifts and colours are left alone.
+        key: a seed; the same key degrades a marked and an unmarked view alike.
+        marks: which crops are the marked ones; ``half`` is half of each class.
+
+    Returns:
+        uint8 (N, S, S, 3).
+    """
+    random = rng(key)
+    marked = np.full(len(crops), marks == "all")
+    if marks == "half":
+        for label in (0, 1):
+            members = random.permutation(np.flatnonzero(crops.labels == label))
+            marked[members[: len(members) // 2]] = True
+    images = _pick(crops, np.arange(len(crops)), marked)
+    return _degraded(images, _chain(faces, training=False), rng(key, 1))
+
+
+def _pick(crops: Crops, chosen: NDArray[np.int64], marked: NDArray[np.bool_]) -> Pixels:
+    picked: Pixels = np.where(
+        marked[:, None, None, None], crops.marked[chosen], crops.images[chosen]
+    )
+    return picked
+
+
+def _degraded(images: Pixels, chain: Any, random: np.random.Generator) -> Pixels:
+    """Each picture through the chain; all of its randomness comes from ``random``."""
+    chain.set_random_seed(int(random.integers(2**31)))
+    return np.stack([chain(image=image)["image"] for image in images])
+
+
+def _chain(faces: Faces, *, training: bool) -> Any:
+    """An albumentations chain: what befalls pictures on their way through the world."""
+    # Without this it asks PyPI for its newest version at import.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+    import cv2
+
+    low, high = faces.quality
+    resampling = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
+    world = [
+        albumentations.Downscale(
+            scale_range=(0.5, 0.9), interpolation_pair=resampling, p=faces.degrade
+        ),
+        albumentations.GaussianBlur(sigma_limit=(0.3, 1.0), p=faces.degrade),
+        albumentations.GaussNoise(std_range=(0.005, 0.03), p=faces.degrade),
+        albumentations.ImageCompression("jpeg", quality_range=(low, high), p=0.8),
+    ]
+    if not training:
+        return albumentations.Compose(world)
+    variety = [
+        albumentations.HorizontalFlip(p=0.5),
+        albumentations.Affine(
+            scale=(0.92, 1.08),
+            translate_percent=(-0.04, 0.04),
+            rotate=(-6, 6),
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=0.5,
+        ),
+        albumentations.RandomBrightnessContrast(p=faces.recolour),
+        albumentations.HueSaturationValue(
+            hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=faces.recolour
+        ),
+    ]
+    return albumentations.Compose(variety + world)

@@ -1,0 +1,176 @@
+"""Measure a detector on faces of people that its training never saw.
+
+Intervals are 95% percentile bootstraps (Efron & Tibshirani 1993) that draw whole clusters: frames
+of one person are alike, and drawing them one by one would make an interval look far too narrow.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.metrics import roc_curve
+
+from detectors.calibrate import Labels, Scores
+from detectors.data import Crops, view
+from detectors.score import Detector
+from facekit.core.figures import Figure
+from facekit.core.seed import rng
+
+log = logging.getLogger("facekit")
+
+_VIEW = 1_000_003  # the key of the test's view: neither training's nor validation's
+_CLUSTERS = 10  # fewer clusters than this cannot be bootstrapped
+_RESAMPLES = 1000
+
+
+def auc(scores: Scores, labels: Labels) -> float:
+    """Area under the ROC curve: P(a generated face scores above an untouched one), ties half.
+
+    Mann & Whitney's U over the number of pairs.
+    """
+    generated = labels == 1
+    positives, negatives = int(generated.sum()), int((~generated).sum())
+    rank_sum = rankdata(scores)[generated].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def eer(scores: Scores, labels: Labels) -> float:
+    """Equal error rate: where the ROC curve, its points joined by lines, has FPR = 1 - TPR."""
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    # FPR - FNR rises along the curve from -1 to 1; where it is flat, any point of the flat serves.
+    return float(np.interp(0.0, fpr + tpr - 1, fpr))
+
+
+def tpr_at(scores: Scores, labels: Labels, fpr: float) -> float:
+    """The largest share of generated faces found with at most ``fpr`` false alarms."""
+    rates, found, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(found[rates <= fpr].max())
+
+
+def ece(probabilities: Scores, labels: Labels, bins: int = 10) -> float:
+    """Expected calibration error (Naeini et al. 2015) of P(generated), over bins of one width."""
+    rows = reliability(probabilities, labels, bins)
+    return float(sum(row["count"] * abs(row["mean"] - row["share"]) for row in rows) / len(labels))
+
+
+def reliability(probabilities: Scores, labels: Labels, bins: int = 10) -> list[dict[str, float]]:
+    """The reliability diagram: of each bin that is not empty, what was promised and what held.
+
+    Returns:
+        Rows ``low``, ``high`` (the bin), ``count``, ``mean`` (of the probabilities) and ``share``
+        (of generated faces).
+    """
+    place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    return [
+        {
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "count": float(inside.sum()),
+            "mean": float(probabilities[inside].mean()),
+            "share": float(labels[inside].mean()),
+        }
+        for i in range(bins)
+        if (inside := place == i).any()
+    ]
+
+
+METRICS: dict[str, Callable[[Scores, Labels], float]] = {
+    "detector.auc": auc,
+    "detector.eer": eer,
+    "detector.tpr_at_1": lambda scores, labels: tpr_at(scores, labels, 0.01),
+    "detector.ece": ece,
+}
+"""Figure → what computes it from probabilities and labels."""
+
+
+def clusters(crops: Crops) -> tuple[str, NDArray[np.int64]]:
+    """What a bootstrap draws: people if there are enough of them, else sources, else faces.
+
+    Returns:
+        Its name in the plural, and for each face the number of its cluster.
+    """
+    for name, of_each in (("people", crops.subjects), ("sources", crops.sources)):
+        names, numbers = np.unique(np.array(of_each), return_inverse=True)
+        if len(names) >= _CLUSTERS:
+            return name, numbers.astype(np.int64)
+    return "faces", np.arange(len(crops))
+
+
+def interval(
+    metric: Callable[[Scores, Labels], float],
+    scores: Scores,
+    labels: Labels,
+    cluster: NDArray[np.int64],
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95% interval of a metric, by drawing clusters with replacement.
+
+    Draws in which a class does not occur say nothing about the metric and are drawn again.
+    """
+    members = [np.flatnonzero(cluster == i) for i in range(int(cluster.max()) + 1)]
+    random = rng(seed)
+    values: list[float] = []
+    while len(values) < _RESAMPLES:
+        drawn = random.integers(len(members), size=len(members))
+        rows = np.concatenate([members[i] for i in drawn])
+        if 0 < labels[rows].sum() < len(rows):
+            values.append(metric(scores[rows], labels[rows]))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def evaluate(
+    detector: Detector,
+    test_set: Crops,
+    *,
+    floor: Detector | None = None,
+    peer: Detector | None = None,
+) -> list[Figure]:
+    """Measure ``detector``, and beside it the baselines of its run, on the same views.
+
+    Args:
+        detector: a trained one.
+        test_set: crops of its template and size, of people it was not trained on.
+        floor: logistic regression on mean colours, fitted on the same training faces.
+        peer: logistic regression on spectra, likewise.
+
+    Returns:
+        ``detector.auc``, ``.eer``, ``.tpr_at_1``, ``.ece``, each with a 95% interval, and
+        ``.marked_shift``: how far a mark alone moves the mean score of untouched faces.
+    """
+    labels = test_set.labels
+    by, cluster = clusters(test_set)
+    log.info("intervals: bootstrap over %d %s", cluster.max() + 1, by)
+    scores = test_scores(detector, test_set)
+    others = {
+        role: test_scores(other, test_set) if other else None
+        for role, other in (("floor", floor), ("peer", peer))
+    }
+    figures = []
+    for name, metric in METRICS.items():
+        low, high = interval(metric, scores, labels, cluster)
+        beside = {
+            role: None if other is None else metric(other, labels) for role, other in others.items()
+        }
+        figures.append(Figure(name, metric(scores, labels), low=low, high=high, **beside))
+    figures.append(_marked_shift(detector, test_set))
+    return figures
+
+
+def test_scores(detector: Detector, test_set: Crops) -> Scores:
+    """The test split's P(generated), (N,): each face once, re-compressed, half of them marked."""
+    return detector.score(view(test_set, detector.config.data, key=_VIEW, marks="half"))
+
+
+def _marked_shift(detector: Detector, test_set: Crops) -> Figure:
+    """The mean score of untouched faces with a mark less that of the same without, as a size."""
+    data: Any = detector.config.data
+    untouched = test_set.labels == 0
+    marked, unmarked = (
+        detector.score(view(test_set, data, key=_VIEW, marks=marks)[untouched])
+        for marks in ("all", "none")
+    )
+    return Figure("detector.marked_shift", float(abs(marked.mean() - unmarked.mean())))

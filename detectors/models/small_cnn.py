@@ -1,0 +1,94 @@
+"""A small residual network that looks at a face crop's own pixels.
+
+Two ideas, written anew from their papers; no weights of others are used:
+
+- Tan et al., "Rethinking the Up-Sampling Operations in CNN-based Generative Network for
+  Generalizable Deepfake Detection", CVPR 2024 (arXiv:2312.10461): beside the picture the network
+  gets the differences between neighbouring pixels (NPR, equation 4), in which up-sampling shows.
+- He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, for the trunk. Its first
+  stage keeps every pixel: a stride or pooling there would average such traces away.
+"""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detectors.data import Faces
+from detectors.train import Training
+from facekit.core.config import Config as BaseConfig
+
+
+class Config(BaseConfig):
+    """Settings.
+
+    Attributes:
+        data: the faces it sees.
+        training: how long and how fast it learns.
+        widths: channels of each stage; every stage but the first halves the resolution.
+        dropout: share of the last features dropped in training.
+    """
+
+    data: Faces = Faces()
+    training: Training = Training()
+    widths: list[Annotated[int, Field(ge=4, le=512)]] = Field([16, 32, 64, 64], min_length=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Block(nn.Module):
+    """Two convolutions beside a short cut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """The first convolution has the stride."""
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        same = inputs == outputs and stride == 1
+        self.short = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        y = F.relu(self.first_norm(self.first(x)))
+        return F.relu(self.second_norm(self.second(y)) + self.short(x))
+
+
+class SmallCNN(nn.Module):
+    """(B, 3, S, S) in [-1, 1] to logits (B,)."""
+
+    def __init__(self, widths: list[int], dropout: float) -> None:
+        """One residual block a stage."""
+        super().__init__()
+        self.stem = nn.Conv2d(6, widths[0], 3, 1, 1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(widths[0])
+        inputs = [widths[0], *widths]
+        self.stages = nn.Sequential(
+            *(Block(inputs[i], width, stride=1 if i == 0 else 2) for i, width in enumerate(widths))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(widths[-1], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, before calibration."""
+        # The residual is small against the picture; ×4 brings both to a like spread.
+        x = torch.cat([images, 4 * neighbouring_pixels(images)], dim=1)
+        x = F.relu(self.stem_norm(self.stem(x)))
+        x = self.stages(x).mean((2, 3))
+        logits: Tensor = self.head(self.dropout(x))[:, 0]
+        return logits
+
+
+def neighbouring_pixels(images: Tensor) -> Tensor:
+    """Each pixel less the top-left one of its 2×2 cell (NPR), of the same shape (B, C, H, W)."""
+    height, width = images.shape[2:]
+    corners = images[:, :, ::2, ::2]
+    corners = corners.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return images - corners[:, :, :height, :width]
+
+
+def network(config: Config) -> nn.Module:
+    """The detector, with fresh weights from torch's current random state."""
+    return SmallCNN(config.widths, config.dropout)
