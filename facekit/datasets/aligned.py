@@ -1,0 +1,303 @@
+"""Make a folder of aligned faces from photos and videos.
+
+OUT/
+  crops/NAME-000.png   one a face; NAME is the input's stem
+  manifest.jsonl       one row a crop, written last
+  preview.jpg          some of the crops, to look at
+  inputs.jsonl         one row an input that is done; what a later call resumes from
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from facekit.core import files
+from facekit.core.errors import FacekitError
+from facekit.core.progress import progress
+from facekit.datasets.manifest import load_folder
+from facekit.faces.align import align_faces
+from facekit.faces.locate import Locator
+from facekit.faces.track import Tracker
+from facekit.media.decode import Video, probe
+from facekit.media.find import find_media
+from facekit.media.images import read_image, write_image
+from facekit.types import MANIFEST, AlignedFace, Frame, Item, write_manifest
+
+log = logging.getLogger("facekit")
+
+_MAX_SIDE = 1920  # photos and single frames are worth a closer look than each frame of a video
+_AT_ONCE = 8
+_PIXELS_AT_ONCE = 16_000_000
+_PREVIEW = (8, 8, 96)  # columns, rows at most, and the side of one crop
+_INPUTS = "inputs.jsonl"
+
+
+@dataclass
+class Aligned:
+    """What was done.
+
+    Attributes:
+        inputs: how many files there were.
+        faces: how many crops the folder holds now.
+        skipped: inputs that an earlier call had done.
+        faceless: inputs without a face.
+        failures: path and one-line reason of each input that could not be read.
+    """
+
+    inputs: int = 0
+    faces: int = 0
+    skipped: int = 0
+    faceless: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def align_media(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    template: str,
+    size: int,
+    min_face: int,
+    every: float,
+    device: torch.device,
+) -> Aligned:
+    """Align all faces of pictures and videos into a folder.
+
+    An input that cannot be read is noted and passed over. An input that an earlier call with the
+    same settings has done, and that has not changed, is not done again. Rows of a manifest in an
+    input folder lend their subject, label and so on to the crops made from their files.
+
+    Args:
+        inputs: files and folders.
+        out: the folder to write, or to go on with.
+        template: a name in ``facekit.faces.align.TEMPLATES``.
+        size: side of the crops, in pixels.
+        min_face: smallest face to look for, in pixels of the input.
+        every: seconds between two looks at a video.
+        device: where to compute.
+
+    Raises:
+        FacekitError: if an input does not exist, or ``out`` was made with other settings or
+            cannot be written.
+    """
+    paths = [path for path in find_media(inputs) if not _below(path, out)]
+    known = _known_items(inputs)
+    settings = {"template": template, "size": size, "min_face": min_face, "every": every}
+    journal = _Journal(out, settings)
+    locator = Locator(device, min_face=min_face, max_side=_MAX_SIDE)
+    result = Aligned(inputs=len(paths))
+
+    with progress("Aligning", len(paths)) as advance:
+        for done, path in enumerate(paths, start=1):
+            name = path.as_posix()
+            try:
+                digest = files.sha256(path)
+                if journal.has(name, digest):
+                    result.skipped += 1
+                else:
+                    faces = _faces(path, locator, template, size, every, device)
+                    origin = known.get(path.resolve(), Item(path=name, sha256=digest))
+                    _write_crops(journal, name, digest, origin, faces)
+            except (FacekitError, OSError) as error:
+                reason = str(error).removeprefix(f"{path}: ")
+                log.warning("%s: skipped: %s", path, reason)
+                result.failures[name] = reason
+            advance(done, path.name)
+
+    items = journal.items()
+    write_manifest(out, items)
+    if items:
+        write_image(out / "preview.jpg", _preview([out / item.path for item in items]))
+    result.faces = len(items)
+    result.faceless = [path.as_posix() for path in paths if journal.is_faceless(path.as_posix())]
+    return result
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An aligned face, with its frame's time and its track where it is of a video."""
+
+    aligned: AlignedFace
+    time: float | None = None
+    track: int | None = None
+
+
+class _Journal:
+    """The inputs that are done, each with its crops' rows; survives a kill at any point."""
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.out = out
+        self._path = out / _INPUTS
+        self._rows: dict[str, dict[str, Any]] = {}
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+            # A kill may have cut the last line short; that input is done again.
+            rows = [json.loads(line) for line in lines if line.endswith("}")]
+            if not rows or rows[0].get("settings") != settings:
+                raise FacekitError(
+                    f"{out}: was made with other settings ({rows[0].get('settings')}, now "
+                    f"{settings}); give the same, or another --out"
+                )
+            self._rows = {row["input"]: row for row in rows[1:]}
+        elif (out / MANIFEST).exists():
+            raise FacekitError(f"{out}: holds another manifest; give an empty or new --out")
+        files.write_jsonl(self._path, [{"settings": settings}, *self._rows.values()])
+        self._owners = {row["name"]: name for name, row in self._rows.items()}
+
+    def has(self, name: str, digest: str) -> bool:
+        row = self._rows.get(name)
+        return row is not None and row["sha256"] == digest
+
+    def is_faceless(self, name: str) -> bool:
+        return name in self._rows and not self._rows[name]["items"]
+
+    def crop_name(self, name: str) -> str:
+        """The input's stem; with a hash of its path where another input has taken the stem."""
+        stem = Path(name).stem
+        if self._owners.setdefault(stem, name) != name:
+            stem += "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+            self._owners[stem] = name
+        return stem
+
+    def add(self, name: str, digest: str, crop_name: str, items: list[Item]) -> None:
+        for item in self._items(name):
+            if item.path not in {new.path for new in items}:
+                (self.out / item.path).unlink(missing_ok=True)  # of a face the input had before
+        rows = [item.model_dump() for item in items]
+        row = {"input": name, "sha256": digest, "name": crop_name, "items": rows}
+        self._rows[name] = row
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def items(self) -> list[Item]:
+        return [item for name in sorted(self._rows) for item in self._items(name)]
+
+    def _items(self, name: str) -> list[Item]:
+        rows = self._rows[name]["items"] if name in self._rows else []
+        return [Item.model_validate(row) for row in rows]
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _known_items(inputs: Iterable[Path]) -> dict[Path, Item]:
+    """The rows of the manifests that input folders hold, by their files."""
+    return {
+        (folder / item.path).resolve(): item
+        for folder in inputs
+        if (folder / MANIFEST).is_file()
+        for item in load_folder(folder)
+    }
+
+
+def _faces(
+    path: Path,
+    locator: Locator,
+    template: str,
+    size: int,
+    every: float,
+    device: torch.device,
+) -> Iterator[_Found]:
+    """The aligned faces of one input, a few frames in memory at a time."""
+    if probe(path).kind == "image":
+        pixels = read_image(path)
+        faces = locator.locate([pixels])[0]
+        for face in align_faces(pixels, faces, template=template, size=size, device=device):
+            yield _Found(face)
+        return
+    tracker = Tracker(max_gap=max(2.0, 2 * every))
+    with Video(path) as video:
+        for frames in _chunks(_looks(video, every)):
+            located = locator.locate([frame.pixels for frame in frames])
+            for frame, faces in zip(frames, located, strict=True):
+                ids = tracker.update(faces, frame.time, frame.index)
+                crops = align_faces(
+                    frame.pixels, faces, template=template, size=size, device=device
+                )
+                for crop, track in zip(crops, ids, strict=True):
+                    yield _Found(crop, frame.time, track)
+
+
+def _looks(frames: Iterable[Frame], every: float) -> Iterator[Frame]:
+    """The first frame of each period of ``every`` seconds."""
+    due = -math.inf
+    for frame in frames:
+        if frame.time >= due:
+            yield frame
+            due = (math.floor(frame.time / every + 1e-6) + 1) * every - 1e-6
+
+
+def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    chunk: list[Frame] = []
+    for frame in frames:
+        chunk.append(frame)
+        if len(chunk) == _AT_ONCE or sum(f.pixels.size for f in chunk) > 3 * _PIXELS_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _write_crops(
+    journal: _Journal, name: str, digest: str, origin: Item, faces: Iterable[_Found]
+) -> None:
+    """Write an input's crops and enter it as done; if it fails half-way, nothing stays."""
+    crop_name = journal.crop_name(name)
+    items: list[Item] = []
+    try:
+        for number, found in enumerate(faces):
+            path = f"crops/{crop_name}-{number:03d}.png"
+            write_image(journal.out / path, found.aligned.pixels)
+            items.append(_item(path, journal.out, name, digest, origin, found))
+    except (FacekitError, OSError):
+        for item in items:
+            (journal.out / item.path).unlink(missing_ok=True)
+        raise
+    journal.add(name, digest, crop_name, items)
+
+
+def _item(path: str, out: Path, name: str, digest: str, origin: Item, found: _Found) -> Item:
+    face = found.aligned.face
+    facts: dict[str, object] = {
+        "input": name,
+        "input_sha256": digest,
+        "box": face.box.tolist(),
+        "points": face.points.tolist(),
+        "score": face.score,
+        "crop_from_image": found.aligned.crop_from_image.tolist(),
+    }
+    if found.track is not None:
+        facts["track"] = found.track
+    return origin.model_copy(
+        update={
+            "path": path,
+            "sha256": files.sha256(out / path),
+            "source": origin.source or name,
+            "time": origin.time if found.time is None else found.time,
+            "facts": facts,
+        }
+    )
+
+
+def _preview(paths: Sequence[Path]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A sheet of crops, drawn evenly from all."""
+    columns, rows, side = _PREVIEW
+    count = min(len(paths), columns * rows)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    columns = min(columns, count)
+    sheet = np.full((math.ceil(count / columns) * side, columns * side, 3), 255, np.uint8)
+    for number, path in enumerate(chosen):
+        y, x = (part * side for part in divmod(number, columns))
+        small = cv2.resize(read_image(path), (side, side), interpolation=cv2.INTER_AREA)
+        sheet[y : y + side, x : x + side] = small
+    return sheet

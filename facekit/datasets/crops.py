@@ -1,0 +1,109 @@
+"""The faces of a manifest folder, located and aligned, in memory."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facekit.core.progress import progress
+from facekit.datasets.manifest import load_folder
+from facekit.faces.align import align_faces
+from facekit.faces.locate import Locator
+from facekit.media.find import VIDEO_SUFFIXES
+from facekit.media.images import read_image
+from facekit.types import Item, Pixels
+
+log = logging.getLogger("facekit")
+
+_AT_ONCE = 16
+_PIXELS_AT_ONCE = 16_000_000
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Aligned faces with where they come from.
+
+    Attributes:
+        images: uint8 RGB (N, S, S, 3).
+        matrices: ``crop_from_image``, float64 (N, 2, 3).
+        items: of the picture that each crop was cut from.
+    """
+
+    images: NDArray[np.uint8]
+    matrices: NDArray[np.float64]
+    items: list[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def load_crops(
+    folder: Path,
+    *,
+    template: str,
+    size: int,
+    device: torch.device,
+    items: Sequence[Item] | None = None,
+) -> Crops:
+    """Locate and align the largest face of every picture of a folder.
+
+    Items that show no face are left out and said so in the log, as are videos: make pictures of
+    those with ``facekit align`` first.
+
+    Args:
+        folder: with a ``manifest.jsonl``.
+        template: a name in ``facekit.faces.align.TEMPLATES``.
+        size: side S of the crops, in pixels.
+        device: where to compute.
+        items: those of the folder's to load; all by default.
+
+    Raises:
+        FacekitError: for a bad manifest, or a picture that is missing or damaged.
+    """
+    wanted = list(load_folder(folder) if items is None else items)
+    pictures = [i for i in wanted if Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
+    if len(pictures) < len(wanted):
+        log.info("%s: left out %d videos", folder, len(wanted) - len(pictures))
+
+    locator = Locator(device)
+    aligned, kept, faceless = [], [], []
+    with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
+        for chunk in _chunks(folder, pictures):
+            found = locator.locate([pixels for _, pixels in chunk])
+            for (item, pixels), faces in zip(chunk, found, strict=True):
+                if not faces:
+                    faceless.append(item.path)
+                    continue
+                aligned += align_faces(
+                    pixels, faces[:1], template=template, size=size, device=device
+                )
+                kept.append(item)
+            advance(len(kept) + len(faceless), "")
+    if faceless:
+        log.info(
+            "%s: no face found in %d of %d pictures, e.g. %s",
+            *(folder, len(faceless), len(pictures), faceless[0]),
+        )
+    return Crops(
+        images=np.stack([face.pixels for face in aligned])
+        if aligned
+        else np.empty((0, size, size, 3), np.uint8),
+        matrices=np.array([face.crop_from_image for face in aligned]).reshape(-1, 2, 3),
+        items=kept,
+    )
+
+
+def _chunks(folder: Path, items: Sequence[Item]) -> Iterator[list[tuple[Item, Pixels]]]:
+    """Pictures a few at a time, fewer where they are large."""
+    chunk: list[tuple[Item, Pixels]] = []
+    for item in items:
+        chunk.append((item, read_image(folder / item.path)))
+        if len(chunk) == _AT_ONCE or sum(p.size for _, p in chunk) > 3 * _PIXELS_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
