@@ -1,0 +1,19 @@
+"""The mark on everything that leaves: keyed, blind, classical; see docs/watermark.md."""
+
+from facekit.watermark.payload import Kind, Payload, Reading
+from facekit.watermark.spread import ACCEPT, DEFAULT_KEY, MIN_SIDE, embed, read
+from facekit.watermark.video import load_key, read_file, read_frames
+
+__all__ = [
+    "ACCEPT",
+    "DEFAULT_KEY",
+    "MIN_SIDE",
+    "Kind",
+    "Payload",
+    "Reading",
+    "embed",
+    "load_key",
+    "read",
+    "read_file",
+    "read_frames",
+]
