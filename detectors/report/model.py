@@ -1,0 +1,230 @@
+"""What a report holds. ``schema.json`` beside this file is its published JSON Schema.
+
+The schema is written from these models (``python -m detectors.report.model``); a test keeps the two
+in step. A change that breaks readers raises ``SCHEMA``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from facekit.core import files
+
+SCHEMA: Final = "facekit-report/1"
+
+EVIDENCE: Final = "evidence of manipulation"
+NO_EVIDENCE: Final = "no evidence found"
+INCONCLUSIVE: Final = "inconclusive"
+
+Conclusion = Literal["evidence of manipulation", "no evidence found", "inconclusive"]
+Origin = Literal["studio", "unknown"]
+Code = Literal[
+    "mark_says_generated",
+    "manifest_says_generated",
+    "score_above_threshold",
+    "score_below_threshold",
+    "no_detector",
+    "not_calibrated",
+    "no_face",
+    "small_face",
+    "too_few_frames",
+    "not_scored",
+    "manifest_tampered",
+    "part_not_read",
+    "ends_early",
+    "certificate_invalid",
+    "certified_studio",
+    "mark_says_studio",
+    "mark_says_test_real",
+]
+
+
+class Part(BaseModel):
+    """The base of every part of a report: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reason(Part):
+    """Why a verdict is what it is."""
+
+    code: Code = Field(description="Stable name of the reason, for programs.")
+    weight: Literal["evidence", "abstention", "note"] = Field(
+        description="evidence: speaks for manipulation. abstention: keeps the verdict from being "
+        "'no evidence found'. note: changes nothing, but should be known."
+    )
+    text: str = Field(description="The reason in plain words.")
+
+
+class Verdict(Part):
+    """A conclusion and its reasons, the weightiest first. It never says that a file is real."""
+
+    conclusion: Conclusion
+    reasons: list[Reason]
+
+
+class FileFacts(Part):
+    """What the file is."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    kind: Literal["image", "video"]
+    container: str = Field(description="The file name's suffix, in lower case, without the dot.")
+    codec: str
+    width: int = Field(gt=0, description="Pixels, upright.")
+    height: int = Field(gt=0, description="Pixels, upright.")
+    duration: float | None = Field(description="Seconds; null for an image.")
+    rate: float | None = Field(description="Average frames per second; null for an image.")
+    has_audio: bool
+
+
+class Sampling(Part):
+    """Which moments of the file were looked at."""
+
+    every: float | None = Field(description="Seconds between two samples; null for an image.")
+    frames: int = Field(ge=0, description="Frames that were looked at.")
+    thinned: bool = Field(
+        description="Whether samples lie further apart than asked for, as the file is long."
+    )
+
+
+class Watermark(Part):
+    """What reading facekit's watermark yielded. A mark is a claim, not a proof."""
+
+    status: Literal["present", "absent", "not read"]
+    kind: str | None = Field(description="generated, composite, studio or test-real; null if none.")
+    id: int | None
+    p_value: float | None = Field(
+        ge=0, le=1, description="Chance that a file without a mark looks this much like one."
+    )
+    corrected: int | None = Field(description="Bits that the error-correcting code put right.")
+    frames: int = Field(ge=0, description="Frames that were read.")
+    error: str | None = None
+
+
+class Provenance(Part):
+    """What the file's C2PA manifest says."""
+
+    status: Literal["absent", "untrusted", "trusted", "tampered", "not read"]
+    reason: str
+    kind: str | None = Field(description="The kind that a facekit manifest declares, if any.")
+    origin: Origin = Field(description="studio if facekit's manifest says that its inputs were.")
+    claims: dict[str, Any]
+
+
+class Certificate(Part):
+    """Whether the file lies in a studio folder whose certificate holds."""
+
+    status: Literal["absent", "valid", "invalid"]
+    reason: str
+
+
+class Sighting(Part):
+    """A face at a moment."""
+
+    time: float = Field(ge=0, description="Seconds from the start; 0 for an image.")
+    index: int = Field(ge=0, description="The sample's frame in decoding order. It is not a clock.")
+    box: tuple[float, float, float, float] = Field(description="x0, y0, x1, y1 in pixels.")
+    size: float = Field(description="The longer side of the box, in pixels.")
+    located: float = Field(ge=0, le=1, description="The face locator's confidence.")
+    score: float | None = Field(
+        ge=0,
+        le=1,
+        description="The detector's P(generated); null if it was not scored. It means nothing on "
+        "footage that the detector is not calibrated for.",
+    )
+
+
+class Track(Part):
+    """One face through time."""
+
+    id: int = Field(ge=0)
+    start: float
+    end: float
+    size: float = Field(description="Median size of the face in pixels.")
+    score: float | None = Field(
+        ge=0,
+        le=1,
+        description="Highest mean score of a run of consecutive usable sightings; null if none.",
+    )
+    calibrated: bool = Field(description="Whether the detector is calibrated for this footage.")
+    verdict: Verdict
+    sightings: list[Sighting]
+
+
+class FileReport(Part):
+    """Everything on one file."""
+
+    name: str
+    path: str = Field(description="As it was given.")
+    facts: FileFacts
+    sampling: Sampling
+    origin: Origin
+    verdict: Verdict
+    watermark: Watermark
+    provenance: Provenance
+    certificate: Certificate
+    tracks: list[Track]
+
+
+class FileError(Part):
+    """A file that could not be analyzed."""
+
+    path: str
+    error: str
+
+
+class DetectorFacts(Part):
+    """The detector that gave the scores."""
+
+    name: str
+    sha256: str | None = Field(description="Of its weights.")
+    calibrated_for: list[str]
+    threshold: float = Field(ge=0, le=1)
+    facts: dict[str, Any]
+
+
+class Settings(Part):
+    """What the analysis was asked to do, and the bounds it kept to."""
+
+    every: float
+    longest: int = Field(description="Samples taken of one file at most.")
+    smallest_face: int = Field(description="Pixels; smaller faces give no verdict.")
+    fewest_sightings: int = Field(description="Usable sightings a video's track needs.")
+    run: int = Field(description="Consecutive sightings over which a track's score is a mean.")
+    threads: int
+
+
+class Report(Part):
+    """The whole of ``report.json``. It is a function of its inputs but for ``created``."""
+
+    schema_: Literal["facekit-report/1"] = Field(alias="schema")
+    created: str = Field(description="UTC, ISO 8601.")
+    exit_code: Literal[0, 1, 10, 20]
+    files: list[FileReport]
+    errors: list[FileError]
+    detector: DetectorFacts | None
+    settings: Settings
+    versions: dict[str, str]
+    limits: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values, as ``schema.json`` describes them."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of ``report.json`` (draft 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Report.model_json_schema(by_alias=True, mode="serialization"),
+        "title": "facekit report",
+    }
+
+
+if __name__ == "__main__":
+    files.write_text(
+        Path(__file__).with_name("schema.json"), json.dumps(json_schema(), indent=2) + "\n"
+    )
