@@ -118,7 +118,9 @@ class Video:
             if first is None:
                 raise FacekitError(f"{path}: no frame in it can be decoded; it is damaged or empty")
             self._start = _ticks(first, container)
-            self.start = self._start * stream.time_base
+            self.start = (
+                self._start * stream.time_base if _stamps_are_true(container) else Fraction(0)
+            )
             """Of the first frame, in seconds on the container's own clock; add it to a time here
             to compare with the sound's."""
             pixels = _upright(first)
@@ -130,7 +132,7 @@ class Video:
                 duration=_duration(container, stream),
                 rate=float(stream.average_rate) if stream.average_rate else None,
                 has_audio=bool(container.streams.audio),
-                codec=stream.codec_context.name,
+                codec=stream.codec_context.codec.canonical_name,
             )
 
     def __enter__(self) -> "Video":

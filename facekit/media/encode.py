@@ -26,6 +26,8 @@ _THREADS = 4
 _COPIED = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus")
 """Sound that mp4 holds and players play; any other is encoded again as AAC."""
 
+_SOUND_RATE = 48000
+
 # Sound often outlasts the picture by a fraction of a second; that much is kept.
 _SOUND_TAIL = 0.5
 
@@ -154,12 +156,12 @@ class _Sound:
                 start = video.start
         else:
             start = (self.source.start_time or 0) * self.source.time_base
-        if self.source.codec_context.name in _COPIED:
+        if self.source.codec_context.codec.canonical_name in _COPIED:
             self.target = out.add_stream_from_template(self.source)
             self.packets = self._copied(start)
         else:
-            self.target = out.add_stream("aac", rate=self.source.codec_context.sample_rate)
-            self.target.codec_context.layout = self.source.codec_context.layout
+            layout = "mono" if self.source.codec_context.channels == 1 else "stereo"
+            self.target = out.add_stream("aac", rate=_SOUND_RATE, layout=layout)
             self.packets = self._encoded(start)
         self.waiting: Any = None
 
@@ -189,17 +191,19 @@ class _Sound:
     def _encoded(self, start: Fraction) -> Iterator[Any]:
         context = self.target.codec_context
         resampler = av.AudioResampler("fltp", context.layout, context.sample_rate)
-        shift = round(start * context.sample_rate)
+        begin: int | None = None
+        for frame in chain(self._decoded(), [None]):
+            if begin is None and frame is not None:
+                begin = round((Fraction(frame.pts or 0) * frame.time_base - start) * _SOUND_RATE)
+            for piece in resampler.resample(frame):
+                piece.pts, piece.time_base = begin, Fraction(1, _SOUND_RATE)
+                begin = (begin or 0) + piece.samples
+                yield from self.target.encode(piece)
+        yield from self.target.encode(None)
+
+    def _decoded(self) -> Iterator[Any]:
         for packet in packets(self.container, self.source):
             try:
-                frames = self.source.codec_context.decode(packet if packet.size else None)
+                yield from self.source.codec_context.decode(packet if packet.size else None)
             except av.error.FFmpegError:
-                continue  # a damaged packet leaves a gap, no more
-            for frame in frames:
-                for piece in resampler.resample(frame):
-                    if piece.pts is not None:
-                        piece.pts -= shift
-                    yield from self.target.encode(piece)
-        for piece in resampler.resample(None):
-            yield from self.target.encode(piece)
-        yield from self.target.encode(None)
+                continue  # a damaged packet is a short silence less, no more
