@@ -21,8 +21,7 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_PIXELS = 128_000_000
 """Pictures larger than this are refused: a small file can unpack to many gigabytes."""
 
-# Phones write JPEGs that Pillow calls MPO (with a second view after the first).
-_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "WEBP")
+_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _WRITERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 # What Pillow raises on damaged files of the formats above.
 _DAMAGE = (
