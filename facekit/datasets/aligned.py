@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,8 +74,9 @@ def align_media(
     """Align all faces of pictures and videos into a folder.
 
     An input that cannot be read is noted and passed over. An input that an earlier call with the
-    same settings has done, and that has not changed, is not done again. Rows of a manifest in an
-    input folder lend their subject, label and so on to the crops made from their files.
+    same settings has done, and that has not changed, is not done again. Of an input folder with a
+    manifest, the files that it names are taken, and its rows lend the crops their subject, label
+    and so on.
 
     Args:
         inputs: files and folders.
@@ -89,8 +91,12 @@ def align_media(
         FacekitError: if an input does not exist, or ``out`` was made with other settings or
             cannot be written.
     """
-    paths = [path for path in find_media(inputs) if not _below(path, out)]
-    known = _known_items(inputs)
+    rows = _manifest_items(inputs)
+    known = {path.resolve(): item for path, item in rows}
+    media = [path for path, _ in rows]
+    media += find_media([path for path in inputs if not _has_manifest(path)])
+    unique = {path.resolve(): path for path in media if not _below(path, out)}
+    paths = list(unique.values())
     settings = {"template": template, "size": size, "min_face": min_face, "every": every}
     journal = _Journal(out, settings)
     locator = Locator(device, min_face=min_face, max_side=_MAX_SIDE)
@@ -98,19 +104,23 @@ def align_media(
 
     with progress("Aligning", len(paths)) as advance:
         for done, path in enumerate(paths, start=1):
-            name = path.as_posix()
+            # Relative to the folder, so that neither the working directory nor a move matters.
+            name = Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
             try:
                 digest = files.sha256(path)
                 if journal.has(name, digest):
                     result.skipped += 1
                 else:
+                    journal.forget(name)
                     faces = _faces(path, locator, template, size, every, device)
                     origin = known.get(path.resolve(), Item(path=name, sha256=digest))
                     _write_crops(journal, name, digest, origin, faces)
             except (FacekitError, OSError) as error:
                 reason = str(error).removeprefix(f"{path}: ")
                 log.warning("%s: skipped: %s", path, reason)
-                result.failures[name] = reason
+                result.failures[path.as_posix()] = reason
+            if journal.is_faceless(name):
+                result.faceless.append(path.as_posix())
             advance(done, path.name)
 
     items = journal.items()
@@ -118,7 +128,6 @@ def align_media(
     if items:
         write_image(out / "preview.jpg", _preview([out / item.path for item in items]))
     result.faces = len(items)
-    result.faceless = [path.as_posix() for path in paths if journal.is_faceless(path.as_posix())]
     return result
 
 
@@ -137,25 +146,35 @@ class _Journal:
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.out = out
         self._path = out / _INPUTS
+        self._settings = settings
         self._rows: dict[str, dict[str, Any]] = {}
         if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            # A kill may have cut the last line short; that input is done again.
-            rows = [json.loads(line) for line in lines if line.endswith("}")]
-            if not rows or rows[0].get("settings") != settings:
+            head, *rows = _read_journal(self._path)
+            if head != {"settings": settings}:
                 raise FacekitError(
-                    f"{out}: was made with other settings ({rows[0].get('settings')}, now "
+                    f"{out}: was made with other settings ({head.get('settings')}, now "
                     f"{settings}); give the same, or another --out"
                 )
-            self._rows = {row["input"]: row for row in rows[1:]}
+            self._rows = {row["input"]: row for row in rows}
         elif (out / MANIFEST).exists():
             raise FacekitError(f"{out}: holds another manifest; give an empty or new --out")
-        files.write_jsonl(self._path, [{"settings": settings}, *self._rows.values()])
-        self._owners = {row["name"]: name for name, row in self._rows.items()}
+        self._write()
+        self._owners = {row["name"].casefold(): name for name, row in self._rows.items()}
 
     def has(self, name: str, digest: str) -> bool:
         row = self._rows.get(name)
-        return row is not None and row["sha256"] == digest
+        whole = all((self.out / item.path).is_file() for item in self._items(name))
+        return row is not None and row["sha256"] == digest and whole
+
+    def forget(self, name: str) -> None:
+        """Drop an input that has changed, with its crops."""
+        for item in self._items(name):
+            (self.out / item.path).unlink(missing_ok=True)
+        if self._rows.pop(name, None):
+            self._write()
+
+    def _write(self) -> None:
+        files.write_jsonl(self._path, [{"settings": self._settings}, *self._rows.values()])
 
     def is_faceless(self, name: str) -> bool:
         return name in self._rows and not self._rows[name]["items"]
@@ -163,15 +182,12 @@ class _Journal:
     def crop_name(self, name: str) -> str:
         """The input's stem; with a hash of its path where another input has taken the stem."""
         stem = Path(name).stem
-        if self._owners.setdefault(stem, name) != name:
+        # Some file systems take "A" and "a" for one name.
+        if self._owners.setdefault(stem.casefold(), name) != name:
             stem += "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
-            self._owners[stem] = name
         return stem
 
     def add(self, name: str, digest: str, crop_name: str, items: list[Item]) -> None:
-        for item in self._items(name):
-            if item.path not in {new.path for new in items}:
-                (self.out / item.path).unlink(missing_ok=True)  # of a face the input had before
         rows = [item.model_dump() for item in items]
         row = {"input": name, "sha256": digest, "name": crop_name, "items": rows}
         self._rows[name] = row
@@ -190,14 +206,29 @@ def _below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _known_items(inputs: Iterable[Path]) -> dict[Path, Item]:
-    """The rows of the manifests that input folders hold, by their files."""
-    return {
-        (folder / item.path).resolve(): item
-        for folder in inputs
-        if (folder / MANIFEST).is_file()
-        for item in load_folder(folder)
-    }
+def _read_journal(path: Path) -> list[dict[str, Any]]:
+    """The journal's rows; a kill may have cut the last one short, and its input is done again."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == 1 or number < len(lines):
+                raise FacekitError(
+                    f"{path}, line {number}: damaged; delete the folder, or give another --out"
+                ) from error
+    return rows or [{}]
+
+
+def _has_manifest(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
+
+
+def _manifest_items(inputs: Iterable[Path]) -> list[tuple[Path, Item]]:
+    """The files that the manifests of input folders name, with their rows."""
+    folders = [folder for folder in inputs if _has_manifest(folder)]
+    return [(folder / item.path, item) for folder in folders for item in load_folder(folder)]
 
 
 def _faces(
