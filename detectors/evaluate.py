@@ -144,23 +144,27 @@ def evaluate(
     labels = test_set.labels
     by, cluster = clusters(test_set)
     log.info("intervals: bootstrap over %d %s", cluster.max() + 1, by)
-    scores = test_scores(detector, test_set)
-    others = {
-        role: test_scores(other, test_set) if other else None
-        for role, other in (("floor", floor), ("peer", peer))
-    }
+    scores = held_out_scores(detector, test_set)
+    floor_scores = held_out_scores(floor, test_set) if floor else None
+    peer_scores = held_out_scores(peer, test_set) if peer else None
     figures = []
     for name, metric in METRICS.items():
         low, high = interval(metric, scores, labels, cluster)
-        beside = {
-            role: None if other is None else metric(other, labels) for role, other in others.items()
-        }
-        figures.append(Figure(name, metric(scores, labels), low=low, high=high, **beside))
+        figures.append(
+            Figure(
+                name,
+                metric(scores, labels),
+                low=low,
+                high=high,
+                peer=None if peer_scores is None else metric(peer_scores, labels),
+                floor=None if floor_scores is None else metric(floor_scores, labels),
+            )
+        )
     figures.append(_marked_shift(detector, test_set))
     return figures
 
 
-def test_scores(detector: Detector, test_set: Crops) -> Scores:
+def held_out_scores(detector: Detector, test_set: Crops) -> Scores:
     """The test split's P(generated), (N,): each face once, re-compressed, half of them marked."""
     return detector.score(view(test_set, detector.config.data, key=_VIEW, marks="half"))
 

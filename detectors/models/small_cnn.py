@@ -5,10 +5,11 @@ Two ideas, written anew from their papers; no weights of others are used:
 - Tan et al., "Rethinking the Up-Sampling Operations in CNN-based Generative Network for
   Generalizable Deepfake Detection", CVPR 2024 (arXiv:2312.10461): beside the picture the network
   gets the differences between neighbouring pixels (NPR, equation 4), in which up-sampling shows.
-- He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, for the trunk. Its first
-  stage keeps every pixel: a stride or pooling there would average such traces away.
+- He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, for the trunk. Its stem
+  has neither stride nor pooling, which would average such traces away before any filter saw them.
 """
 
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -27,7 +28,8 @@ class Config(BaseConfig):
     Attributes:
         data: the faces it sees.
         training: how long and how fast it learns.
-        widths: channels of each stage; every stage but the first halves the resolution.
+        widths: channels of each stage; the stem has the first one's. Every stage halves the
+            resolution.
         dropout: share of the last features dropped in training.
     """
 
@@ -47,8 +49,12 @@ class Block(nn.Module):
         self.first_norm = nn.BatchNorm2d(outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.second_norm = nn.BatchNorm2d(outputs)
-        same = inputs == outputs and stride == 1
-        self.short = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride)
+        # Averaging, then a 1×1 convolution (He et al. 2019's "ResNet-D"): a 1×1 convolution with
+        # a stride would drop three pixels in four, and with fewer than 16 channels its backward
+        # pass in torch 2.14 on the CPU writes beyond its memory.
+        self.short = nn.Sequential(
+            nn.AvgPool2d(stride, ceil_mode=True), nn.Conv2d(inputs, outputs, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ⌈H / stride⌉, ⌈W / stride⌉)."""
@@ -64,10 +70,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(6, widths[0], 3, 1, 1, bias=False)
         self.stem_norm = nn.BatchNorm2d(widths[0])
-        inputs = [widths[0], *widths]
-        self.stages = nn.Sequential(
-            *(Block(inputs[i], width, stride=1 if i == 0 else 2) for i, width in enumerate(widths))
-        )
+        self.stages = nn.Sequential(*(Block(a, b, 2) for a, b in pairwise([widths[0], *widths])))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], 1)
 
