@@ -46,17 +46,25 @@ def load(path: Path) -> dict[str, Any]:
         raise FacekitError(f"{path}: not a readable checkpoint ({error})") from error
     if structure is None:
         raise FacekitError(f"{path}: safetensors, but not written by facekit (no 'state')")
-    state: dict[str, Any] = _unpack(json.loads(structure), tensors)
+    try:
+        state: dict[str, Any] = _unpack(json.loads(structure), tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FacekitError(f"{path}: damaged; its 'state' does not match its tensors") from error
     return state
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """JSON for ``value``; its tensors go to ``tensors``. Containers are tagged lists."""
     if isinstance(value, torch.Tensor):
+        while name in tensors:  # keys 1 and "1", or "a/b" and b within a, spell the same name
+            name += "'"
         # Own memory: safetensors refuses tensors that share storage (tied or sliced weights).
         tensors[name] = value.detach().clone().contiguous()
         return ["tensor", name]
     if isinstance(value, dict):
+        for key in value:
+            if not (key is None or isinstance(key, bool | int | float | str)):
+                raise TypeError(f"{name}: a checkpoint cannot hold a {type(key).__name__} as a key")
         # Pairs, not an object: an optimiser's state has integers for keys.
         return [
             "dict",

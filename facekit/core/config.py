@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ _Loader.add_implicit_resolver(
 def _mapping_of_unique_keys(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for key in keys:
+        if isinstance(key, dict | list):
+            raise yaml.YAMLError(f"a list or mapping is no key{node.start_mark}")
         if keys.count(key) > 1:
             raise yaml.YAMLError(f"key '{key}' stands twice{node.start_mark}")
     values = [loader.construct_object(value, deep=True) for _, value in node.value]
@@ -82,7 +85,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise FacekitError(f"{path}: not readable ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13
         raise FacekitError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(data, dict):
         raise FacekitError(f"{path}: expected 'key: value' lines, got {type(data).__name__}")
@@ -95,7 +98,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     Raises:
         FacekitError: if an override is not ``key=value``.
     """
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    result = deepcopy(data)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -106,7 +109,10 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise FacekitError(f"--set {override}: '{section}' is a value, not a section")
-        target[last] = yaml.load(text, Loader=_Loader)
+        try:
+            target[last] = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError) as error:
+            raise FacekitError(f"--set {override}: '{text}' is not a YAML value") from error
     return result
 
 

@@ -28,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:
         # Only trouble with this very file is ours to explain; the body's own errors pass through.
-        if error.filename not in (None, str(partial), str(path), str(path.parent)):
+        ours = (None, str(partial), str(path), *map(str, path.parents))
+        if error.filename not in ours:
             raise
         raise FacekitError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

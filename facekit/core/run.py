@@ -41,6 +41,8 @@ class Run:
                 f"{folder}: not a run folder (no run.json); give one made by 'train'"
             )
         self.facts: dict[str, Any] = files.read_json(folder / "run.json")
+        if not isinstance(self.facts, dict):
+            raise FacekitError(f"{folder / 'run.json'}: damaged; expected a JSON object")
 
     @classmethod
     def start(
