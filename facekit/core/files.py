@@ -86,7 +86,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise FacekitError(f"{path}: not readable ({error})") from error
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: it also splits at characters that JSON leaves as they are in its strings.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
