@@ -5,7 +5,7 @@ Florêncio 2003. docs/watermark.md has the mathematics. In short:
 
 1. The luma, reduced to at most 512 × 512, is flattened: a wide blur is taken off and the rest
    divided by its local strength, so that edges do not drown what lies in calm places.
-2. The DCT coefficients in a ring (16 to 92 half waves a picture: the same ones at every size of the
+2. The DCT coefficients in a ring (16 to 84 half waves a picture: the same ones at every size of the
    picture) are dealt out to 255 groups, each with one coefficient from every radius. A group's
    value is the sum of its coefficients, each times a weight and a secret sign.
 3. 128 groups carry a fixed word (presence), 127 the payload under a BCH code. The embedder sees
@@ -42,9 +42,13 @@ PRESENCE = 128
 GROUPS = PRESENCE + bch.LENGTH
 
 _CANONICAL = 512
-_RING = (16, 92)
-_MAX_PSNR = 46.0  # of a flat picture: what the weakest mark leaves
-_MIN_PSNR = 42.0  # of a busy picture: what the strongest mark leaves
+_RING = (16, 84)
+# PSNR in dB that the strongest mark leaves (of a busy picture), and the weakest (of a flat one).
+_STRONGEST = 40.5
+_WEAKEST = 46.0
+# Small pictures hold the same number of coefficients in fewer pixels, and codecs spare them less.
+_WEAKEST_SMALL = 44.0
+_SMALL = 384
 _ITERATIONS = 3
 
 
@@ -57,7 +61,8 @@ def embed(pixels: Pixels, payload: Payload, key: bytes = DEFAULT_KEY) -> Pixels:
         key: the secret; the published one by default.
 
     Returns:
-        uint8 RGB (H, W, 3); 42 to 46 dB PSNR beside the original.
+        uint8 RGB (H, W, 3), 40.5 to 46 dB PSNR beside the original: the calmer and the larger,
+        the higher.
 
     Raises:
         FacekitError: if the picture is too small.
@@ -152,10 +157,11 @@ def _mark(luma: Floats, word: Floats, key: bytes) -> Floats:
     shape = scale**0.25
     shape /= np.sqrt(np.mean(np.square(shape)))
     gain = float(np.mean(shape / scale))
-    target = _target(_groups(luma, key) * word, gain)
+    weakest = _WEAKEST_SMALL if min(luma.shape) < _SMALL else _WEAKEST
+    limit = _error(_STRONGEST)
+    target = _target(_groups(luma, key) * word, limit * gain**2, _error(weakest) * gain**2)
     amplitudes = np.zeros(GROUPS, np.float32)
     change = np.zeros_like(luma)
-    limit = _error(_MIN_PSNR)
     for _ in range(_ITERATIONS):
         # Flattening, shaping and clipping bend the sums: look where they are, correct, repeat.
         current = _groups(np.clip(luma + change, 0, 255), key) * word
@@ -167,20 +173,24 @@ def _mark(luma: Floats, word: Floats, key: bytes) -> Floats:
     return change
 
 
-def _target(values: Floats, gain: float) -> float:
-    """The level to which every group can be raised within the error that ``_MIN_PSNR`` allows."""
-    highest = math.sqrt(_error(_MAX_PSNR) * 256**2 / GROUPS) * gain
-    allowed = _error(_MIN_PSNR) * 256**2 * gain**2
+def _target(values: Floats, allowed: float, wanted: float) -> float:
+    """The level to which to raise every group.
+
+    Args:
+        values: of the groups as they are, with the word's signs taken off.
+        allowed: the mean square error that raising them may cost.
+        wanted: the mean square error that the level costs where all values are zero.
+    """
+    highest = math.sqrt(wanted * 256**2 / GROUPS)
     # Filling n groups up to t costs Σ(t - v)²: grow n until the next group is above the level.
     ordered = np.sort(values.astype(np.float64))
     target = highest
     for count in range(1, GROUPS + 1):
         filled = ordered[:count]
-        mean = float(filled.mean())
-        spare = allowed / count - float(filled.var())
+        spare = allowed * 256**2 / count - float(filled.var())
         if spare < 0:
             break
-        target = mean + math.sqrt(spare)
+        target = float(filled.mean()) + math.sqrt(spare)
         if count == GROUPS or target <= ordered[count]:
             break
     return min(target, highest)
@@ -229,7 +239,7 @@ def _blur(values: Floats, sigma: float) -> Floats:
 
 @lru_cache(maxsize=16)
 def _cosines(length: int) -> Floats:
-    """Rows of the orthonormal DCT-II, float32 (93, length); what the length can't hold is zero."""
+    """Rows of the orthonormal DCT-II, float32 (85, length); what the length can't hold is zero."""
     side = _RING[1] + 1
     rows = np.zeros((side, length))
     usable = min(side, int(0.95 * length))
@@ -257,7 +267,7 @@ def _chips(key: bytes) -> tuple[NDArray[np.intp], Floats]:
     coins = np.frombuffer(stream, np.uint8, offset=rings * GROUPS * 8).reshape(rings, GROUPS) & 1
     places = np.take_along_axis(places, np.argsort(order, axis=1, kind="stable"), axis=1)
 
-    # Pictures fall off about as 1/r: weights that rise with r make all coefficients count.
-    weights = radius[places] ** 1.25
+    # Pictures fall off with the radius: weights that rise with it let calm coefficients count.
+    weights = radius[places] ** 1.5
     weights /= np.sqrt(np.sum(np.square(weights), axis=0))
     return places, (weights * (1.0 - 2.0 * coins)).astype(np.float32)
