@@ -2,7 +2,7 @@
 
 from facekit.watermark.payload import Kind, Payload, Reading
 from facekit.watermark.spread import ACCEPT, DEFAULT_KEY, MIN_SIDE, embed, read
-from facekit.watermark.video import load_key, read_file, read_frames
+from facekit.watermark.video import embed_file, load_key, read_file, read_frames
 
 __all__ = [
     "ACCEPT",
@@ -12,6 +12,7 @@ __all__ = [
     "Payload",
     "Reading",
     "embed",
+    "embed_file",
     "load_key",
     "read",
     "read_file",

@@ -83,7 +83,8 @@ def embed_file(path: Path, out: Path, *, id: int = 0, key: bytes = spread.DEFAUL
     """Write a copy of an image or a video that bears the test mark of kind ``TEST_REAL``.
 
     No other kind can be had here: generated media leave through ``facekit.export``. Sound is kept;
-    the mark is read back before ``out`` appears.
+    the mark is read back before ``out`` appears. A file that bears a mark already is refused,
+    because a second mark would wipe out the first.
 
     Args:
         path: the image or video.
@@ -95,13 +96,15 @@ def embed_file(path: Path, out: Path, *, id: int = 0, key: bytes = spread.DEFAUL
         What was read back.
 
     Raises:
-        FacekitError: if ``path`` cannot be read or ``out`` not written, if the picture is too
-            small, or if the mark could not be read back.
+        FacekitError: if ``path`` cannot be read or bears a mark, ``out`` cannot be written, the
+            picture is too small, or the mark could not be read back.
     """
     payload = Payload(Kind.TEST_REAL, id)
     info = probe(path)
-    if info.kind == "video" and out.suffix.lower() != ".mp4":
-        raise FacekitError(f"{out}: a marked video is written as .mp4; give it that suffix")
+    suffixes = (".mp4",) if info.kind == "video" else (".png", ".jpg", ".jpeg", ".webp")
+    if out.suffix.lower() not in suffixes:
+        raise FacekitError(f"{out}: a marked {info.kind} is written as {', '.join(suffixes)}")
+    _require_unmarked(path, key)
     with files.replacing(out) as partial:
         if info.kind == "image":
             write_image(partial, spread.embed(read_image(path), payload, key))
@@ -120,3 +123,14 @@ def embed_file(path: Path, out: Path, *, id: int = 0, key: bytes = spread.DEFAUL
                 f"(p = {reading.p_value:.2g}); the picture is too flat, dark or small to hold it"
             )
     return reading
+
+
+def _require_unmarked(path: Path, key: bytes) -> None:
+    for known in {spread.DEFAULT_KEY, key}:
+        reading = read_file(path, known)
+        if reading.present:
+            kind = reading.kind or "of unreadable kind"
+            raise FacekitError(
+                f"{path}: bears a mark already ({kind}), which a second one would wipe out; "
+                "give a file without one"
+            )

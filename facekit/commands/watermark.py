@@ -1,0 +1,67 @@
+"""``facekit watermark``: embed a test mark, or read the mark of a file."""
+
+import json
+from pathlib import Path
+
+import click
+
+_KEY = click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="A private key: a file of at least 16 bytes. The published key by default.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+
+
+@click.group()
+def command() -> None:
+    """Embed a test mark, or read the mark of a file.
+
+    A mark is a claim, not a proof: with the published key anyone can embed one. What facekit
+    generates is marked on its way out; these marks cannot be made here.
+    """
+
+
+@command.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--id", "number", type=click.IntRange(0), default=0, help="A number below 2^48.")
+@_KEY
+@_JSON
+def embed(src: Path, out: Path, number: int, key_file: Path | None, as_json: bool) -> None:
+    """Write a copy of the image or video SRC to OUT, with a mark of kind test-real.
+
+    Sound is kept. The mark says nothing about SRC: it is for testing readers, and for giving
+    untouched media a mark, so that "marked" never comes to mean "generated" to a detector.
+
+    \b
+    Examples:
+      facekit watermark embed photo.jpg marked.png
+      facekit watermark embed clip.mp4 marked.mp4 --id 7
+    """
+    from facekit.watermark import DEFAULT_KEY, embed_file, load_key
+
+    key = load_key(key_file) if key_file else DEFAULT_KEY
+    reading = embed_file(src, out, id=number, key=key)
+    click.echo(json.dumps(reading.to_json()) if as_json else f"{out}: {reading.sentence()}")
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_KEY
+@_JSON
+def read(file: Path, key_file: Path | None, as_json: bool) -> None:
+    """Say whether the image or video FILE bears a mark, and what it says.
+
+    "p" bounds the probability that an unmarked file reads like this one, all searches counted;
+    below 1e-9 the mark is called present. No mark found does not mean "not generated".
+
+    \b
+    Examples:
+      facekit watermark read clip.mp4
+      facekit watermark read clip.mp4 --json
+    """
+    from facekit.watermark import DEFAULT_KEY, load_key, read_file
+
+    reading = read_file(file, load_key(key_file) if key_file else DEFAULT_KEY)
+    click.echo(json.dumps(reading.to_json()) if as_json else f"{file}: {reading.sentence()}")
