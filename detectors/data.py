@@ -15,7 +15,7 @@ A detector must learn the forgery and nothing that merely comes with it. Four th
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
@@ -29,7 +29,8 @@ from facekit.core.config import Config
 from facekit.core.errors import FacekitError
 from facekit.core.progress import log
 from facekit.core.seed import rng
-from facekit.types import Pixels
+from facekit.datasets.manifest import split_by_subject
+from facekit.types import Item, Pixels
 
 Labels = NDArray[np.int64]
 
@@ -167,6 +168,42 @@ def require_both(labels: Labels) -> None:
             f"a detector needs faces of both classes, got {len(labels) - generated} untouched and "
             f"{generated} generated; check the labels and that faces can be found"
         )
+
+
+def person_of(item: Item) -> str:
+    """Who an item shows, by a name that means the same person in any folder.
+
+    Studio folders number their people alike, so the seed that made the person goes with it. A
+    manifest that names no people falls back on the source, then the file.
+    """
+    person = item.subject or item.source or item.path
+    seed = item.facts.get("person_seed")
+    return person if seed is None else f"{person} of seed {seed}"
+
+
+def divide(items: Sequence[Item], *, seed: int, swaps: bool) -> list[Item]:
+    """Set the split of each item, disjoint by person and source: 60% of people to train on.
+
+    Args:
+        items: all that training and evaluation may use.
+        seed: of the shuffle.
+        swaps: whether swaps will be made between the people of each split, who then must be two
+            in validation and test at least.
+
+    Raises:
+        FacekitError: if there are too few people.
+    """
+    people = len({item.subject for item in items})
+    if not swaps:
+        return split_by_subject(items, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed)
+    if people < 6:
+        raise FacekitError(
+            f"{people} people cannot fill three splits with the two that a swap needs; give 6 or "
+            "more, e.g. with 'facekit studio render --people 8'"
+        )
+    apart = max(2, round(people / 5))
+    counts = {"train": people - 2 * apart, "validation": apart, "test": apart}
+    return split_by_subject(items, {name: n / people for name, n in counts.items()}, seed)
 
 
 def check_disjoint(splits: Mapping[str, Crops]) -> None:

@@ -4,7 +4,6 @@ Intervals are 95% percentile bootstraps (Efron & Tibshirani 1993) that draw whol
 of one person are alike, and drawing them one by one would make an interval look far too narrow.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,6 @@ from detectors.data import Crops, view
 from detectors.score import Detector
 from facekit.core.figures import Figure
 from facekit.core.seed import rng
-
-log = logging.getLogger("facekit")
 
 _VIEW = 1_000_003  # the key of the test's view: neither training's nor validation's
 _CLUSTERS = 10  # fewer clusters than this cannot be bootstrapped
@@ -142,8 +139,7 @@ def evaluate(
         ``.marked_shift``: how far a mark alone moves the mean score of untouched faces.
     """
     labels = test_set.labels
-    by, cluster = clusters(test_set)
-    log.info("intervals: bootstrap over %d %s", cluster.max() + 1, by)
+    _, cluster = clusters(test_set)
     scores = held_out_scores(detector, test_set)
     floor_scores = held_out_scores(floor, test_set) if floor else None
     peer_scores = held_out_scores(peer, test_set) if peer else None

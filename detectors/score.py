@@ -5,6 +5,7 @@ is calibrated for. A run folder holds it as ``detector.safetensors``; a bundled 
 ``detectors/weights/NAME.safetensors`` beside ``NAME.json``, its card.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 from torch import nn
 
 from detectors.calibrate import Calibration, Scores
-from facekit.core import checkpoint, files, registry
+from facekit.core import checkpoint, files, registry, weights
 from facekit.core.config import Config, validate
-from facekit.core.errors import FacekitError, did_you_mean
+from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.types import Pixels
 
@@ -68,7 +69,7 @@ class Detector:
 
         Raises:
             FacekitError: if there is no such detector, its training has not ended, or its file
-                does not match its card.
+                does not match its card (which :mod:`facekit.core.weights` checks).
         """
         folder = Path(detector)
         if folder.is_dir():
@@ -79,33 +80,23 @@ class Detector:
                 )
             path, facts = folder / FILE, {"name": folder.name, "licence": run.facts.get("licence")}
         else:
-            path = WEIGHTS / f"{detector}.safetensors"
-            if not path.is_file():
-                known = [card.stem for card in WEIGHTS.glob("*.json")]
-                raise FacekitError(
-                    f"no run folder and no bundled detector '{detector}'; "
-                    + did_you_mean(str(detector), known)
-                )
-            facts = files.read_json(path.with_suffix(".json"))
+            path, facts = weights.find(WEIGHTS, str(detector))
         return cls.open(path, facts, device)
 
     @classmethod
     def open(
         cls, path: Path, facts: dict[str, Any], device: torch.device | None = None
     ) -> "Detector":
-        """Load from the file itself.
+        """Load from the file itself; ``facts`` holds its name at least.
 
         Raises:
-            FacekitError: if it is damaged, is not a detector, or has another hash than ``facts``
-                (its card) says.
+            FacekitError: if it is damaged or is not a detector.
         """
         state = checkpoint.load(path)
         if not {"plugin", "config", "weights", "calibration"} <= state.keys():
             raise FacekitError(f"{path}: a checkpoint, but not a calibrated detector")
-        digest = files.sha256(path)
-        if facts.get("sha256", digest) != digest:
-            raise FacekitError(f"{path}: does not match its card (sha256); install it again")
-        return cls(state, {**facts, "plugin": state["plugin"], "sha256": digest}, device)
+        facts = {**facts, "plugin": state["plugin"], "sha256": files.sha256(path)}
+        return cls(state, facts, device)
 
     def logits(self, crops: Pixels) -> Scores:
         """The network's own output, before calibration: float64 (N,) for uint8 (N, S, S, 3).
@@ -212,7 +203,7 @@ def bundle(run: Run, name: str, folder: Path = WEIGHTS, *, licence: str = "Apach
         "licence": licence,
         "figures": files.read_json(evaluation)["figures"] if evaluation.is_file() else [],
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
-        "command": " ".join(["facekit", *run.facts["command"][1:]]),
+        "command": shlex.join(["facekit", *run.facts["command"][1:]]),
     }
     files.write_json(path.with_suffix(".json"), card)
     return path.with_suffix(".json")

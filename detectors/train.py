@@ -9,6 +9,7 @@ run: the floor (mean colour) and the peer (spectrum), for `evaluate` to compare 
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from detectors.calibrate import calibrate
 from detectors.data import Batches, Crops, Labels, check_disjoint, require_both, view
 from detectors.score import FILE, MODELS, network_logits, save, to_tensor
 from facekit.core import registry
-from facekit.core.config import Config
+from facekit.core.config import Config, apply_overrides, find, read_yaml, validate
 from facekit.core.errors import FacekitError
 from facekit.core.progress import log, progress
 from facekit.core.run import Run
@@ -54,6 +55,27 @@ class Training(Config):
     weight_decay: float = Field(0.05, ge=0)
     validate_every: int = Field(50, ge=1)
     patience: int = Field(6, ge=1)
+
+
+def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, Any]:
+    """Read a detector's config.
+
+    Args:
+        name: a file, or the name of a bundled one, e.g. ``detectors/small_cnn``.
+        overrides: ``key=value`` texts that replace keys of the file.
+
+    Returns:
+        The plug-in's name, which the file gives under ``detector``, and its ``Config``.
+
+    Raises:
+        FacekitError: if the file names no known detector, or a key or value is wrong.
+    """
+    path = find(name)
+    data = apply_overrides(read_yaml(path), overrides)
+    plugin = data.pop("detector", None)
+    if not isinstance(plugin, str):
+        raise FacekitError(f"{path}: key 'detector' is missing; write e.g. 'detector: small_cnn'")
+    return plugin, validate(data, registry.load(MODELS, plugin).Config, path)
 
 
 def train(
