@@ -7,7 +7,6 @@ its own stream from integers (the idea is NVlabs edm2's; the mixing is numpy's S
 import random
 
 import numpy as np
-import torch
 
 
 def rng(*key: int) -> np.random.Generator:
@@ -17,6 +16,8 @@ def rng(*key: int) -> np.random.Generator:
 
 def seed_step(seed: int, step: int) -> None:
     """Seed torch (all devices), numpy and random for one step of one run."""
+    import torch  # Only here: the studio's workers start without it.
+
     words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
     torch.manual_seed(int(words[0] >> np.uint64(1)))
     np.random.seed(int(words[1] % np.uint64(2**32)))  # noqa: NPY002 - albumentations reads it

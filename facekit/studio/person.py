@@ -1,0 +1,401 @@
+"""A person who does not exist: a vector of parameters, and the head that it stands for."""
+
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+from pydantic import Field
+
+from facekit.core.config import Config, validate
+from facekit.core.errors import FacekitError, did_you_mean
+from facekit.core.seed import rng
+from facekit.studio import basis
+from facekit.studio.basis import AGES, BUILDS, GENDERS, ORIGINS, WEIGHTS, Array
+
+HairStyle = Literal[
+    "bald",
+    "shaved",
+    "short",
+    "crop",
+    "side part",
+    "receding",
+    "curly",
+    "afro",
+    "bob",
+    "long",
+    "wavy",
+    "tied back",
+]
+Beard = Literal["none", "stubble", "moustache", "goatee", "full"]
+
+MONK = (
+    "#f6ede4",
+    "#f3e7db",
+    "#f7ead0",
+    "#eadaba",
+    "#d7bd96",
+    "#a07e56",
+    "#825c43",
+    "#604134",
+    "#3a312a",
+    "#292420",
+)
+"""The ten swatches of the Monk Skin Tone scale (E. Monk 2019, skintone.google, CC BY 4.0)."""
+
+# Mild local changes: name → standard deviation, as a share of MakeHuman's full slider.
+_CHANGES = {
+    "nose-scale-horiz": 0.4,
+    "nose-scale-vert": 0.4,
+    "nose-scale-depth": 0.45,
+    "nose-width1": 0.4,
+    "nose-width2": 0.4,
+    "nose-width3": 0.4,
+    "nose-hump": 0.4,
+    "nose-curve": 0.35,
+    "nose-point": 0.4,
+    "nose-point-width": 0.45,
+    "nose-volume": 0.35,
+    "nose-base": 0.3,
+    "nose-nostrils-width": 0.4,
+    "mouth-scale-horiz": 0.4,
+    "mouth-upperlip-height": 0.35,
+    "mouth-lowerlip-height": 0.35,
+    "mouth-upperlip-volume": 0.35,
+    "mouth-lowerlip-volume": 0.4,
+    "mouth-cupidsbow": 0.4,
+    "mouth-trans": 0.3,
+    "mouth-angles": 0.3,
+    "chin-width": 0.45,
+    "chin-height": 0.4,
+    "chin-prominent": 0.4,
+    "chin-bones": 0.4,
+    "chin-jaw-drop": 0.35,
+    "cheek-bones": 0.45,
+    "cheek-volume": 0.4,
+    "cheek-inner": 0.25,
+    "eye-scale": 0.35,
+    "eye-height2": 0.3,
+    "eye-trans": 0.25,
+    "eye-corner1": 0.3,
+    "eye-corner2": 0.3,
+    "eye-bag": 0.3,
+    "eyebrows-angle": 0.45,
+    "eyebrows-trans": 0.35,
+    "forehead-scale-vert": 0.35,
+    "forehead-temple": 0.35,
+    "forehead-nubian": 0.3,
+    "head-scale-horiz": 0.3,
+    "head-scale-vert": 0.3,
+    "head-fat": 0.35,
+    "ear-scale": 0.35,
+    "ear-wing": 0.4,
+    "ear-lobe": 0.35,
+}
+_OUTLINES = (
+    "head-oval",
+    "head-round",
+    "head-square",
+    "head-rectangular",
+    "head-triangular",
+    "head-invertedtriangular",
+    "head-diamond",
+)
+_ENDS = (
+    ("decr", "incr"),
+    ("down", "up"),
+    ("in", "out"),
+    ("concave", "convex"),
+)
+
+_HAIR_COLOURS = {
+    "black": (0.012, 0.010, 0.009),
+    "dark brown": (0.038, 0.022, 0.014),
+    "brown": (0.085, 0.046, 0.024),
+    "light brown": (0.17, 0.10, 0.052),
+    "blond": (0.40, 0.27, 0.13),
+    "red": (0.25, 0.075, 0.025),
+    "grey": (0.33, 0.32, 0.31),
+    "white": (0.66, 0.65, 0.62),
+}
+_IRIS_COLOURS = {
+    "dark brown": (0.035, 0.016, 0.008),
+    "brown": (0.11, 0.05, 0.018),
+    "hazel": (0.17, 0.11, 0.035),
+    "green": (0.12, 0.18, 0.07),
+    "blue": (0.12, 0.22, 0.38),
+    "grey": (0.22, 0.26, 0.29),
+}
+
+Share = Field(ge=0, le=1)
+Colour = tuple[float, float, float]
+
+
+class Person(Config):
+    """One adult who does not exist.
+
+    Colours are linear RGB in [0, 1]. Everything is a share in [0, 1] unless stated.
+
+    Attributes:
+        seed: what the person was sampled from.
+        age: in years, 18 to 80.
+        sex: 0 female, 1 male, as MakeHuman's shapes have it.
+        african, asian, caucasian: weights of MakeHuman's ancestral shapes.
+        muscle, weight: of the build.
+        shape: local changes in [-1, 1] by MakeHuman's names.
+        skin_tone: 1 to 10, the group on the Monk scale.
+        skin_shift: lightness within the group, -1 to 1.
+        redness, freckles, mottling, wrinkles: of the skin.
+        lips: how far the lips differ from the skin; ``lip_red``: towards red.
+        iris, hair_colour, cloth: colours; ``iris_name`` and ``hair_name`` are for people.
+        brow_thickness, brow_density, brow_arch: of the eyebrows.
+        hair: the style; ``volume`` its thickness; ``beard`` the facial hair.
+    """
+
+    seed: int = Field(ge=0)
+    age: float = Field(ge=18, le=80)
+    sex: float = Share
+    african: float = Share
+    asian: float = Share
+    caucasian: float = Share
+    muscle: float = Share
+    weight: float = Share
+    shape: dict[str, float]
+    skin_tone: int = Field(ge=1, le=10)
+    skin_shift: float = Field(ge=-1, le=1)
+    redness: float = Share
+    freckles: float = Share
+    mottling: float = Share
+    wrinkles: float = Share
+    lips: float = Share
+    lip_red: float = Share
+    iris: Colour
+    iris_name: str
+    hair: HairStyle
+    hair_colour: Colour
+    hair_name: str
+    volume: float = Share
+    brow_thickness: float = Share
+    brow_density: float = Share
+    brow_arch: float = Share
+    beard: Beard
+    cloth: Colour
+
+    @classmethod
+    def sample(cls, seed: int) -> "Person":
+        """Draw an adult; the same seed gives the same person."""
+        if seed < 0:
+            raise FacekitError(f"person seed {seed}: must be 0 or more")
+        return _sample(seed)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Person":
+        """A person from what :meth:`to_json` gave.
+
+        Raises:
+            FacekitError: for an unknown key or coefficient, or a value out of range.
+        """
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        person = validate(values, cls, "person")
+        for name, value in person.shape.items():
+            if name not in _allowed_shapes():
+                raise FacekitError(
+                    f"unknown shape '{name}'; {did_you_mean(name, _allowed_shapes())}"
+                )
+            if not -1 <= value <= 1:
+                raise FacekitError(f"shape '{name}': {value} is out of range; allowed: -1 to 1")
+        return person
+
+    def to_json(self) -> dict[str, Any]:
+        """The parameters as JSON values."""
+        return self.model_dump(mode="json")
+
+    @property
+    def description(self) -> str:
+        """Words for a caption, e.g. ``an older man with dark skin, short grey hair``."""
+        years = "young" if self.age < 35 else "middle-aged" if self.age < 58 else "older"
+        article = "an" if years == "older" else "a"
+        sex = "man" if self.sex > 0.5 else "woman"
+        tone = ("light", "medium", "dark")[(self.skin_tone > 4) + (self.skin_tone > 6)]
+        hair = "no hair" if self.hair == "bald" else f"{self.hair_name} hair ({self.hair})"
+        beard = "" if self.beard == "none" else f", {self.beard}"
+        return f"{article} {years} {sex} with {tone} skin, {hair}{beard}"
+
+    def coefficients(self) -> dict[str, float]:
+        """Target → coefficient, for :meth:`facekit.studio.basis.Basis.displaced`."""
+        return _phenotype(self) | _local(self)
+
+
+@lru_cache(maxsize=4)
+def neutral(person_json: str) -> Array:
+    """The person's head at rest, (N, 3) in dm; from ``Person.model_dump_json()``."""
+    person = Person.model_validate_json(person_json)
+    head = basis.load()
+    points: Array = head.vertices + head.displaced(person.coefficients())
+    return points
+
+
+def anny_age(years: float) -> float:
+    """Years on anny's scale, where 2/3 is a young adult (25) and 1 is old (90)."""
+    return 2 / 3 + (max(years, 25.0) - 25) / (90 - 25) / 3
+
+
+def _phenotype(person: Person) -> dict[str, float]:
+    old = 3 * anny_age(person.age) - 2
+    ages = dict(zip(AGES, (1 - old, old), strict=True))
+    genders = dict(zip(GENDERS, (1 - person.sex, person.sex), strict=True))
+    builds = dict(zip(BUILDS, _three(person.muscle), strict=True))
+    weights = dict(zip(WEIGHTS, _three(person.weight), strict=True))
+    total = person.african + person.asian + person.caucasian or 1.0
+    found: dict[str, float] = {}
+    for gender, of_gender in genders.items():
+        for age, of_age in ages.items():
+            for origin in ORIGINS:
+                share = getattr(person, origin) / total
+                found[f"{origin}-{gender}-{age}"] = of_gender * of_age * share
+            for build, of_build in builds.items():
+                for weight, of_weight in weights.items():
+                    name = f"universal-{gender}-{age}-{build}-{weight}"
+                    found[name] = of_gender * of_age * of_build * of_weight
+    return {name: value for name, value in found.items() if value}
+
+
+def _three(value: float) -> tuple[float, float, float]:
+    """Weights of minimum, average, maximum for a slider in [0, 1]."""
+    return max(1 - 2 * value, 0.0), 1 - abs(2 * value - 1), max(2 * value - 1, 0.0)
+
+
+def _local(person: Person) -> dict[str, float]:
+    found: dict[str, float] = {}
+    known = basis.load().index
+    for name, value in person.shape.items():
+        if name in _OUTLINES:
+            found[name] = abs(value)
+            continue
+        for side in ("", "l-", "r-"):
+            for low, high in _ENDS:
+                target = f"{side}{name}-{high if value > 0 else low}"
+                if target in known:
+                    found[target] = abs(value)
+                    break
+    return found
+
+
+def _allowed_shapes() -> list[str]:
+    return [*_CHANGES, *_OUTLINES]
+
+
+def _sample(seed: int) -> Person:
+    random = rng(seed, 1)
+    age = float(np.clip(18 + 62 * random.beta(1.3, 1.7), 18, 80))
+    male = bool(random.random() < 0.5)
+    sex = float(random.uniform(0.82, 1) if male else random.uniform(0, 0.18))
+    tone = int(random.integers(1, 11))
+    african, asian, caucasian = _ancestry(random, tone)
+
+    shape = {name: _mild(random, deviation) for name, deviation in _CHANGES.items()}
+    shape[str(random.choice(_OUTLINES))] = float(random.uniform(0.1, 0.6))
+
+    hair = _hair_style(random, male, age, african)
+    colour = _hair_colour(random, tone, asian, age)
+    iris = _iris(random, tone)
+    beards: tuple[Beard, ...] = get_args(Beard)
+    beard = beards[int(random.choice(5, p=[0.4, 0.25, 0.08, 0.09, 0.18]))] if male else "none"
+    jitter = random.uniform(0.8, 1.25, 3)
+    return Person(
+        seed=seed,
+        age=round(age, 2),
+        sex=round(sex, 4),
+        african=african,
+        asian=asian,
+        caucasian=caucasian,
+        muscle=float(np.round(random.uniform(0.35, 0.8), 4)),
+        weight=float(np.round(np.clip(random.normal(0.5, 0.2), 0.1, 0.95), 4)),
+        shape=shape,
+        skin_tone=tone,
+        skin_shift=_mild(random, 0.5),
+        redness=float(np.round(random.beta(2, 3), 4)),
+        freckles=float(np.round(random.beta(0.7, 2.5) * (1 if 1 < tone < 6 else 0.35), 4)),
+        mottling=float(np.round(random.uniform(0.2, 0.9), 4)),
+        wrinkles=float(np.round(np.clip((age - 28) / 50 + random.normal(0, 0.1), 0, 1), 4)),
+        lips=float(np.round(random.uniform(0.35, 0.75) if male else random.uniform(0.5, 1), 4)),
+        lip_red=float(np.round(random.uniform(0.1, 0.6) if male else random.uniform(0.2, 1), 4)),
+        iris=_jittered(_IRIS_COLOURS[iris], jitter),
+        iris_name=iris,
+        hair=hair,
+        hair_colour=_jittered(_HAIR_COLOURS[colour], jitter[::-1] ** 0.5),
+        hair_name=colour,
+        volume=float(np.round(random.uniform(0.2, 1), 4)),
+        brow_thickness=float(
+            np.round(np.clip(random.normal(0.62 if male else 0.38, 0.2), 0, 1), 4)
+        ),
+        brow_density=float(np.round(random.uniform(0.45, 1), 4)),
+        brow_arch=float(np.round(np.clip(random.normal(0.35 if male else 0.6, 0.2), 0, 1), 4)),
+        beard=beard,
+        cloth=_cloth(random),
+    )
+
+
+def _mild(random: np.random.Generator, deviation: float) -> float:
+    return round(float(np.clip(random.normal(0, deviation), -0.9, 0.9)), 4)
+
+
+def _ancestry(random: np.random.Generator, tone: int) -> tuple[float, float, float]:
+    """Weights of the ancestral shapes; correlated with the tone, never decided by it."""
+    likely = {
+        "light": (0.25, 0.9, 2.6),
+        "medium": (0.8, 1.5, 1.2),
+        "dark": (3.0, 0.6, 0.3),
+    }["light" if tone < 5 else "medium" if tone < 7 else "dark"]
+    african, asian, caucasian = np.round(random.dirichlet(likely), 4).tolist()
+    return african, asian, caucasian
+
+
+def _hair_style(random: np.random.Generator, male: bool, age: float, african: float) -> HairStyle:
+    styles: tuple[HairStyle, ...] = get_args(HairStyle)
+    #           bald shav short crop side rece curl afro bob long wavy tied
+    of_men = [1.0, 1.2, 2.5, 2.0, 2.0, 0.5, 1.2, 0.3, 0.2, 0.3, 0.1, 0.2]
+    of_women = [0.05, 0.1, 0.5, 0.7, 0.5, 0.0, 1.2, 0.4, 2.2, 2.6, 2.2, 1.6]
+    weights = np.array(of_men if male else of_women)
+    if male and age > 45:
+        weights[[0, 5]] += [1.0, 2.0]
+    if african > 0.5:
+        weights[[6, 7, 1]] += [1.5, 2.0, 0.8 if male else 0.1]
+        weights[[4, 9]] *= 0.4
+    return styles[int(random.choice(len(styles), p=weights / weights.sum()))]
+
+
+def _hair_colour(random: np.random.Generator, tone: int, asian: float, age: float) -> str:
+    grey = np.clip((age - 42) / 38, 0, 1)
+    if random.random() < grey:
+        return "white" if random.random() < grey * 0.6 else "grey"
+    if tone >= 7 or asian > 0.6:
+        names, weights = ("black", "dark brown", "brown"), [0.65, 0.28, 0.07]
+    elif tone >= 5:
+        names, weights = ("black", "dark brown", "brown", "light brown"), [0.35, 0.35, 0.2, 0.1]  # type: ignore[assignment]
+    else:
+        names = ("dark brown", "brown", "light brown", "blond", "red", "black")  # type: ignore[assignment]
+        weights = [0.2, 0.24, 0.18, 0.2, 0.1, 0.08]
+    return str(random.choice(names, p=weights))
+
+
+def _iris(random: np.random.Generator, tone: int) -> str:
+    if tone >= 7:
+        weights = [0.72, 0.25, 0.03, 0, 0, 0]
+    elif tone >= 5:
+        weights = [0.35, 0.4, 0.15, 0.05, 0.03, 0.02]
+    else:
+        weights = [0.08, 0.2, 0.18, 0.16, 0.25, 0.13]
+    return str(random.choice(list(_IRIS_COLOURS), p=weights))
+
+
+def _jittered(colour: Colour, factors: Any) -> Colour:
+    r, g, b = np.round(np.clip(np.array(colour) * factors, 0, 1), 4).tolist()
+    return r, g, b
+
+
+def _cloth(random: np.random.Generator) -> Colour:
+    """Mostly muted; a random hue at random strength."""
+    grey = random.uniform(0.03, 0.55)
+    colour = grey * (1 + random.uniform(0, 0.9) * random.uniform(-1, 1, 3))
+    r, g, b = np.round(np.clip(colour, 0.01, 0.8), 4).tolist()
+    return r, g, b
