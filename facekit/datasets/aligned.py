@@ -24,6 +24,7 @@ import torch
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
+from facekit.datasets.crops import in_chunks
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
 from facekit.faces.locate import Locator
@@ -36,8 +37,6 @@ from facekit.types import MANIFEST, AlignedFace, Frame, Item, write_manifest
 log = logging.getLogger("facekit")
 
 _MAX_SIDE = 1920  # photos and single frames are worth a closer look than each frame of a video
-_AT_ONCE = 8
-_PIXELS_AT_ONCE = 16_000_000
 _PREVIEW = (8, 8, 96)  # columns, rows at most, and the side of one crop
 _INPUTS = "inputs.jsonl"
 
@@ -209,7 +208,7 @@ def _below(path: Path, folder: Path) -> bool:
 def _read_journal(path: Path) -> list[dict[str, Any]]:
     """The journal's rows; a kill may have cut the last one short, and its input is done again."""
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
@@ -248,7 +247,7 @@ def _faces(
         return
     tracker = Tracker(max_gap=max(2.0, 2 * every))
     with Video(path) as video:
-        for frames in _chunks(_looks(video, every)):
+        for frames in in_chunks(_looks(video, every), lambda frame: frame.pixels):
             located = locator.locate([frame.pixels for frame in frames])
             for frame, faces in zip(frames, located, strict=True):
                 ids = tracker.update(faces, frame.time, frame.index)
@@ -266,17 +265,6 @@ def _looks(frames: Iterable[Frame], every: float) -> Iterator[Frame]:
         if frame.time >= due:
             yield frame
             due = (math.floor(frame.time / every + 1e-6) + 1) * every - 1e-6
-
-
-def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    chunk: list[Frame] = []
-    for frame in frames:
-        chunk.append(frame)
-        if len(chunk) == _AT_ONCE or sum(f.pixels.size for f in chunk) > 3 * _PIXELS_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _write_crops(

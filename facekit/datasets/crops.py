@@ -1,9 +1,10 @@
 """The faces of a manifest folder, located and aligned, in memory."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from facekit.media.images import read_image
 from facekit.types import Item, Pixels
 
 log = logging.getLogger("facekit")
+
+T = TypeVar("T")
 
 _AT_ONCE = 16
 _PIXELS_AT_ONCE = 16_000_000
@@ -72,7 +75,8 @@ def load_crops(
     locator = Locator(device)
     aligned, kept, faceless = [], [], []
     with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
-        for chunk in _chunks(folder, pictures):
+        read = ((item, read_image(folder / item.path)) for item in pictures)
+        for chunk in in_chunks(read, lambda pair: pair[1]):
             found = locator.locate([pixels for _, pixels in chunk])
             for (item, pixels), faces in zip(chunk, found, strict=True):
                 if not faces:
@@ -97,12 +101,12 @@ def load_crops(
     )
 
 
-def _chunks(folder: Path, items: Sequence[Item]) -> Iterator[list[tuple[Item, Pixels]]]:
-    """Pictures a few at a time, fewer where they are large."""
-    chunk: list[tuple[Item, Pixels]] = []
-    for item in items:
-        chunk.append((item, read_image(folder / item.path)))
-        if len(chunk) == _AT_ONCE or sum(p.size for _, p in chunk) > 3 * _PIXELS_AT_ONCE:
+def in_chunks(things: Iterable[T], pixels: Callable[[T], Pixels]) -> Iterator[list[T]]:
+    """Things a few at a time, fewer where their pictures are large, so that memory is bounded."""
+    chunk: list[T] = []
+    for thing in things:
+        chunk.append(thing)
+        if len(chunk) == _AT_ONCE or sum(pixels(t).size for t in chunk) >= 3 * _PIXELS_AT_ONCE:
             yield chunk
             chunk = []
     if chunk:

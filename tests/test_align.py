@@ -1,0 +1,180 @@
+"""The command ``facekit align``."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import skimage.data
+from click.testing import CliRunner
+
+from facekit.cli import cli
+from facekit.commands.align import command
+from facekit.core import files
+from facekit.core.errors import FacekitError
+from facekit.datasets.manifest import load_folder
+from facekit.faces.align import TEMPLATES
+from facekit.media.encode import write_video
+from facekit.media.images import read_image, write_image
+from facekit.types import Frame, Item, write_manifest
+
+
+def align(*arguments):
+    result = CliRunner().invoke(cli, ["align", *map(str, arguments), "--device", "cpu"])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def facts(*arguments):
+    return json.loads(align(*arguments, "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return skimage.data.astronaut()[:300, 100:400]
+
+
+@pytest.fixture
+def photos(tmp_path, astronaut):
+    folder = tmp_path / "photos"
+    write_image(folder / "one/me.png", astronaut)
+    write_image(folder / "two/me.jpg", np.ascontiguousarray(astronaut[:, ::-1]))
+    write_image(folder / "pair.png", np.hstack([astronaut, astronaut[:, ::-1]]))
+    write_image(folder / "cat.png", skimage.data.chelsea())
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path, astronaut):
+    frames = (
+        Frame(np.roll(astronaut, 2 * index, axis=1), time=index / 10, index=index)
+        for index in range(21)
+    )
+    write_video(tmp_path / "clip.mp4", frames, rate=10)
+    return tmp_path / "clip.mp4"
+
+
+def test_photos_become_crops_with_a_manifest(photos, tmp_path):
+    out = tmp_path / "out"
+    result = facts(photos, "--out", out, "--size", 64)
+    assert result["inputs"] == 4
+    assert result["faces"] == 4
+    assert result["failures"] == {}
+    assert [path.rsplit("/", 1)[1] for path in result["faceless"]] == ["cat.png"]
+
+    items = load_folder(out, verify=True)
+    assert len({item.path for item in items}) == 4
+    assert len({item.source for item in items}) == 3
+    for item in items:
+        assert read_image(out / item.path).shape == (64, 64, 3)
+        assert item.facts["input"] == item.source
+        assert item.facts["input_sha256"] == files.sha256(out / item.source)
+        assert np.shape(item.facts["points"]) == (5, 2)
+        assert np.shape(item.facts["crop_from_image"]) == (2, 3)
+        assert 0.9 < item.facts["score"] <= 1
+    assert read_image(out / "preview.jpg").shape == (96, 4 * 96, 3)
+
+
+def test_a_bad_file_is_reported_and_skipped(photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (photos / "empty.mp4").write_bytes(b"")
+    result = align(photos, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "4 faces from 6 inputs; 0 done before, 1 without a face, 2 failed" in result.stdout
+    assert result.stdout.count("failed: ") == 2
+    assert "bad.jpg" in result.stdout
+    assert len(load_folder(tmp_path / "out")) == 4
+
+
+def test_a_second_call_does_only_what_is_new_or_changed(photos, tmp_path, astronaut):
+    out = tmp_path / "out"
+    facts(photos, "--out", out)
+    before = (out / "manifest.jsonl").read_bytes()
+    result = facts(photos, "--out", out)
+    assert (result["skipped"], result["faces"]) == (4, 4)
+    assert len(result["faceless"]) == 1
+    assert (out / "manifest.jsonl").read_bytes() == before
+
+    write_image(photos / "pair.png", astronaut)  # one face fewer
+    write_image(photos / "new.png", astronaut)
+    result = facts(photos, "--out", out)
+    assert (result["skipped"], result["faces"]) == (3, 4)
+    crops = {path.relative_to(out).as_posix() for path in (out / "crops").iterdir()}
+    assert crops == {item.path for item in load_folder(out, verify=True)}
+
+
+def test_a_call_that_was_killed_is_resumed(photos, tmp_path):
+    out = tmp_path / "out"
+    facts(photos, "--out", out)
+    whole = (out / "manifest.jsonl").read_bytes()
+    journal = (out / "inputs.jsonl").read_text().splitlines()
+    # As a kill leaves it: no manifest, and the last input's row cut short.
+    (out / "manifest.jsonl").unlink()
+    (out / "inputs.jsonl").write_text("\n".join(journal)[: -len(journal[-1]) // 2])
+    result = facts(photos, "--out", out)
+    assert 0 < result["skipped"] < 4
+    assert (out / "manifest.jsonl").read_bytes() == whole
+
+
+def test_the_folder_may_move_with_its_inputs(photos, tmp_path):
+    facts(photos, "--out", photos / "out")
+    shutil.move(photos, tmp_path / "moved")
+    result = facts(tmp_path / "moved", "--out", tmp_path / "moved/out")
+    assert (result["skipped"], result["faces"]) == (4, 4)
+
+
+def test_other_settings_and_foreign_folders_are_refused(photos, tmp_path):
+    facts(photos / "one", "--out", tmp_path / "out")
+    with pytest.raises(FacekitError, match="made with other settings"):
+        align(photos / "one", "--out", tmp_path / "out", "--size", 64)
+    write_manifest(tmp_path / "foreign", [])
+    with pytest.raises(FacekitError, match="holds another manifest"):
+        align(photos / "one", "--out", tmp_path / "foreign")
+    with pytest.raises(FacekitError, match="no such file"):
+        align(photos / "nobody.png", "--out", tmp_path / "out")
+    (tmp_path / "out/inputs.jsonl").write_text("{}\nnothing\n{}\n")
+    with pytest.raises(FacekitError, match="line 2: damaged"):
+        align(photos / "one", "--out", tmp_path / "out")
+
+
+def test_a_video_is_looked_at_by_the_clock_and_tracked(clip, tmp_path):
+    out = tmp_path / "out"
+    result = facts(clip, "--out", out, "--every", 0.5)
+    items = load_folder(out, verify=True)
+    assert result["faces"] == len(items) == 5
+    assert [item.time for item in items] == pytest.approx([0, 0.5, 1, 1.5, 2], abs=1e-3)
+    assert {item.facts["track"] for item in items} == {0}
+    assert len({item.source for item in items}) == 1
+
+
+def test_a_manifest_lends_its_rows_to_the_crops(tmp_path, astronaut):
+    folder = tmp_path / "people"
+    write_image(folder / "ann/0.png", astronaut)
+    write_image(folder / "unlisted.png", astronaut)
+    row = Item(
+        path="ann/0.png",
+        sha256=files.sha256(folder / "ann/0.png"),
+        subject="ann",
+        source="roll-7",
+        label=0,
+        generator="studio",
+        split="test",
+        time=1.5,
+    )
+    write_manifest(folder, [row])
+    facts(folder, "--out", tmp_path / "out")
+    (item,) = load_folder(tmp_path / "out")
+    for name in ("subject", "source", "label", "generator", "split", "time"):
+        assert getattr(item, name) == getattr(row, name)
+
+
+def test_wrong_options_are_usage_errors(tmp_path):
+    assert align("--out", tmp_path).exit_code == 2
+    assert align(tmp_path, "--out", tmp_path, "--template", "tight").exit_code == 2
+    assert align(tmp_path, "--out", tmp_path, "--every", 0).exit_code == 2
+
+
+def test_the_command_offers_every_template():
+    (option,) = (o for o in command.params if o.name == "template")
+    assert set(option.type.choices) == set(TEMPLATES)
