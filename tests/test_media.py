@@ -308,6 +308,7 @@ def unreadable(folder: Path) -> Iterator[tuple[str, Path, str]]:
         ("cut.mp4", whole[: len(whole) // 2], "cut short"),
         ("headless.mp4", whole[300:], "not an image"),
         ("header.mp4", whole[:40], "not an image"),
+        ("photo.heic", b"\0\0\0\x18ftypheic" + whole[12:], "HEIC"),
         ("zip.mp4", b"PK\x03\x04" + random, "not an image"),
     ]:
         (folder / name).write_bytes(content)
@@ -381,6 +382,38 @@ def test_a_truncated_video_gives_its_frames_and_a_warning(
         assert number_of(video.at(0.2).pixels) == 5
         assert number_of(video.at(4.7).pixels) == numbers[-1]
     assert "cut.mp4" in caplog.text and "of 120 frames" in caplog.text
+
+
+def test_damage_in_the_middle_gives_the_rest_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_raw(tmp_path / "hurt.mp4", 80, options={"g": "10"})
+    content = bytearray(path.read_bytes())
+    begin, end = content.index(b"mdat"), content.index(b"moov")
+    middle = (begin + end) // 2
+    content[middle : middle + 150] = bytes(150)
+    path.write_bytes(content)
+    with Video(path) as video, caplog.at_level(logging.WARNING, "facekit"):
+        frames = list(video)
+        assert number_of(video.at(79 / 25).pixels) == 79
+    assert [number_of(frame.pixels) for frame in frames[:20]] == list(range(20))
+    assert number_of(frames[-1].pixels) == 79
+    assert frames[-1].time == pytest.approx(79 / 25)  # time does not shift with what is missing
+    assert "hurt.mp4: damaged" in caplog.text
+
+
+def test_moving_gifs_are_videos(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.gif"), "w") as out:
+        stream = out.add_stream("gif", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
+        for i in range(10):
+            frame = av.VideoFrame.from_ndarray(numbered(i), "rgb24").reformat(format="rgb8")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with Video(tmp_path / "a.gif") as video:
+        assert [number_of(frame.pixels) for frame in video] == list(range(10))
+        assert number_of(video.at(0.2).pixels) == 5
 
 
 def test_a_whole_video_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,8 +4,9 @@ Times are the container's presentation time stamps in seconds, counted from the 
 be shown. Rotation and mirroring that the container asks for are applied; a pixel aspect ratio
 other than 1 is not, so that pixels stay those of the file.
 
-A damaged file gives the frames that can be decoded, and a warning in the log that says how many are
-missing and where; a file without a single decodable frame is an error.
+A damaged or truncated file gives the frames that can be decoded, and at the end of an iteration a
+warning in the log that says how many are missing or faulty; a file without a single decodable frame
+is an error.
 """
 
 import logging
@@ -35,6 +36,8 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,gif,"
     "wav,mp3,flac,aac"  # audio, to be able to say "no video in it"
 )
+# Photos in a video's wrapping: FFmpeg would show one tile of them as if it were the whole.
+_PHOTO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 MAX_PIXELS = 8192 * 8192
@@ -131,7 +134,7 @@ class Video:
                 height=pixels.shape[0],
                 duration=_duration(container, stream),
                 rate=float(stream.average_rate) if stream.average_rate else None,
-                has_audio=bool(container.streams.audio),
+                has_audio=sound_track(container) is not None,
                 codec=stream.codec_context.codec.canonical_name,
             )
 
@@ -334,6 +337,12 @@ def open_container(path: Path) -> Any:
         FacekitError: if the file is missing, empty, or of no kind that is read here.
     """
     images.require_file(path)
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:12] in _PHOTO_BRANDS:
+        raise FacekitError(
+            f"{path}: HEIC and AVIF pictures are not read; convert it to PNG or JPEG"
+        )
     try:
         return av.open(str(path.absolute()), options=_OPEN, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -368,6 +377,12 @@ def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
+def sound_track(container: Any) -> Any:
+    """The first sound track whose codec is known; None if there is none."""
+    tracks = (track for track in container.streams.audio if track.codec_context is not None)
+    return next(tracks, None)
+
+
 def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The packets up to the end or to where the file breaks off."""
     try:
@@ -395,6 +410,7 @@ def _decode(container: Any, stream: Any, path: Path, quiet: bool = False) -> Gen
             if frame.width * frame.height > MAX_PIXELS:
                 raise FacekitError(f"{path}: a frame of {frame.width}×{frame.height} is too large")
             decoded += 1
+            damaged += frame.is_corrupt
             yield frame
         if packet is None or packet.size == 0:
             break
@@ -406,7 +422,7 @@ def _decode(container: Any, stream: Any, path: Path, quiet: bool = False) -> Gen
         of = f" of {listed}" if listed else ""
         log.warning("%s: breaks off; %d%s frames could be decoded", path, decoded, of)
     elif damaged:
-        log.warning("%s: damaged; %d of its packets could not be decoded", path, damaged)
+        log.warning("%s: damaged; %d of its frames are missing or faulty", path, damaged)
 
 
 def _duration(container: Any, stream: Any) -> float | None:

@@ -13,7 +13,7 @@ from av.video.reformatter import Colorspace
 
 from facekit.core.errors import FacekitError
 from facekit.core.files import replacing
-from facekit.media.decode import EXACT, Video, is_cover, open_container, packets
+from facekit.media.decode import EXACT, Video, is_cover, open_container, packets, sound_track
 from facekit.types import Frame, Pixels
 
 _TIME_BASE = Fraction(1, 90000)
@@ -146,10 +146,10 @@ class _Sound:
     def __init__(self, path: Path, out: Any) -> None:
         self.path, self.out = path, out
         self.container = open_container(path)
-        if not self.container.streams.audio:
+        self.source = sound_track(self.container)
+        if self.source is None:
             self.container.close()
             raise FacekitError(f"{path}: no sound in it")
-        self.source = self.container.streams.audio[0]
         # Frame times count from the video's first frame, so must the sound's.
         if self.container.streams.video and not is_cover(self.container.streams.video[0]):
             with Video(path) as video:
