@@ -1,0 +1,328 @@
+"""``facekit demo``: the whole way in one command, made of the commands that a user would give."""
+
+import io
+import json
+import logging
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from importlib import import_module, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from facekit import __version__
+from facekit.core.config import Config, find, read_yaml, validate
+from facekit.core.errors import FacekitError
+from facekit.core.files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from facekit.types import Pixels
+
+log = logging.getLogger("facekit")
+
+SOURCE, TARGET = "person-0000", "person-0001"
+"""Whose face is shown, and in whose performance."""
+
+CLIP_SEED = 1000
+"""The performance's seed is this plus the demo's, so that no training frame repeats it."""
+
+
+class Plan(Config):
+    """What a demo renders and trains.
+
+    Attributes:
+        people: studio people, from 6 on: a detector's three splits need two each.
+        frames: pictures of each.
+        size: their side in pixels.
+        seconds: length of the clip that is changed.
+        rate: its frames/s.
+        generator: config of the swap.
+        detector: config of the detector.
+        budget: seconds that each step takes on 2 cores, to tell how long is left.
+    """
+
+    people: int
+    frames: int
+    size: int
+    seconds: float
+    rate: float
+    generator: str
+    detector: str
+    budget: dict[str, float]
+
+
+@dataclass
+class Demo:
+    """One demo folder on its way: what is asked for, and what the steps found so far.
+
+    Attributes:
+        out: the folder.
+        plan: what to render and train.
+        seed: of everything.
+        done: step → what it found; kept in ``demo.json``, so that an interrupted demo goes on.
+        pace: seconds taken / seconds budgeted so far, in this process.
+    """
+
+    out: Path
+    plan: Plan
+    seed: int
+    quick: bool
+    done: dict[str, Any] = field(default_factory=dict)
+    spent: float = 0.0
+    budgeted: float = 0.0
+
+    def step(self, name: str, what: str, work: Callable[["Demo"], dict[str, Any]]) -> None:
+        """Do a step unless it is done; say what it does and how long is left; keep the result."""
+        number, total = list(self.plan.budget).index(name) + 1, len(self.plan.budget)
+        if name in self.done:
+            log.info("[%d/%d] %s: done before", number, total, what)
+            return
+        pace = self.spent / self.budgeted if self.budgeted else 1.0
+        left = pace * sum(s for step, s in self.plan.budget.items() if step not in self.done)
+        mine = pace * self.plan.budget[name]
+        log.info(
+            "[%d/%d] %s (about %s; %s left in all)", number, total, what, _span(mine), _span(left)
+        )
+        began = time.monotonic()
+        found = work(self)
+        seconds = time.monotonic() - began
+        self.spent += seconds
+        self.budgeted += self.plan.budget[name]
+        self.done[name] = {"title": what, "seconds": seconds, **found}
+        write_json(self.out / "demo.json", {"request": self.request, "done": self.done})
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked for: a folder made for something else is refused."""
+        return {"facekit": __version__, "seed": self.seed, "plan": self.plan.model_dump()}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out/demo"),
+    show_default=True,
+    help="Where to write; an interrupted demo in it goes on.",
+)
+@click.option("--quick", is_flag=True, help="Fewer people, shorter training: within 5 minutes.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Other people, another swap.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Processes that render.",
+)
+def command(out: Path, quick: bool, seed: int, workers: int) -> None:
+    """Go the whole way: people, swap, mark, detector, analysis, and a page that shows it.
+
+    Nothing is downloaded and nobody is shown: the studio renders people who don't exist. Takes
+    about 20 minutes on 2 cores, with --quick less than 5. Give the same command again to go on
+    after an interruption.
+
+    \b
+    Examples:
+      facekit demo --quick
+      facekit demo --out out/demo --seed 3
+    """
+    source = find(f"demo/{'quick' if quick else 'full'}")
+    plan = validate(read_yaml(source), Plan, source)
+    demo = Demo(out, plan, seed, quick)
+    if (out / "demo.json").exists():
+        before = read_json(out / "demo.json")
+        if before.get("request") != demo.request:
+            raise FacekitError(
+                f"{out}: holds a demo of another size, seed or version; give another --out"
+            )
+        demo.done = before["done"]
+
+    demo.step("people", f"render {plan.people} people who don't exist", _people(workers))
+    demo.step("clip", "render a clip, and the true answer of the swap", _clip(workers))
+    demo.step("train", "train the face swap", _train)
+    demo.step("swap", "swap the face in the clip, mark and sign it", _swap)
+    demo.step("marks", "read the marks back", _marks)
+    demo.step("detector", "train and measure the detector", _detector)
+    demo.step("analyze", "analyze the swap and the untouched clip", _analyze)
+    page = out / "index.html"
+    write_text(page, _page(demo))
+    click.echo(f"open {page}")
+
+
+def _people(workers: int) -> Callable[[Demo], dict[str, Any]]:
+    def work(demo: Demo) -> dict[str, Any]:
+        plan, folder = demo.plan, demo.out / "people"
+        facekit(
+            *("studio", "render", "--people", plan.people, "--frames", plan.frames),
+            *("--size", plan.size, "--seed", demo.seed, "--workers", workers, "--out", folder),
+        )
+        from facekit.media.images import read_image, write_image
+
+        subjects = [f"person-{i:04d}" for i in range(plan.people)]
+        faces = [read_image(next((folder / name).glob("*.png"))) for name in subjects]
+        # Studio pictures, not generated media: the certificate beside them is their label.
+        write_image(demo.out / "people.png", grid([faces]))
+        return {"subjects": subjects}
+
+    return work
+
+
+def _clip(workers: int) -> Callable[[Demo], dict[str, Any]]:
+    def work(demo: Demo) -> dict[str, Any]:
+        from facekit.types import read_manifest
+
+        plan = demo.plan
+        items = read_manifest(demo.out / "people")
+        seeds = {item.subject: item.facts["person_seed"] for item in items}
+        for name, person in (("clip", TARGET), ("truth", SOURCE)):
+            facekit(
+                *("studio", "clip", "--person-seed", seeds[person], "--seconds", plan.seconds),
+                *("--rate", plan.rate, "--size", plan.size, "--seed", CLIP_SEED + demo.seed),
+                *("--workers", workers, "--out", demo.out / name),
+            )
+        return {}
+
+    return work
+
+
+def _train(demo: Demo) -> dict[str, Any]:
+    return facekit(
+        *("generator", "train", demo.plan.generator, "--data", demo.out / "people"),
+        *("--out", demo.out / "swap", "--seed", demo.seed, "--precision", "auto", "--json"),
+    )
+
+
+def _swap(demo: Demo) -> dict[str, Any]:
+    clip, swapped = demo.out / "clip" / "clip.mp4", demo.out / "swap.mp4"
+    facekit(
+        *("generator", "run", demo.out / "swap", "--input", clip, "--out", swapped),
+        *("--source", SOURCE, "--precision", "auto", "--json"),
+    )
+    return _compare_with_truth(demo, clip, swapped, demo.out / "truth" / "clip.mp4")
+
+
+def _compare_with_truth(demo: Demo, clip: Path, swapped: Path, truth: Path) -> dict[str, Any]:
+    """PSNR in the face of swap and floor, and a picture of the three beside one another."""
+    import numpy as np
+
+    from facekit import export
+    from facekit.media.decode import Video
+    from facekit.types import read_manifest
+    from facekit.watermark import Kind
+
+    facts = read_manifest(truth.parent)
+    boxes = [_inner_face(np.asarray(f["landmarks"])) for f in _frames(facts)]
+    videos = []
+    for path in (clip, swapped, truth):
+        with Video(path) as video:
+            videos.append([frame.pixels for frame in video])
+    errors: list[list[float]] = [[], []]
+    for target, swap, answer, (x0, y0, x1, y1) in zip(*videos, boxes, strict=True):
+        for values, guess in zip(errors, (swap, target), strict=True):
+            difference = guess[y0:y1, x0:x1].astype(float) - answer[y0:y1, x0:x1]
+            values.append(float((difference**2).mean()))
+    psnr = [10 * float(np.log10(255**2 / np.mean(values))) for values in errors]
+    shown = np.linspace(0, len(boxes) - 1, 6).round().astype(int)
+    export.write_image(
+        demo.out / "truth.png",
+        grid([[row[i] for i in shown] for row in videos]),
+        kind=Kind.COMPOSITE,
+        inputs=[clip, truth],
+        facts={"origin": "studio"},
+    )
+    return {"psnr": {"swap": psnr[0], "floor": psnr[1]}}
+
+
+def _frames(items: list[Any]) -> list[dict[str, Any]]:
+    """The facts of each frame of a studio clip's manifest."""
+    (item,) = items
+    frames: list[dict[str, Any]] = item.facts["frames"]
+    return frames
+
+
+def _marks(demo: Demo) -> dict[str, Any]:
+    from facekit.provenance.manifest import verify
+
+    rows = []
+    for path in (demo.out / "swap.mp4", demo.out / "clip" / "clip.mp4"):
+        reading = facekit("watermark", "read", path, "--json")
+        reading["provenance"] = verify(path).status
+        rows.append({"name": str(path.relative_to(demo.out)), **reading})
+    return {"rows": rows}
+
+
+def _detector(demo: Demo) -> dict[str, Any]:
+    data = ("--data", demo.out / "people", "--generator", demo.out / "swap")
+    run = demo.out / "detector"
+    facekit("detector", "train", demo.plan.detector, *data, "--out", run, "--seed", demo.seed)
+    return {"figures": facekit("detector", "evaluate", run, *data, "--json")}
+
+
+def _analyze(demo: Demo) -> dict[str, Any]:
+    files = (demo.out / "swap.mp4", demo.out / "clip" / "clip.mp4")
+    report = facekit(
+        *("analyze", *files, "--detector", demo.out / "detector"),
+        *("--out", demo.out / "report", "--json"),
+    )
+    return {"report": report}
+
+
+def facekit(*words: object) -> Any:
+    """Give a facekit command in this process, after saying it.
+
+    Returns:
+        What it printed as JSON, where ``--json`` was asked for; else None.
+    """
+    name, *rest = map(str, words)
+    log.info("      $ facekit %s", shlex.join([name, *rest]))
+    group: click.Command = import_module(f"facekit.commands.{name}").command
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        group.main(rest, prog_name=f"facekit {name}", standalone_mode=False)
+    return json.loads(printed.getvalue()) if "--json" in rest else None
+
+
+def grid(rows: "list[list[Pixels]]") -> "Pixels":
+    """Pictures of one size, in rows, as one picture."""
+    import numpy as np
+
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _page(demo: Demo) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    template = (resources.files("facekit.commands") / "demo.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    strips = sorted((demo.out / "swap" / "strips").glob("*.png"))
+    return environment.from_string(template).render(
+        quick=demo.quick,
+        version=__version__,
+        seed=demo.seed,
+        plan=demo.plan,
+        source=SOURCE,
+        target=TARGET,
+        strips=[path.relative_to(demo.out).as_posix() for path in strips],
+        minutes=round(sum(step["seconds"] for step in demo.done.values()) / 60, 1),
+        **demo.done,
+    )
+
+
+def _inner_face(landmarks: Any) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 around brows, nose and mouth of iBUG-68 landmarks, in whole pixels."""
+    low, high = landmarks[17:].min(0), landmarks[17:].max(0)
+    return int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1
