@@ -24,6 +24,7 @@ from detectors.report.model import (
     Code,
     Conclusion,
     DetectorFacts,
+    ExitCode,
     Origin,
     Provenance,
     Reason,
@@ -43,16 +44,21 @@ RUN = 10
 
 MANIPULATED_KINDS = ("generated", "composite")
 _ORDER: tuple[Conclusion, ...] = (NO_EVIDENCE, INCONCLUSIVE, EVIDENCE)
-_EXIT_CODES = {NO_EVIDENCE: 0, EVIDENCE: 10, INCONCLUSIVE: 20}
+_EXIT_CODES: dict[Conclusion, ExitCode] = {NO_EVIDENCE: 0, EVIDENCE: 10, INCONCLUSIVE: 20}
 _WEIGHTS = ("evidence", "abstention", "note")
 
 
 def origin_of(provenance: Provenance, certificate: Certificate) -> Origin:
     """Where the footage comes from, as far as something shows it.
 
-    "studio" if the studio's certificate holds for the file, or a valid manifest says so.
+    "studio" if the studio's certificate holds for the file or a signed manifest says so. A signer
+    that nobody vouches for may speak against a file, never for it: with such a signature the
+    manifest must also say that the file is generated or composite.
     """
-    signed = provenance.status == "trusted" and provenance.origin == "studio"
+    believed = provenance.status == "trusted" or (
+        provenance.status == "untrusted" and provenance.kind in MANIPULATED_KINDS
+    )
+    signed = believed and provenance.origin == "studio"
     return "studio" if certificate.status == "valid" or signed else "unknown"
 
 
@@ -105,12 +111,12 @@ def judge_track(
     if detector and good and score is None:
         reasons.append(_abstain("not_scored", "the detector gave no score for some of its frames"))
     if not reasons and detector and score is not None:
-        stretch = "score" if image else "highest score over a stretch"
+        what = "the score" if image else "the mean score of its highest stretch"
         if score > detector.threshold:
-            text = f"{stretch} {score:.2f} is above the threshold {detector.threshold:.2f}"
+            text = f"{what}, {score:.2f}, is above the threshold {detector.threshold:.2f}"
             reasons.append(Reason(code="score_above_threshold", weight="evidence", text=text))
         else:
-            text = f"{stretch} {score:.2f} is not above the threshold {detector.threshold:.2f}"
+            text = f"{what}, {score:.2f}, is not above the threshold {detector.threshold:.2f}"
             reasons.append(Reason(code="score_below_threshold", weight="note", text=text))
     return _conclude(reasons)
 
@@ -138,7 +144,10 @@ def judge_file(
     # Said once for the file, and where no face was found as well.
     if detector is None:
         reasons.append(
-            _abstain("no_detector", "no detector is bundled yet and none was given (--detector)")
+            _abstain(
+                "no_detector",
+                "no detector calibrated for it: none is bundled and none was given (--detector)",
+            )
         )
     elif origin not in detector.calibrated_for:
         reasons.append(_not_calibrated(detector))
@@ -149,12 +158,12 @@ def judge_file(
     return _conclude(reasons)
 
 
-def exit_code(conclusions: Iterable[Conclusion], *, errors: bool) -> int:
+def exit_code(conclusions: Iterable[Conclusion], *, errors: bool) -> ExitCode:
     """What the command exits with: 1 outweighs 10, which outweighs 20, which outweighs 0."""
     if errors:
         return 1
-    codes = {_EXIT_CODES[conclusion] for conclusion in conclusions}
-    return next((code for code in (10, 20) if code in codes), 0)
+    worst: Conclusion = max(conclusions, key=_ORDER.index, default=NO_EVIDENCE)
+    return _EXIT_CODES[worst]
 
 
 def _conclude(reasons: Iterable[Reason]) -> Verdict:
@@ -208,6 +217,9 @@ def _watermark_reasons(watermark: Watermark, provenance: Provenance) -> Iterable
         claim = "" if signed else "; without a signed manifest a mark is a claim, not a proof"
         text = f"it carries a mark that says '{watermark.kind}' ({chance}){claim}"
         yield Reason(code="mark_says_generated", weight="evidence", text=text)
+    elif watermark.kind is None:
+        text = f"it carries facekit's mark ({chance}), too weak to tell what it says"
+        yield _abstain("mark_kind_unknown", text)
     elif watermark.kind == "test-real":
         text = f"it carries a mark of the kind test-real ({chance}), which is evidence of nothing"
         yield _note("mark_says_test_real", text)

@@ -20,6 +20,7 @@ INCONCLUSIVE: Final = "inconclusive"
 
 Conclusion = Literal["evidence of manipulation", "no evidence found", "inconclusive"]
 Origin = Literal["studio", "unknown"]
+ExitCode = Literal[0, 1, 10, 20]
 Code = Literal[
     "mark_says_generated",
     "manifest_says_generated",
@@ -36,6 +37,7 @@ Code = Literal[
     "ends_early",
     "certificate_invalid",
     "certified_studio",
+    "mark_kind_unknown",
     "mark_says_studio",
     "mark_says_test_real",
 ]
@@ -94,7 +96,10 @@ class Watermark(Part):
     """What reading facekit's watermark yielded. A mark is a claim, not a proof."""
 
     status: Literal["present", "absent", "not read"]
-    kind: str | None = Field(description="generated, composite, studio or test-real; null if none.")
+    kind: str | None = Field(
+        description="generated, composite, studio or test-real; null if there is no mark, or one "
+        "too weak to be decoded."
+    )
     id: int | None
     p_value: float | None = Field(
         ge=0, le=1, description="Chance that a file without a mark looks this much like one."
@@ -202,7 +207,7 @@ class Report(Part):
 
     schema_: Literal["facekit-report/1"] = Field(alias="schema")
     created: str = Field(description="UTC, ISO 8601.")
-    exit_code: Literal[0, 1, 10, 20]
+    exit_code: ExitCode
     files: list[FileReport]
     errors: list[FileError]
     detector: DetectorFacts | None

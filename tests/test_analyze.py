@@ -1,0 +1,708 @@
+"""Analyze: verdicts by table, the report's schema and page, bad files, and the whole way."""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from click.testing import CliRunner
+
+from detectors import analyze as analysis
+from detectors.report import model
+from detectors.report.model import (
+    EVIDENCE,
+    INCONCLUSIVE,
+    NO_EVIDENCE,
+    Certificate,
+    DetectorFacts,
+    FileError,
+    FileFacts,
+    FileReport,
+    Provenance,
+    Report,
+    Sampling,
+    Settings,
+    Sighting,
+    Track,
+    Watermark,
+)
+from detectors.report.render import Box, Crop, Pictures, render
+from detectors.report.text import clock, file_size, p_value
+from detectors.verdict import (
+    FEWEST_SIGHTINGS,
+    RUN,
+    SMALLEST_FACE,
+    exit_code,
+    judge_file,
+    judge_track,
+    origin_of,
+    track_score,
+)
+from facekit import export
+from facekit.cli import cli
+from facekit.core.errors import FacekitError
+from facekit.media.encode import write_video
+from facekit.media.images import encode_image, write_image
+from facekit.types import Frame
+from facekit.watermark import Kind
+
+DETECTOR = DetectorFacts(
+    name="small_cnn", sha256="ab" * 32, calibrated_for=["studio"], threshold=0.7, facts={}
+)
+NO_MARK = Watermark(status="absent", kind=None, id=None, p_value=0.4, corrected=None, frames=64)
+NO_MANIFEST = Provenance(status="absent", reason="none", kind=None, origin="unknown", claims={})
+NO_CERTIFICATE = Certificate(status="absent", reason="not in a studio folder")
+CERTIFIED = Certificate(status="valid", reason="holds")
+
+
+def mark(kind):
+    return Watermark(status="present", kind=kind, id=7, p_value=1e-30, corrected=2, frames=64)
+
+
+def manifest(status="trusted", kind=None, origin="unknown"):
+    claims = {"kind": kind, "facts": {"origin": origin}}
+    return Provenance(status=status, reason="checked", kind=kind, origin=origin, claims=claims)
+
+
+def seen(scores, size=120.0, every=0.2, start=0.0):
+    box = (10.0, 20.0, 10.0 + size, 20.0 + size)
+    return [
+        Sighting(
+            time=round(start + every * i, 4), index=5 * i, box=box, size=size, located=0.99, score=s
+        )
+        for i, s in enumerate(scores)
+    ]
+
+
+def track(scores, *, id=0, size=120.0, detector=DETECTOR, origin="studio", image=False):
+    sightings = seen(scores, size)
+    return Track(
+        id=id,
+        start=sightings[0].time,
+        end=sightings[-1].time,
+        size=size,
+        score=track_score(sightings),
+        calibrated=detector is not None and origin in detector.calibrated_for,
+        verdict=judge_track(sightings, detector=detector, origin=origin, image=image),
+        sightings=sightings,
+    )
+
+
+def judge(
+    *,
+    watermark=NO_MARK,
+    provenance=NO_MANIFEST,
+    certificate=NO_CERTIFICATE,
+    tracks=(),
+    detector=DETECTOR,
+    ends_early=None,
+):
+    origin = origin_of(provenance, certificate)
+    return judge_file(
+        watermark=watermark,
+        provenance=provenance,
+        certificate=certificate,
+        tracks=[track(scores, id=i, detector=detector, origin=origin) for i, scores in
+                enumerate(tracks)],
+        detector=detector,
+        origin=origin,
+        ends_early=ends_early,
+    )  # fmt: skip
+
+
+CLEAN, FORGED = [0.1] * 20, [0.95] * 20
+
+
+@pytest.mark.parametrize(
+    ("evidence", "conclusion", "code"),
+    [
+        # What a mark or a manifest says counts whatever the detector says.
+        ({"watermark": mark("generated")}, EVIDENCE, "mark_says_generated"),
+        ({"watermark": mark("composite"), "detector": None}, EVIDENCE, "mark_says_generated"),
+        ({"provenance": manifest(kind="generated")}, EVIDENCE, "manifest_says_generated"),
+        ({"provenance": manifest("untrusted", "composite")}, EVIDENCE, "manifest_says_generated"),
+        (
+            {"watermark": mark("composite"), "certificate": CERTIFIED, "tracks": [CLEAN]},
+            EVIDENCE,
+            "mark_says_generated",
+        ),
+        # A detector that is calibrated for the footage speaks.
+        ({"certificate": CERTIFIED, "tracks": [CLEAN]}, NO_EVIDENCE, "certified_studio"),
+        ({"certificate": CERTIFIED, "tracks": [FORGED]}, EVIDENCE, "score_above_threshold"),
+        (
+            {"provenance": manifest(kind="studio", origin="studio"), "tracks": [CLEAN]},
+            NO_EVIDENCE,
+            "score_below_threshold",
+        ),
+        # One forged face among eleven is not averaged away.
+        (
+            {"certificate": CERTIFIED, "tracks": [*[CLEAN] * 10, FORGED]},
+            EVIDENCE,
+            "score_above_threshold",
+        ),
+        # A signer unknown here may speak against a file, and so let the detector speak as well.
+        (
+            {"provenance": manifest("untrusted", "composite", "studio"), "tracks": [FORGED]},
+            EVIDENCE,
+            "score_above_threshold",
+        ),
+        # On other footage its scores count for nothing, high or low.
+        ({"tracks": [CLEAN]}, INCONCLUSIVE, "not_calibrated"),
+        ({"tracks": [FORGED]}, INCONCLUSIVE, "not_calibrated"),
+        ({"tracks": [CLEAN], "detector": None}, INCONCLUSIVE, "no_detector"),
+        (
+            {"certificate": CERTIFIED, "tracks": [[None] * 20], "detector": None},
+            INCONCLUSIVE,
+            "no_detector",
+        ),
+        # A signature that does not hold proves no origin and no kind.
+        (
+            {"provenance": manifest("tampered", "generated"), "certificate": CERTIFIED,
+             "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "manifest_tampered",
+        ),
+        (
+            {"provenance": manifest("tampered", None, "studio"), "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "not_calibrated",
+        ),
+        (
+            {"provenance": manifest("untrusted", None, "studio"), "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "not_calibrated",
+        ),
+        (
+            {"certificate": Certificate(status="invalid", reason="hash"), "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "certificate_invalid",
+        ),
+        # Too little to go by.
+        ({"certificate": CERTIFIED, "tracks": []}, INCONCLUSIVE, "no_face"),
+        ({"certificate": CERTIFIED, "tracks": [[0.9] * 4]}, INCONCLUSIVE, "too_few_frames"),
+        ({"certificate": CERTIFIED, "tracks": [[None] * 9]}, INCONCLUSIVE, "not_scored"),
+        (
+            {"certificate": CERTIFIED, "tracks": [CLEAN], "ends_early": "cut off"},
+            INCONCLUSIVE,
+            "ends_early",
+        ),
+        # A part that could not be read is never taken for a part that found nothing.
+        (
+            {"watermark": NO_MARK.model_copy(update={"status": "not read"}),
+             "certificate": CERTIFIED, "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "part_not_read",
+        ),
+        (
+            {"provenance": manifest("not read"), "certificate": CERTIFIED, "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "part_not_read",
+        ),
+        (
+            {"watermark": mark(None), "certificate": CERTIFIED, "tracks": [CLEAN]},
+            INCONCLUSIVE,
+            "mark_kind_unknown",
+        ),
+        # Marks that are evidence of nothing, or of an honest origin only, and are said.
+        (
+            {"watermark": mark("test-real"), "certificate": CERTIFIED, "tracks": [CLEAN]},
+            NO_EVIDENCE,
+            "mark_says_test_real",
+        ),
+        ({"watermark": mark("test-real"), "tracks": [CLEAN]}, INCONCLUSIVE, "mark_says_test_real"),
+        ({"watermark": mark("studio"), "tracks": [CLEAN]}, INCONCLUSIVE, "mark_says_studio"),
+    ],
+)  # fmt: skip
+def test_verdict_on_a_file(evidence, conclusion, code):
+    verdict = judge(**evidence)
+    assert verdict.conclusion == conclusion
+    assert code in [reason.code for reason in verdict.reasons]
+    weights = [reason.weight for reason in verdict.reasons]
+    assert weights == sorted(weights, key=("evidence", "abstention", "note").index)
+
+
+def test_a_small_face_gives_no_verdict_even_with_a_high_score():
+    verdict = judge_track(
+        seen(FORGED, SMALLEST_FACE - 1), detector=DETECTOR, origin="studio", image=False
+    )
+    assert verdict.conclusion == INCONCLUSIVE
+    assert [reason.code for reason in verdict.reasons] == ["small_face"]
+    assert str(SMALLEST_FACE) in verdict.reasons[0].text
+
+
+def test_sightings_that_are_too_small_neither_count_nor_spoil_the_rest():
+    near = seen([0.2] * FEWEST_SIGHTINGS)
+    far = seen([0.99] * 30, size=30.0, start=9.0)
+    assert track_score([*near, *far]) == pytest.approx(0.2)
+    verdict = judge_track([*near, *far], detector=DETECTOR, origin="studio", image=False)
+    assert verdict.conclusion == NO_EVIDENCE
+
+
+def test_one_sighting_is_enough_in_a_picture_but_not_in_a_video():
+    for image, conclusion in ((True, EVIDENCE), (False, INCONCLUSIVE)):
+        verdict = judge_track(seen([0.9]), detector=DETECTOR, origin="studio", image=image)
+        assert verdict.conclusion == conclusion
+
+
+def test_a_forged_stretch_is_not_averaged_away_over_time():
+    scores = [0.05] * 100 + [0.9] * RUN + [0.05] * 100
+    assert np.mean(scores) < DETECTOR.threshold
+    assert track_score(seen(scores)) == pytest.approx(0.9)
+    one_frame = [0.05] * 100 + [0.9] + [0.05] * 100
+    assert track_score(seen(one_frame)) < DETECTOR.threshold
+
+
+def test_a_score_at_the_threshold_is_not_above_it():
+    verdict = judge_track(seen([0.7] * 9), detector=DETECTOR, origin="studio", image=False)
+    assert verdict.conclusion == NO_EVIDENCE
+
+
+def test_an_unsigned_mark_is_called_a_claim():
+    (reason, *_) = judge(watermark=mark("generated")).reasons
+    assert "a claim, not a proof" in reason.text
+    signed = judge(watermark=mark("generated"), provenance=manifest(kind="generated"))
+    assert "not a proof" not in signed.reasons[0].text
+
+
+@pytest.mark.parametrize(
+    ("conclusions", "errors", "code"),
+    [
+        ([NO_EVIDENCE, NO_EVIDENCE], False, 0),
+        ([NO_EVIDENCE, INCONCLUSIVE], False, 20),
+        ([INCONCLUSIVE, EVIDENCE, NO_EVIDENCE], False, 10),
+        ([EVIDENCE, INCONCLUSIVE], True, 1),
+        ([], True, 1),
+    ],
+)
+def test_exit_codes_weigh_1_10_20_0(conclusions, errors, code):
+    assert exit_code(conclusions, errors=errors) == code
+
+
+# The report
+
+
+def report_on(*files, errors=(), detector=DETECTOR):
+    return Report(
+        schema=model.SCHEMA,
+        created="2026-01-02T03:04:05Z",
+        exit_code=exit_code((f.verdict.conclusion for f in files), errors=bool(errors)),
+        files=list(files),
+        errors=list(errors),
+        detector=detector,
+        settings=Settings(
+            every=0.2, longest=3000, smallest_face=64, fewest_sightings=5, run=10, threads=2
+        ),
+        versions={"facekit": "0.1.0", "torch": "2.7.0"},
+        limits=["This report never says that a file is real."],
+    )
+
+
+def file_report(name="clip.mp4", *, tracks=(), duration=12.0, **parts):
+    parts = {
+        "watermark": NO_MARK, "provenance": NO_MANIFEST, "certificate": NO_CERTIFICATE, **parts
+    }  # fmt: skip
+    origin = origin_of(parts["provenance"], parts["certificate"])
+    return FileReport(
+        name=name,
+        path=f"in/{name}",
+        facts=FileFacts(
+            sha256="0" * 64, bytes=596446, kind="video", container="mp4", codec="h264", width=1280,
+            height=720, duration=duration, rate=25.0, has_audio=True,
+        ),
+        sampling=Sampling(every=0.2, frames=60, thinned=False),
+        origin=origin,
+        verdict=judge_file(tracks=tracks, detector=DETECTOR, origin=origin, **parts),
+        tracks=list(tracks),
+        **parts,
+    )  # fmt: skip
+
+
+def pictures(tracks, count=8, side=128):
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    jpeg = encode_image(noise, ".jpg", quality=80)
+    crops = {
+        one.id: [Crop(s.time, s.score, jpeg, "highest" if i == 0 else "")
+                 for i, s in enumerate(one.sightings[:count])]
+        for one in tracks
+    }  # fmt: skip
+    return Pictures(overview=jpeg, boxes=[Box(10, 10, 20, 30, 1)], crops=crops)
+
+
+class Page(HTMLParser):
+    """Fails on unbalanced tags; gathers addresses and text."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr", "source")
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.addresses, self.text = [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "poster", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def validate(report):
+    schema = json.loads(Path(model.__file__).with_name("schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(report, schema)
+
+
+def test_the_published_schema_is_that_of_the_models():
+    shipped = Path(model.__file__).with_name("schema.json").read_text(encoding="utf-8")
+    assert json.loads(shipped) == model.json_schema(), "run python -m detectors.report.model"
+
+
+def test_a_report_validates_and_a_broken_one_does_not():
+    report = report_on(
+        file_report(tracks=[track(FORGED)], certificate=CERTIFIED),
+        file_report("b.mp4", watermark=mark("composite")),
+        errors=[FileError(path="broken.mp4", error="empty file")],
+    ).to_json()
+    assert report["schema"] == model.SCHEMA
+    assert report["exit_code"] == 1
+    validate(report)
+    for key, value in (("verdict", "real"), ("surprise", 1)):
+        broken = json.loads(json.dumps(report))
+        broken["files"][0][key] = value
+        with pytest.raises(jsonschema.ValidationError):
+            validate(broken)
+
+
+def test_the_page_is_one_balanced_offline_file():
+    tracks = [track(FORGED), track(CLEAN, id=1), track([0.4] * 3, id=2)]
+    one = file_report(tracks=tracks, certificate=CERTIFIED, provenance=manifest(kind="composite"))
+    html = render(report_on(one), [pictures(tracks)])
+    page = Page(html)
+    assert all(a.startswith(("data:image/jpeg;base64,", "#")) for a in page.addresses)
+    assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttp", html)
+    assert "default-src 'none'" in html
+    text = " ".join(page.text)
+    assert EVIDENCE in text and "Face 1" in text and "threshold 0.70" in text
+    assert html.index(EVIDENCE) < html.index("Content credentials"), "the verdict comes first"
+
+
+def test_names_and_claims_from_outside_cannot_inject_markup():
+    nasty = "<script>alert(1)</script>\"'&{{7*7}}.mp4"
+    claims = {"title": "</pre><script>alert(2)</script>"}
+    provenance = manifest("untrusted").model_copy(update={"claims": claims})
+    one = file_report(nasty, tracks=[track(CLEAN)], provenance=provenance)
+    error = FileError(path=nasty, error="<b>no</b>")
+    html = render(report_on(one, errors=[error]), [pictures([])])
+    assert html.count("<script>") == 1
+    assert "{{7*7}}" in "".join(Page(html).text)
+
+
+def test_a_page_stays_below_three_megabytes():
+    tracks = [track(list(np.linspace(0, 1, 500)), id=i) for i in range(100)]
+    one = file_report(tracks=tracks, certificate=CERTIFIED, duration=600.0)
+    html = render(report_on(one), [pictures(tracks)])
+    assert len(html.encode()) < 3_000_000
+    assert "40 more faces" in html
+
+
+def test_peaks_survive_the_thinning_of_a_long_timeline():
+    scores = [0.01] * 3000
+    scores[1234] = 0.97
+    one = file_report(tracks=[track(scores)], certificate=CERTIFIED, duration=600.0)
+    html = render(report_on(one), [pictures([])])
+    assert "score 0.97" in html
+
+
+def test_numbers_in_words():
+    assert [clock(s) for s in (0, 7.25, 59.96, 62.4, 3723.4)] == [
+        "0:00.0", "0:07.2", "1:00.0", "1:02.4", "1:02:03.4"
+    ]  # fmt: skip
+    assert [p_value(p) for p in (None, 0.3149, 2e-4, 1e-30, 0.0)] == [
+        "unknown", "= 0.31", "< 1e-3", "< 1e-29", "< 1e-300"
+    ]  # fmt: skip
+    assert [file_size(n) for n in (0, 999, 596446, 2_000_000_000)] == [
+        "0 bytes", "999 bytes", "596 kB", "2 GB"
+    ]  # fmt: skip
+
+
+# The whole way
+
+
+class Brightness:
+    """Stands in for a detector: the brighter a crop, the higher its score."""
+
+    template, size, threshold = "wide", 64, 0.5
+    facts = {"name": "brightness", "sha256": "cd" * 32, "plugin": "none"}  # noqa: RUF012
+
+    def __init__(self, calibrated_for, fails=False):
+        self.calibrated_for, self.fails = calibrated_for, fails
+
+    def score(self, crops):
+        assert crops.dtype == np.uint8 and crops.shape[1:] == (64, 64, 3)
+        if self.fails:
+            raise FacekitError("brightness: gives scores that are not numbers")
+        return crops.mean(axis=(1, 2, 3), dtype=np.float64) / 255
+
+
+def pan(seconds, *, rate=10, brightness=1.0):
+    """A camera that moves over a photo with one face in it."""
+    photo = (skimage.data.astronaut() * brightness).astype(np.uint8)
+    for i in range(round(seconds * rate)):
+        yield Frame(photo[: 6 * 48, 60 + i : 60 + i + 320], i / rate, i)
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+    """What ``-q`` sets is put back."""
+    log = logging.getLogger("facekit")
+    level = log.level
+    yield
+    log.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, pan(2.0), rate=10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    write_image(path, skimage.data.astronaut()[:300])
+    return path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli, ["analyze", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def analyze(inputs, out=None, detector=None, **options):
+    return analysis.analyze(
+        inputs, detector=detector, device=torch.device("cpu"), out=out, **options
+    )
+
+
+def test_footage_of_unknown_origin_is_inconclusive_with_its_evidence_shown(clip, tmp_path):
+    result = run(clip, "--out", tmp_path / "out")
+    assert result.exit_code == 20
+    assert "inconclusive" in result.stdout and "no detector calibrated" in result.stdout
+    report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    validate(report)
+    (file,) = report["files"]
+    (track,) = file["tracks"]
+    assert file["facts"]["width"] == 320 and file["facts"]["codec"] == "h264"
+    assert len(track["sightings"]) == 10
+    assert all(60 < sighting["size"] < 160 for sighting in track["sightings"])
+    assert file["watermark"]["status"] == "absent" and file["provenance"]["status"] == "absent"
+    html = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "real" not in file["verdict"]["conclusion"]
+    assert html.count("data:image/jpeg;base64,") >= 6
+    Page(html)
+
+
+def test_a_report_is_deterministic_but_for_its_time_stamp(clip, photo, tmp_path):
+    texts = []
+    for out in ("one", "two"):
+        analyze([clip, photo], tmp_path / out, Brightness(["studio"]))
+        pair = [
+            (tmp_path / out / name).read_text(encoding="utf-8")
+            for name in ("report.json", "report.html")
+        ]
+        texts.append([re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d", "", text) for text in pair])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("brightness", "conclusion", "code"), [(1.0, EVIDENCE, 10), (0.4, NO_EVIDENCE, 0)]
+)
+def test_certified_footage_is_judged_by_the_detector(
+    tmp_path, monkeypatch, brightness, conclusion, code
+):
+    path = tmp_path / "clip.mp4"
+    write_video(path, pan(2.0, brightness=brightness), rate=10)
+    monkeypatch.setattr(analysis._Analyzer, "certificate", lambda self, path: CERTIFIED)
+    report = analyze(path, detector=Brightness(["studio"]))
+    assert report.files[0].verdict.conclusion == conclusion
+    assert report.exit_code == code
+    assert report.files[0].tracks[0].calibrated
+
+
+def test_a_detector_that_fails_is_never_a_score(clip, monkeypatch):
+    monkeypatch.setattr(analysis._Analyzer, "certificate", lambda self, path: CERTIFIED)
+    (file,) = analyze(clip, detector=Brightness(["studio"], fails=True)).files
+    assert file.verdict.conclusion == INCONCLUSIVE
+    assert "not_scored" in [reason.code for reason in file.verdict.reasons]
+    assert {sighting.score for sighting in file.tracks[0].sightings} == {None}
+
+
+def test_an_exported_clip_is_recognised_by_its_mark_and_manifest(tmp_path):
+    path = tmp_path / "swap.mp4"
+    export.write_video(path, pan(1.0), kind=Kind.COMPOSITE, rate=10, facts={"origin": "studio"})
+    result = run(path, "--json")
+    assert result.exit_code == 10
+    (file,) = json.loads(result.stdout)["files"]
+    assert file["origin"] == "studio"
+    reasons = [reason for reason in file["verdict"]["reasons"] if reason["weight"] == "evidence"]
+    assert [reason["code"] for reason in reasons] == [
+        "mark_says_generated", "manifest_says_generated"
+    ]  # fmt: skip
+
+
+def test_a_picture_gives_a_face_without_a_timeline(photo, tmp_path):
+    (file,) = analyze(photo, tmp_path, Brightness(["studio"])).files
+    assert file.facts.duration is None and len(file.tracks) == 1
+    assert file.tracks[0].sightings[0].score is not None
+    assert "<svg" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_json_on_standard_output_is_the_report_alone(photo, tmp_path):
+    result = run(photo, "--json", "--out", tmp_path)
+    report = json.loads(result.stdout)
+    validate(report)
+    assert report == json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+
+def test_quiet_prints_nothing_and_the_exit_code_speaks(photo):
+    result = run("-q", photo)
+    assert (result.output, result.exit_code) == ("", 20)
+
+
+def test_a_file_named_twice_counts_once(photo):
+    assert len(analyze([photo, photo, photo.parent]).files) == 1
+
+
+def test_bad_files_are_named_in_one_line_each_and_the_others_go_on(clip, photo, tmp_path, caplog):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 99)
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:200])
+    (tmp_path / "headless.mp4").write_bytes(clip.read_bytes()[2000:])
+    (tmp_path / "folder").mkdir()
+    write_sound(tmp_path / "sound.mp4")
+    bad = ["missing.mp4", "empty.mp4", "text.mp4", "broken.png", "headless.mp4", "folder",
+           "sound.mp4"]  # fmt: skip
+    result = run(*(tmp_path / name for name in bad), photo, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    validate(report)
+    assert sorted(Path(error["path"]).name for error in report["errors"]) == sorted(bad)
+    assert [file["name"] for file in report["files"]] == ["photo.png"]
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == len(bad)
+    for name in bad:
+        (line,) = [line for line in lines if f"/{name}: " in line]
+        assert "\n" not in line
+
+
+def test_a_video_that_is_cut_off_says_so(tmp_path):
+    whole = tmp_path / "whole.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    write_video(whole, (Frame(pixels, i / 10, i) for i, pixels in enumerate(noise)), rate=10)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (file,) = analyze(cut).files
+    assert "ends_early" in [reason.code for reason in file.verdict.reasons]
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(photo, tmp_path, monkeypatch):
+    path = tmp_path / "photo.png"
+    shutil.copy(photo, path)
+
+    def grow(_):
+        with path.open("ab") as file:
+            file.write(b" ")
+        return NO_MARK
+
+    monkeypatch.setattr(analysis, "_read_watermark", grow)
+    (error,) = analyze(path).errors
+    assert "changed while it was read" in error.error
+
+
+def test_long_videos_are_thinned_and_the_report_says_so(clip, monkeypatch):
+    monkeypatch.setattr(analysis, "LONGEST", 4)
+    (file,) = analyze(clip).files
+    assert file.sampling.thinned and file.sampling.every == pytest.approx(0.5)
+    assert file.sampling.frames <= 5
+
+
+def test_no_face_is_inconclusive(tmp_path):
+    path = tmp_path / "wall.png"
+    write_image(path, np.full((200, 300, 3), 90, np.uint8))
+    (file,) = analyze(path, tmp_path / "out", Brightness(["studio"])).files
+    assert file.verdict.conclusion == INCONCLUSIVE
+    assert "no_face" in [reason.code for reason in file.verdict.reasons]
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.png", "--every", "0"], ["a.png", "--score"]])
+def test_wrong_usage_exits_with_2(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_an_unknown_detector_or_folder_that_cannot_be_made_is_said_before_any_work(photo, tmp_path):
+    with pytest.raises(FacekitError, match="nonesuch"):
+        run(photo, "--detector", "nonesuch")
+    with pytest.raises(FacekitError, match="cannot be made"):
+        analyze(photo, photo / "out")
+
+
+def test_the_exit_codes_are_documented():
+    text = run("--help").output
+    assert re.findall(r"\n +(\d+) +[a-z]", text) == ["0", "10", "20", "1", "2"]
+
+
+def write_sound(path):
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path, to open the page in it")
+def test_the_timeline_answers_to_the_keyboard_in_a_browser(tmp_path):
+    tracks = [track(FORGED)]
+    html = render(report_on(file_report(tracks=tracks, certificate=CERTIFIED)), [pictures(tracks)])
+    probe = """<script>
+      const plot = document.querySelector(".plot");
+      plot.focus();
+      plot.dispatchEvent(new KeyboardEvent("keydown", {key: "End"}));
+      document.body.dataset.seen = plot.getAttribute("aria-valuetext");
+      document.body.dataset.wide = document.documentElement.scrollWidth <= innerWidth;
+    </script></body>"""
+    page = tmp_path / "report.html"
+    page.write_text(html.replace("</body>", probe), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               "--enable-logging=stderr", "--window-size=500,900",
+               f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]  # fmt: skip
+    done = subprocess.run(
+        [CHROMIUM, *options, page.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert 'data-seen="0:03.8 · score 0.95 · 120 px · frame 95"' in done.stdout
+    assert 'data-wide="true"' in done.stdout, "the page must not scroll sideways on a phone"
+    assert "CONSOLE" not in done.stderr
