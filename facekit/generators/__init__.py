@@ -17,8 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from facekit.core import config as configs
-from facekit.core import registry
+from facekit.core import files, registry
 from facekit.core.errors import FacekitError
+from facekit.core.run import Run
+from facekit.types import MANIFEST
 
 
 def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, configs.Config]:
@@ -54,3 +56,33 @@ def load(name: str) -> ModuleType:
         FacekitError: if there is none of that name.
     """
     return registry.load(__name__, name)
+
+
+def start(plugin: str, config: configs.Config, data: Path, out: Path, *, seed: int = 0) -> Run:
+    """Make the run folder of a training, or open it to go on; call after ``device.setup``.
+
+    Args:
+        plugin: the generator's name.
+        config: its settings.
+        data: the folder to train on, with a manifest.
+        out: the run folder.
+        seed: of all randomness, ≥ 0.
+
+    Raises:
+        FacekitError: if ``data`` has no manifest, or ``out`` holds a run made from other inputs.
+    """
+    import torch
+
+    manifest = data / MANIFEST
+    if not manifest.is_file():
+        raise FacekitError(
+            f"{data}: has no {MANIFEST}; give a certified folder made by 'facekit studio render'"
+        )
+    return Run.start(
+        out,
+        plugin=plugin,
+        config=config,
+        seed=seed,
+        data_hash=files.sha256(manifest),
+        threads=torch.get_num_threads(),
+    )

@@ -1,0 +1,480 @@
+"""Face swap with one decoder a person, on a shared encoder.
+
+Origin: the auto-encoder of "deepfakes" (2017); described in Perov et al., "DeepFaceLab", 2020,
+arXiv:2005.05535. Written anew; no code taken.
+
+The encoder sees a randomly warped face of anyone and keeps, in a narrow code, what it needs to
+know: pose, expression, light. Each person's decoder draws that person from it. Since the encoder
+is shared and cannot tell what it need not, decoding one person's code with another's decoder
+swaps the face and keeps the rest.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facekit.core import config
+from facekit.core.errors import FacekitError, did_you_mean
+from facekit.core.progress import progress
+from facekit.core.run import Run
+from facekit.core.seed import seed_step
+from facekit.faces.align import TEMPLATES, warp
+from facekit.faces.blend import ellipse
+from facekit.generators._conversion import Swap, convert, paste_batch, to_images, to_pixels
+from facekit.generators._gate import certified
+from facekit.types import Frame, Pixels
+from facekit.watermark import Kind
+
+log = logging.getLogger("facekit")
+
+KIND = Kind.COMPOSITE
+
+
+class Config(config.Config):
+    """Settings of the face swap.
+
+    Attributes:
+        size: side of the faces that the network draws, in pixels.
+        width: channels at the highest resolution; the parameters grow with its square.
+        code: numbers in the code between encoder and decoders.
+        steps: optimiser steps.
+        batch: faces a step, shared evenly between the people.
+        learning_rate: its peak; it rises for ``warm_up`` steps, then falls as half a cosine.
+        warm_up: steps.
+        warp: strength of the random warp, as a share of the crop's side.
+        ssim_weight: weight of 1 - SSIM beside the L1 loss.
+        checkpoint_every: steps between checkpoints.
+        strip_every: steps between training strips.
+    """
+
+    size: Literal[32, 64, 128] = 64
+    width: int = Field(32, ge=4, le=128)
+    code: int = Field(128, ge=8, le=1024)
+    steps: int = Field(4000, ge=1)
+    batch: int = Field(32, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    warm_up: int = Field(100, ge=0)
+    warp: float = Field(0.03, ge=0, le=0.2)
+    ssim_weight: float = Field(0.5, ge=0)
+    checkpoint_every: int = Field(200, ge=1)
+    strip_every: int = Field(500, ge=1)
+
+
+class Encoder(nn.Module):
+    """Grey faces (B, 3, S, S) → features (B, 4 * width, S / 8, S / 8), through a narrow code."""
+
+    def __init__(self, size: int, width: int, code: int) -> None:
+        super().__init__()
+        side, channels = size // 8, 4 * width
+        self.code = nn.Sequential(
+            nn.Conv2d(3, width, 5, 2, 2),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, 2 * width, 5, 2, 2),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(2 * width, 4 * width, 5, 2, 2),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(4 * width, 4 * width, 3, 2, 1),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.Linear(4 * width * (side // 2) ** 2, code),
+        )
+        self.features = nn.Sequential(
+            nn.Linear(code, channels * side**2), nn.Unflatten(1, (channels, side, side))
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode a batch."""
+        features: Tensor = self.features(self.code(images))
+        return features
+
+
+class Decoder(nn.Sequential):
+    """Features (B, 4 * width, S / 8, S / 8) → one person's grey face (B, 3, S, S)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            *_twice_the_size(4 * width, 4 * width),
+            *_twice_the_size(4 * width, 2 * width),
+            *_twice_the_size(2 * width, width),
+            nn.Conv2d(width, 3, 3, padding=1),
+        )
+
+
+def _twice_the_size(channels: int, out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels, 4 * out, 3, padding=1),
+        nn.PixelShuffle(2),
+        nn.LeakyReLU(0.1),
+    ]
+
+
+class FaceSwap(nn.Module):
+    """The shared encoder and ``people`` decoders."""
+
+    def __init__(self, people: int, size: int, width: int, code: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(size, width, code)
+        self.decoders = nn.ModuleList(Decoder(width) for _ in range(people))
+
+    def forward(self, images: Tensor, people: Sequence[int]) -> Tensor:
+        """Draw each of ``images``' equal parts as one person.
+
+        Args:
+            images: (B, 3, S, S), made grey by :func:`to_grey`; B a multiple of ``len(people)``.
+            people: which person to draw in the 1st, 2nd, … part.
+
+        Returns:
+            (B, 3, S, S), as grey.
+        """
+        parts = self.encoder(images).chunk(len(people))
+        return torch.cat([self.decoders[p](part) for p, part in zip(people, parts, strict=True)])
+
+
+def train(
+    config: Config,
+    data: Path,
+    run: Run,
+    fabric: Fabric,
+    *,
+    show: Callable[[int, Pixels], None] | None = None,
+) -> None:
+    """Train on a certified studio folder of 2 to 16 people.
+
+    Args:
+        config: see :class:`Config`.
+        data: the folder.
+        run: where to resume from, and to keep checkpoints and metrics.
+        fabric: where and how precisely to compute.
+        show: is handed the step and a training strip, uint8 (H, W, 3), now and then.
+
+    Raises:
+        FacekitError: if the folder is not certified, or shows too few or too many people.
+    """
+    from facekit.datasets.crops import load_crops
+
+    run.note(consent=certified(data))
+    # Twice the size: a bilinear sample between four pixels then stays sharp.
+    crops = load_crops(data, template="wide", size=2 * config.size, device=fabric.device)
+    subjects = [item.subject for item in crops.items]
+    people = sorted(set(subjects))
+    if not 2 <= len(people) <= 16:
+        raise FacekitError(f"{data}: shows {len(people)} people; a swap is learned from 2 to 16")
+    run.note(people=people)
+    rows = [[i for i, s in enumerate(subjects) if s == person] for person in people]
+    fit(config, torch.as_tensor(crops.images).to(fabric.device), rows, run, fabric, show=show)
+
+
+def fit(
+    config: Config,
+    images: Tensor,
+    rows: list[list[int]],
+    run: Run,
+    fabric: Fabric,
+    *,
+    show: Callable[[int, Pixels], None] | None = None,
+) -> None:
+    """The loop of :func:`train`, on crops uint8 (N, 2S, 2S, 3); ``rows`` are each person's."""
+    seed = int(run.facts["seed"])
+    everyone = range(len(rows))
+    share = math.ceil(config.batch / len(rows))
+    weight = loss_weight(config.size).to(fabric.device)
+    window_weight = F.avg_pool2d(weight, 8, 4)
+
+    seed_step(seed, 0)
+    net = FaceSwap(len(rows), config.size, config.width, config.code)
+    net = net.to(memory_format=torch.channels_last)
+    model, optimizer = fabric.setup(
+        net, torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
+    )
+    first = 0
+    if state := run.resume():
+        first = state["step"]
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    began = time.perf_counter()
+    with progress("training face_swap", config.steps) as advance:
+        for step in range(first, config.steps):
+            seed_step(seed, 1 + step * fabric.world_size + fabric.global_rank)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _schedule(step, config)
+
+            # A batch: the same number of faces of each person, in the order of the people.
+            chosen = [torch.tensor(own)[torch.randint(len(own), (share,))] for own in rows]
+            batch = to_images(images[torch.cat(chosen).to(images.device)])
+            inputs, targets = distort(batch, config.size, config.warp)
+            colour = mean_colour(targets)
+            inputs, targets = to_grey(inputs, colour), to_grey(targets, colour)
+
+            drawn = model(inputs, everyone)
+            absolute = (weight * (drawn - targets).abs()).mean()
+            dissimilar = (window_weight * (1 - ssim(drawn, targets))).mean()
+            loss = absolute + config.ssim_weight * dissimilar
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+
+            done = step + 1
+            if done % 10 == 0 or done == config.steps:
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise FacekitError(
+                        f"{run.folder}: the loss is {value} at step {done}; the checkpoint before "
+                        "it is kept; try a lower learning_rate"
+                    )
+                rate = (done - first) * share * len(rows) / (time.perf_counter() - began)
+                run.log(done, loss=value, images_per_second=rate)
+                advance(done, f"loss {value:.4f}, {rate:.0f} images/s")
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                run.save(done, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
+            if show and (done % config.strip_every == 0 or done == config.steps):
+                show(done, strip(net, images, rows, config.size))
+
+
+def _schedule(step: int, config: Config) -> float:
+    """The learning rate at ``step`` as a share of its peak."""
+    if step < config.warm_up:
+        return (step + 1) / config.warm_up
+    along = (step - config.warm_up) / max(1, config.steps - config.warm_up)
+    return 0.5 * (1 + math.cos(math.pi * along))
+
+
+def distort(batch: Tensor, size: int, strength: float) -> tuple[Tensor, Tensor]:
+    """Random views of a batch, and the same views warped, all on the batch's device.
+
+    Args:
+        batch: float32 (B, 3, H, H) in [-1, 1].
+        size: S, the side of the views.
+        strength: deviation of the warp, as a share of the crop's side.
+
+    Returns:
+        inputs and targets, each (B, 3, S, S): the network sees an input and draws its target.
+    """
+    count, device = len(batch), batch.device
+    angle = torch.randn(count, device=device) * math.radians(3)
+    scale = 1 + 0.03 * torch.randn(count, device=device)
+    shift = 0.02 * torch.randn(count, 2, device=device)
+    # Both people are trained on both mirror images, so every pose is known from either side.
+    mirror = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    theta = torch.stack(
+        [
+            torch.stack([cosine * mirror, -sine, shift[:, 0]], 1),
+            torch.stack([sine * mirror, cosine, shift[:, 1]], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    # A smooth field: random steps at 5×5 knots, interpolated between.
+    knots = torch.randn(count, 2, 5, 5, device=device) * (2 * strength)
+    field = F.interpolate(knots, (size, size), mode="bicubic", align_corners=True)
+    inputs, targets = (
+        F.grid_sample(batch, points, padding_mode="border", align_corners=False)
+        for points in (grid + field.permute(0, 2, 3, 1), grid)
+    )
+    return inputs, targets
+
+
+def mean_colour(images: Tensor) -> Tensor:
+    """The mean colour (B, 3, 1, 1) in [0.02, 1] of the faces of crops (B, 3, S, S) in [-1, 1]."""
+    mask = face_mask(images.shape[-1]).to(images.device)
+    mean = ((images + 1) / 2 * mask).sum((2, 3), keepdim=True) / mask.sum()
+    return mean.clamp(min=0.02)
+
+
+def to_grey(images: Tensor, colour: Tensor) -> Tensor:
+    """Divide the colour out of images in [-1, 1], so that the face is grey (0) on average.
+
+    Skin tone, exposure and the light's tint leave the network's world: a code that knows them
+    would tell who it was taken from, and they need no network to be put back.
+    """
+    return (images + 1) / (2 * colour) - 1
+
+
+def from_grey(images: Tensor, colour: Tensor) -> Tensor:
+    """The inverse of :func:`to_grey`."""
+    return (images + 1) * (2 * colour) - 1
+
+
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity (Wang et al., IEEE TIP 2004) of windows of 8 × 8, four pixels apart.
+
+    Windows at every pixel would cost as much time as the decoders and train no better.
+
+    Args:
+        first: (B, C, H, W) in [-1, 1].
+        second: of the same shape.
+
+    Returns:
+        (B, 1, H / 4 - 1, W / 4 - 1) in [-1, 1], the mean over channels.
+    """
+    a, b = first.float(), second.float()
+    # For a range of 2, the constants (0.01 L)² and (0.03 L)².
+    c1, c2 = 0.02**2, 0.06**2
+    pooled = F.avg_pool2d(torch.cat([a, b, a * a, b * b, a * b]), 8, 4)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = pooled.chunk(5)
+    var_a, var_b = mean_aa - mean_a**2, mean_bb - mean_b**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * (mean_ab - mean_a * mean_b) + c2) / (var_a + var_b + c2)
+    return (luminance * structure).mean(1, keepdim=True)
+
+
+def face_mask(size: int) -> Tensor:
+    """The share (1, 1, S, S) in [0, 1] of the drawn face at each pixel of a "wide" crop."""
+    return torch.from_numpy(ellipse(size, (0.5, 0.54), (0.34, 0.42), 0.4))[None, None]
+
+
+def loss_weight(size: int) -> Tensor:
+    """The weight (1, 1, S, S) of each pixel's error: the face first, eyes and mouth above all."""
+    unit = (torch.arange(size) + 0.5) / size
+    weight = 0.1 + (face_mask(size)[0, 0] > 0).float()
+    left_eye, right_eye, _, left_mouth, right_mouth = TEMPLATES["wide"]
+    for x, y in (left_eye, right_eye, (left_mouth + right_mouth) / 2):
+        distance = (unit[None, :] - x) ** 2 + (unit[:, None] - y) ** 2
+        weight = weight + 2 * torch.exp(-distance / (2 * 0.06**2))
+    return (weight / weight.mean())[None, None]
+
+
+@torch.no_grad()
+def strip(net: FaceSwap, images: Tensor, rows: list[list[int]], size: int) -> Pixels:
+    """A picture of up to four people's first and middle photo: source | reconstruction | swap.
+
+    Args:
+        net: as trained so far.
+        images: uint8 (N, 2S, 2S, 3).
+        rows: each person's rows of ``images``.
+        size: S.
+
+    Returns:
+        uint8 (H, W, 3): a row a person, who in the swap becomes the next one.
+    """
+    people = range(min(4, len(rows)))
+    lines = []
+    for person in people:
+        chosen = [rows[person][0], rows[person][len(rows[person]) // 2]]
+        faces = F.avg_pool2d(to_images(images[torch.tensor(chosen)]), 2)
+        colour = mean_colour(faces)
+        grey = to_grey(faces, colour)
+        drawn = (net(grey, [p]) for p in (person, (person + 1) % len(rows)))
+        columns = [faces, *(from_grey(face, colour) for face in drawn)]
+        lines.append(torch.cat([torch.cat([c[i] for c in columns], 2) for i in range(2)], 2))
+    sheet = torch.cat(lines, 1)[None].float()
+    return to_pixels(F.interpolate(sheet, scale_factor=2, mode="bilinear"))[0]
+
+
+def load(run: Run, fabric: Fabric) -> tuple[FaceSwap, Config]:
+    """The network of a run's newest checkpoint, on the fabric's device, and its config.
+
+    Raises:
+        FacekitError: if the run has no checkpoint yet, or records no consent.
+    """
+    if not run.facts.get("consent"):
+        raise FacekitError(f"{run.folder}: records no certificate of its training data; train anew")
+    state = run.latest()
+    if state is None:
+        raise FacekitError(f"{run.folder}: holds no checkpoint; finish 'facekit generator train'")
+    settings = config.validate(run.facts["config"], Config, run.folder)
+    people = len(run.facts["people"])
+    net = FaceSwap(people, settings.size, settings.width, settings.code)
+    try:
+        net.load_state_dict(state["net"])
+    except (KeyError, RuntimeError) as error:
+        raise FacekitError(
+            f"{run.folder}: its checkpoint is of another version of face_swap; train anew"
+        ) from error
+    return net.to(fabric.device, memory_format=torch.channels_last).eval(), settings
+
+
+def person_index(run: Run, name: str) -> int:
+    """The place of ``name`` among the people that the run was trained on.
+
+    Raises:
+        FacekitError: if it is not among them; they are listed.
+    """
+    people: list[str] = run.facts.get("people", [])
+    if name not in people:
+        raise FacekitError(f"{run.folder}: knows no '{name}'; {did_you_mean(name, people)}")
+    return people.index(name)
+
+
+def generate(
+    run: Run,
+    frames: Iterable[Frame],
+    fabric: Fabric,
+    *,
+    source: str,
+    target: str | None = None,
+    still: bool = False,
+) -> Iterator[Frame]:
+    """Yield the frames with the largest face replaced by ``source``'s, unmarked, in memory.
+
+    Args:
+        run: a finished or half-trained run.
+        frames: of one clip, or unrelated pictures if ``still``.
+        fabric: where and how precisely to compute.
+        source: the person to show.
+        target: who is in the frames, if it is known: refused if it is the source.
+        still: treat each frame as a picture of its own.
+
+    Raises:
+        FacekitError: if the run or a person is unusable.
+    """
+    swap, size = _swapper(run, fabric, source, target)
+    return convert(frames, swap, size=size, device=fabric.device, still=still)
+
+
+def swap_crops(run: Run, images: Pixels, fabric: Fabric, *, source: str) -> Pixels:
+    """Crops with their faces replaced by ``source``'s: what a detector's training asks for.
+
+    Args:
+        run: as for :func:`generate`.
+        images: uint8 (N, H, H, 3), aligned to "wide".
+        fabric: where and how precisely to compute.
+        source: the person to show.
+
+    Returns:
+        uint8 (N, H, H, 3), unmarked: only within the mask do they differ from ``images``.
+    """
+    swap, size = _swapper(run, fabric, source, None)
+    matrix = torch.eye(2, 3, dtype=torch.float64).numpy() * (size / images.shape[1])
+    results: list[Pixels] = []
+    for start in range(0, len(images), 64):
+        part = images[start : start + 64]
+        crops = warp(
+            to_images(torch.from_numpy(part).to(fabric.device)),
+            matrix[None].repeat(len(part), 0),
+            size,
+        )
+        faces, masks = swap(crops)
+        results += paste_batch(list(part), faces, masks, matrix[None].repeat(len(part), 0))
+    return np.stack(results) if results else images.copy()
+
+
+def _swapper(run: Run, fabric: Fabric, source: str, target: str | None) -> tuple[Swap, int]:
+    """What draws ``source`` from aligned crops, and the size of crops that it takes."""
+    net, settings = load(run, fabric)
+    person = person_index(run, source)
+    if target is not None and person_index(run, target) == person:
+        raise FacekitError(f"--source and --target are both '{source}'; name two people")
+    mask = face_mask(settings.size).to(fabric.device)
+
+    @torch.no_grad()
+    def swap(crops: Tensor) -> tuple[Tensor, Tensor]:
+        colour = mean_colour(crops)
+        grey = to_grey(crops, colour).to(memory_format=torch.channels_last)
+        with fabric.autocast():
+            faces = net(grey, [person])
+        return from_grey(faces.float(), colour), mask.expand(len(crops), -1, -1, -1)
+
+    return swap, settings.size

@@ -1,0 +1,53 @@
+"""A small convolutional discriminator: residual blocks, no normalisation (R3GAN's advice)."""
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class _Block(nn.Module):
+    """Halve the resolution with a residual: (B, C, S, S) → (B, out, S / 2, S / 2)."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.AvgPool2d(2),
+            nn.Conv2d(channels, out, 3, padding=1),
+            nn.LeakyReLU(0.2),
+        )
+        self.skip = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, out, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x) + self.skip(x)
+        # A sum of two independent terms of unit variance has variance 2: keep it at 1, because
+        # no normalisation layer does (one would couple the images of a batch and break R1, R2).
+        return y * math.sqrt(0.5)
+
+
+class Discriminator(nn.Module):
+    """Images (B, 3, S, S) in [-1, 1] → logits (B,); greater means more real.
+
+    Args:
+        size: S, a power of two ≥ 8.
+        width: channels at full resolution; they double at each halving, up to ``8 * width``.
+        outputs: logits an image; more than one gives a projection for labels (B, outputs).
+    """
+
+    def __init__(self, size: int, width: int = 24, outputs: int = 1) -> None:
+        super().__init__()
+        if size < 8 or size & (size - 1):
+            raise ValueError(f"size must be a power of two of at least 8, not {size}")
+        halvings = int(math.log2(size)) - 2
+        channels = [min(width * 2**i, 8 * width) for i in range(halvings + 1)]
+        self.first = nn.Conv2d(3, channels[0], 3, padding=1)
+        pairs = pairwise(channels)
+        self.blocks = nn.Sequential(*(_Block(a, b) for a, b in pairs))
+        self.last = nn.Linear(channels[-1] * 16, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge a batch of images."""
+        logits: Tensor = self.last(self.blocks(self.first(images)).flatten(1))
+        return logits.squeeze(1)
