@@ -18,6 +18,7 @@ from facekit import watermark
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media import encode, images
+from facekit.media.decode import probe
 from facekit.provenance import manifest
 from facekit.types import Frame, Pixels
 from facekit.watermark import Kind, Payload, Reading
@@ -29,7 +30,7 @@ MIN_VIDEO_SIDE = 128
 """The shortest side of a video, in pixels: smaller ones lose the mark to the codec."""
 
 _KINDS = (Kind.GENERATED, Kind.COMPOSITE)
-_PAYLOAD_SIDE = 128
+_PAYLOAD_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def write_image(
 
     Args:
         path: to write to: PNG, JPEG or WebP.
-        pixels: uint8 RGB (H, W, 3), both sides at least 64. Below 128 pixels a side the mark
-            shows that it is there, but may not hold its payload; the manifest has it.
+        pixels: uint8 RGB (H, W, 3), both sides at least 64. Below 256 pixels a side the mark
+            must be there, but may be too weak for its payload; the manifest has it too.
         kind: ``Kind.GENERATED`` or ``Kind.COMPOSITE``.
         inputs: the files it was made from, for the manifest.
         facts: JSON values for the manifest; ``{"origin": "studio"}`` says that the inputs were
@@ -75,10 +76,7 @@ def write_image(
     _require(path, kind, images.IMAGE_SUFFIXES)
     payload = Payload(kind, id)
     marked = watermark.embed(pixels, payload)
-    exact = min(pixels.shape[:2]) >= _PAYLOAD_SIDE
-    return _leave(
-        path, lambda target: images.write_image(target, marked), payload, inputs, facts, exact
-    )
+    return _leave(path, lambda target: images.write_image(target, marked), payload, inputs, facts)
 
 
 def write_video(
@@ -96,7 +94,8 @@ def write_video(
 
     Args:
         path: to write to: MP4.
-        frames: in order of time, both sides at least ``MIN_VIDEO_SIDE`` pixels.
+        frames: in order of time, both sides at least ``MIN_VIDEO_SIDE`` pixels; below 256 as for
+            :func:`write_image`.
         kind: ``Kind.GENERATED`` or ``Kind.COMPOSITE``.
         rate: frames a second, nominal; times are the frames' own.
         audio_from: a media file whose sound is taken along.
@@ -112,8 +111,8 @@ def write_video(
 
     def marked() -> Iterator[Frame]:
         for frame in frames:
-            if min(frame.pixels.shape[:2]) < MIN_VIDEO_SIDE:
-                height, width = frame.pixels.shape[:2]
+            height, width = frame.pixels.shape[:2]
+            if min(height, width) < MIN_VIDEO_SIDE:
                 raise FacekitError(
                     f"{path}: a video of {width}x{height} is too small to hold its mark: "
                     f"both sides must be at least {MIN_VIDEO_SIDE} pixels"
@@ -124,7 +123,7 @@ def write_video(
     def write(target: Path) -> None:
         encode.write_video(target, marked(), rate=rate, audio_from=audio_from)
 
-    return _leave(path, write, payload, inputs, facts, exact=True)
+    return _leave(path, write, payload, inputs, facts)
 
 
 def badge(pixels: Pixels) -> Pixels:
@@ -169,7 +168,6 @@ def _leave(
     payload: Payload,
     inputs: Sequence[Path],
     facts: Mapping[str, Any] | None,
-    exact: bool,
 ) -> Exported:
     """Write the marked media aside, sign it, check the result, and only then give it its name."""
     with _aside(path) as folder:
@@ -185,10 +183,9 @@ def _leave(
             mark=f"{payload.to_int():016x}",
         )
         reading = watermark.read_file(signed)
-        read_back = reading.payload == payload or (
-            not exact and reading.present and reading.payload is None
-        )
-        if not read_back:
+        info = probe(signed)
+        small = min(info.width, info.height) < _PAYLOAD_SIDE
+        if reading.payload != payload and not (small and reading.present and not reading.payload):
             raise FacekitError(
                 f"{path}: not written, because its mark could not be read back "
                 f"({reading.sentence()}); the picture is too busy, dark or small to hold it"
