@@ -48,9 +48,12 @@ from detectors.verdict import (
 )
 from facekit import export
 from facekit.cli import cli
+from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media.encode import write_video
 from facekit.media.images import encode_image, write_image
+from facekit.provenance import manifest as manifests
+from facekit.studio import certificate
 from facekit.types import Frame
 from facekit.watermark import Kind
 
@@ -565,6 +568,56 @@ def test_an_exported_clip_is_recognised_by_its_mark_and_manifest(tmp_path):
     assert [reason["code"] for reason in reasons] == [
         "mark_says_generated", "manifest_says_generated"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("claims", "kind", "origin"),
+    [
+        ({"kind": "composite", "facts": {"origin": "studio"}}, "composite", "studio"),
+        # Another maker's manifest says it with IPTC's word.
+        ({"kind": None, "source_type": "trainedAlgorithmicMedia"}, "generated", "unknown"),
+        ({"source_type": "digitalCapture"}, None, "unknown"),
+        # Whatever shape a stranger gives the claims.
+        ({"kind": ["generated"], "facts": "studio", "source_type": {"a": 1}}, None, "unknown"),
+    ],
+)
+def test_what_is_taken_from_a_manifest(monkeypatch, claims, kind, origin):
+    found = manifests.Provenance("untrusted", "intact", claims)
+    monkeypatch.setattr(manifests, "verify", lambda path: found)
+    provenance = analysis._read_provenance(Path("a.jpg"))
+    assert (provenance.kind, provenance.origin) == (kind, origin)
+    assert provenance.claims == claims
+
+
+def test_a_studio_folder_is_checked_once_and_only_its_own_files_are_certified(
+    tmp_path, photo, monkeypatch
+):
+    for name in ("a.png", "b.png", "changed.png", "unlisted.png"):
+        shutil.copy(photo, tmp_path / name)
+    digest = files.sha256(photo)
+    listed = {"a.png": digest, "b.png": digest, "changed.png": "00"}
+    calls = []
+
+    def verify(folder):
+        calls.append(folder)
+        return certificate.Certificate("id", folder, "folder", {}, 0, {}, listed, 1)
+
+    monkeypatch.setattr(certificate, "verify", verify)
+    analyzer = analysis._Analyzer(None, torch.device("cpu"), 0.2)
+    assert analyzer.certificate(tmp_path / "a.png").status == "absent"
+    (tmp_path / certificate.CERTIFICATE).touch()
+    status = [analyzer.certificate(tmp_path / name).status for name in
+              ("a.png", "b.png", "changed.png", "unlisted.png")]  # fmt: skip
+    assert status == ["valid", "valid", "invalid", "invalid"]
+    assert calls == [tmp_path]
+
+
+def test_a_certificate_that_does_not_hold_is_said_with_its_reason(photo, tmp_path):
+    shutil.copy(photo, tmp_path / "photo.png")
+    (tmp_path / certificate.CERTIFICATE).write_text("{}", encoding="utf-8")
+    (file,) = analyze(tmp_path / "photo.png").files
+    assert file.certificate.status == "invalid" and file.origin == "unknown"
+    assert "certificate_invalid" in [reason.code for reason in file.verdict.reasons]
 
 
 def test_a_picture_gives_a_face_without_a_timeline(photo, tmp_path):
