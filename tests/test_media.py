@@ -285,6 +285,23 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     assert peak < live / 8
 
 
+@pytest.mark.parametrize("rotation", [None, 90])
+def test_frames_are_let_go_without_waiting_for_the_garbage_collector(
+    tmp_path: Path, rotation: int | None
+) -> None:
+    # PyAV's frames hold megabytes that tracemalloc does not see.
+    path = write_raw(tmp_path / "clip.mp4", 60, rotation=rotation)
+    gc.collect()
+    gc.disable()
+    try:
+        with Video(path) as video:
+            for _ in itertools.chain(video, video.frames(np.linspace(2.4, 0, 30).tolist())):
+                pass
+            assert sum(type(item) is av.VideoFrame for item in gc.get_objects()) <= 4
+    finally:
+        gc.enable()
+
+
 # --- video: what cannot be read ---------------------------------------------------------------
 
 

@@ -40,6 +40,9 @@ _CONTAINERS = (
 _PHOTO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 _OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
+_Turns = dict[int, list[int]]
+_IDENTITY = np.eye(3, dtype=np.int32).ravel()
+
 MAX_PIXELS = 8192 * 8192
 """Frames larger than this are refused: they are damaged headers or attacks."""
 
@@ -116,6 +119,7 @@ class Video:
         self.path = path
         self._cursor: _Cursor | None = None
         self._index: _Index | None = None
+        self._turns: _Turns = {}
         with _opened(path) as (container, stream):
             first = next(_decode(container, stream, path, quiet=True), None)
             if first is None:
@@ -126,7 +130,7 @@ class Video:
             )
             """Of the first frame, in seconds on the container's own clock; add it to a time here
             to compare with the sound's."""
-            pixels = _upright(first)
+            pixels = _upright(first, self._turns)
             self.info = MediaInfo(
                 path=path,
                 kind="video",
@@ -160,7 +164,7 @@ class Video:
         with _opened(self.path) as (container, stream):
             clock = _Clock(container, stream, self._start)
             for index, frame in enumerate(_decode(container, stream, self.path)):
-                yield Frame(_upright(frame), clock.time(frame), index)
+                yield Frame(_upright(frame, self._turns), clock.time(frame), index)
 
     def at(self, time: float) -> Frame:
         """The frame on screen at ``time``: the last whose own time is not after it.
@@ -175,7 +179,7 @@ class Video:
         if self._index is None:
             self._index = _Index.read(self.path, self._start)
         if self._cursor is None:
-            self._cursor = _Cursor(self.path, self._start, self._index)
+            self._cursor = _Cursor(self.path, self._start, self._index, self._turns)
         return self._cursor.at(time)
 
     def frames(self, times: Sequence[float]) -> Iterator[Frame]:
@@ -215,8 +219,8 @@ class _Index:
 class _Cursor:
     """A position in the stream that moves forward by decoding and elsewhere by seeking."""
 
-    def __init__(self, path: Path, start: int, index: _Index) -> None:
-        self.path, self.start, self.index = path, start, index
+    def __init__(self, path: Path, start: int, index: _Index, turns: _Turns) -> None:
+        self.path, self.start, self.index, self.turns = path, start, index, turns
         self._reopen()
 
     def _reopen(self) -> None:
@@ -249,7 +253,7 @@ class _Cursor:
         if self.shown is None:
             number = bisect_right(self.index.times, self.current_time) - 1
             index = number if self.index.times else self.count
-            self.shown = Frame(_upright(self.current), self.current_time, max(index, 0))
+            self.shown = Frame(_upright(self.current, self.turns), self.current_time, max(index, 0))
         return self.shown
 
     def _near(self, wanted: float) -> bool:
@@ -431,14 +435,20 @@ def _duration(container: Any, stream: Any) -> float | None:
     return container.duration / av.time_base if container.duration is not None else None
 
 
-def _upright(frame: Any) -> Pixels:
-    """RGB pixels with the container's rotation and mirroring applied."""
+def _upright(frame: Any, turns: _Turns) -> Pixels:
+    """RGB pixels with the container's rotation and mirroring applied.
+
+    ``turns`` remembers the matrix that goes with a rotation.
+    """
     pixels: Pixels = frame.to_ndarray(format="rgb24", interpolation=EXACT)
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if matrix is None:
-        return pixels
-    # x′ = a·x + c·y, y′ = b·x + d·y: the matrix stands as a b u, c d v, x y w in 16.16 fixed point.
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if frame.rotation not in turns:
+        # Asking for side data ties PyAV's frame into a reference cycle, and its megabytes stay
+        # until the garbage collector runs: not for every frame.
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        values = np.frombuffer(bytes(matrix), np.int32) if matrix is not None else _IDENTITY
+        turns[frame.rotation] = values[:5].tolist()
+    # x′ = a·x + c·y, y′ = b·x + d·y: the matrix stands as a b u, c d v, x y w.
+    a, b, _, c, d = turns[frame.rotation]
     across, down = a, d
     if abs(b) + abs(c) > abs(a) + abs(d):
         pixels, across, down = pixels.swapaxes(0, 1), c, b
