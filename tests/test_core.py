@@ -607,6 +607,15 @@ def test_the_processor_is_always_there() -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize("precision", device.PRECISIONS)
+def test_each_precision_can_be_asked_for(precision: str) -> None:
+    if precision == "16":
+        pytest.skip("half precision needs a GPU")
+    fabric = device.setup("cpu", precision, threads=1)
+    with fabric.autocast():
+        assert torch.isfinite(torch.ones(2, 2) @ torch.ones(2, 2)).all()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

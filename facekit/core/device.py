@@ -12,7 +12,8 @@ from lightning_fabric import Fabric
 from facekit.core.errors import FacekitError, did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+PRECISIONS = {"auto": "", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""``auto`` is bf16 where the hardware multiplies it, else 32."""
 
 
 def default_threads() -> int:
@@ -28,7 +29,7 @@ def setup(
     Args:
         device: one of ``DEVICES``.
         precision: one of ``PRECISIONS``: ``32``, ``bf16`` or ``16`` (autocast; penalties, warps
-            and keypoint grids stay in float32).
+            and keypoint grids stay in float32), or ``auto``.
         devices: processes to use; more than one means DDP.
         threads: torch threads a process; ``None`` takes every core.
 
@@ -43,9 +44,24 @@ def setup(
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise FacekitError("--device cuda: no CUDA device is available; use --device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
+    if threads is not None and threads < 1:
+        raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
     if device == "cuda" and devices > torch.cuda.device_count():
         raise FacekitError(f"--devices {devices}: only {torch.cuda.device_count()} available")
     torch.set_num_threads(threads or default_threads())
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(device) else "32"
     fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[precision])  # type: ignore[arg-type]
     fabric.launch()
     return fabric
+
+
+def _multiplies_bf16(device: str) -> bool:
+    """Whether bf16 is faster than float32: elsewhere it is emulated, and slower."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch offers no public question for the processor's instructions.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device in ("auto", "cpu") and supported is not None and bool(supported())
