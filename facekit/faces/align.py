@@ -1,6 +1,7 @@
 """Bring faces to a template: one similarity a face, one warp on the device for the batch."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -116,10 +117,7 @@ def warp(images: Tensor, matrices: Matrices, size: int) -> Tensor:
             maps = torch.as_tensor(theta[rows], dtype=images.dtype, device=images.device)
             side = int(n) * size
             grid = F.affine_grid(maps, [len(rows), 3, side, side], align_corners=False)
-            fine = F.grid_sample(
-                images[select], grid, mode="bilinear", padding_mode="border", align_corners=False
-            )
-            crops[select] = F.avg_pool2d(fine, int(n))
+            crops[select] = F.avg_pool2d(_sample(images, select, grid), int(n))
     return crops
 
 
@@ -159,6 +157,16 @@ def align_faces(
         AlignedFace(pixels=crop, crop_from_image=matrix, face=face)
         for crop, matrix, face in zip(crops, matrices, faces, strict=True)
     ]
+
+
+def _sample(images: Tensor, select: Tensor, grid: Tensor) -> Tensor:
+    """Sample the selected images; one that is repeated by ``expand`` is not copied for that."""
+    sample = partial(F.grid_sample, mode="bilinear", padding_mode="border", align_corners=False)
+    if len(images) > 1 and images.stride(0) != 0:
+        return sample(images[select], grid)
+    count, side = grid.shape[:2]
+    tall = sample(images[:1], grid.view(1, count * side, side, 2))
+    return tall.view(-1, count, side, side).transpose(0, 1)
 
 
 def _between_unit_squares(
