@@ -126,7 +126,7 @@ def align(samples: Iterable[Sample], faces: Faces, *, key: int, device: torch.de
         total += len(chunk)
         found = locator.locate([sample.pixels for sample in chunk])
         for sample, located in zip(chunk, found, strict=True):
-            if not located:
+            if not located or min(sample.pixels.shape[:2]) < watermark.MIN_SIDE:
                 continue
             payload = watermark.Payload(
                 watermark.Kind(int(random.choice(list(watermark.Kind)))),
@@ -143,7 +143,10 @@ def align(samples: Iterable[Sample], faces: Faces, *, key: int, device: torch.de
             # Without the picture: only crops stay in memory.
             kept.append(replace(sample, pixels=np.empty(0, np.uint8)))
     if len(kept) < total:
-        log.info("%d of %d pictures left out: no face found in them", total - len(kept), total)
+        log.info(
+            "%d of %d pictures left out: no face found, or too small to mark (less than %d pixels)",
+            *(total - len(kept), total, watermark.MIN_SIDE),
+        )
     labels = np.array([sample.label for sample in kept], np.int64)
     require_both(labels)
     return Crops(
