@@ -194,7 +194,7 @@ def _native(path: Path) -> Iterator[None]:
         raise FacekitError(f"{path}: cannot be signed ({_one_line(error)})") from error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
@@ -219,24 +219,20 @@ def _judge(store: dict[str, Any]) -> Provenance:
     claims = _claims(manifest)
     results = store.get("validation_results", {}).get("activeManifest", {})
     failures = [
-        f"{failure['code']}: {_one_line(failure.get('explanation', ''))}"
+        (failure["code"], _one_line(failure.get("explanation", failure["code"])))
         for failure in results.get("failure", [])
-        if failure["code"] != "signingCredential.untrusted"
     ]
+    broken = [text for code, text in failures if not code.startswith("signingCredential.")]
     state = store.get("validation_state")
-    if state == "Invalid" or failures or not manifest:
-        reason = failures[0] if failures else "it does not validate"
-        return Provenance(
-            "tampered", f"the file or its manifest was changed after signing ({reason})", claims
-        )
+    if broken or not manifest or (state == "Invalid" and not failures):
+        why = broken[0] if broken else "it does not validate"
+        reason = f"the file or its manifest was changed after signing ({why})"
+        return Provenance("tampered", reason, claims)
     signer = claims["signer"] or "an unnamed signer"
-    if state == "Trusted":
-        return Provenance(
-            "trusted", f"intact, signed by {signer}, whom trust.pem vouches for", claims
-        )
-    return Provenance(
-        "untrusted", f"intact, but signed by {signer}, for whom nothing here vouches", claims
-    )
+    if state == "Trusted" and not failures:
+        return Provenance("trusted", f"intact, signed by {signer}, whom trust.pem names", claims)
+    why = failures[0][1] if failures else "no chain to a trusted certificate"
+    return Provenance("untrusted", f"intact, but signed by {signer} ({why})", claims)
 
 
 def _claims(manifest: dict[str, Any]) -> dict[str, Any]:
