@@ -51,13 +51,14 @@ class Detector:
         self.threshold = self.calibration.threshold
         self.calibrated_for: list[str] = list(state["calibrated_for"])
         self.facts = facts
-        self._device = device
+        # Those fitted by scikit-learn compute in float64, which not every accelerator has.
+        self._device = None if hasattr(plugin, "fit") else device
         self._network: nn.Module = plugin.network(self.config)
         # float32 (or the network's own type) whatever the file holds: bundled ones are float16.
         self._network.load_state_dict(state["weights"])
         self._network.eval()
-        if device is not None:
-            self._network.to(device)
+        if self._device is not None:
+            self._network.to(self._device)
 
     @classmethod
     def load(cls, detector: str | Path, device: torch.device | None = None) -> "Detector":

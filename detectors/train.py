@@ -108,8 +108,10 @@ def train(
     require_both(validation_set.labels)
     watched = view(validation_set, config.data, key=_VALIDATION, marks="half")
 
-    def finish(file: str, plugin: str, settings: Any, network: nn.Module) -> None:
-        logits = network_logits(network, watched, fabric.device)
+    def finish(
+        file: str, plugin: str, settings: Any, network: nn.Module, device: torch.device | None
+    ) -> None:
+        logits = network_logits(network, watched, device)
         save(
             run.folder / file,
             plugin=plugin,
@@ -122,28 +124,32 @@ def train(
     plugin = registry.load(MODELS, run.facts["plugin"])
     if hasattr(plugin, "fit"):
         began = time.monotonic()
-        network = _fit(plugin, config, train_set, fabric)
+        network, device = _fit(plugin, config, train_set), None
         run.log(1, seconds=time.monotonic() - began)
     else:
         network = _learn(plugin, config, train_set, watched, validation_set.labels, run, fabric)
+        device = fabric.device
 
     # The baselines first: a run that holds the detector's own file is complete.
     for role, name in BASELINES.items():
         baseline = registry.load(MODELS, name)
         settings = baseline.Config(data=config.data)
-        fitted = _fit(baseline, settings, train_set, fabric)
-        finish(f"{role}.safetensors", name, settings, fitted)
-    finish(FILE, run.facts["plugin"], config, network)
+        fitted = _fit(baseline, settings, train_set)
+        finish(f"{role}.safetensors", name, settings, fitted, None)
+    finish(FILE, run.facts["plugin"], config, network, device)
     seconds = sum(row["seconds"] for row in run.metrics())
     run.note(minutes=round(seconds / 60, 2), calibrated_for=list(calibrated_for))
 
 
-def _fit(plugin: Any, config: Any, train_set: Crops, fabric: Fabric) -> nn.Module:
-    """A plug-in that is fitted on all training faces at once."""
+def _fit(plugin: Any, config: Any, train_set: Crops) -> nn.Module:
+    """A plug-in that is fitted on all training faces at once, where scikit-learn works.
+
+    It computes in float64, which not every accelerator has, so it is never moved to one.
+    """
     views = [view(train_set, config.data, key=_FIT + i, marks="half") for i in range(config.passes)]
-    network: nn.Module = plugin.network(config).to(fabric.device)
+    network: nn.Module = plugin.network(config)
     labels = np.tile(train_set.labels, config.passes)
-    plugin.fit(network, to_tensor(np.concatenate(views), fabric.device), labels, config)
+    plugin.fit(network, to_tensor(np.concatenate(views)), labels, config)
     return network
 
 
