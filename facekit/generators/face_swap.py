@@ -185,7 +185,8 @@ def fit(
 ) -> None:
     """The loop of :func:`train`, on crops uint8 (N, 2S, 2S, 3); ``rows`` are each person's."""
     seed = int(run.facts["seed"])
-    everyone = list(range(len(rows)))  # a list: Fabric rebuilds containers when it casts, and cannot a range
+    # A list: Fabric rebuilds an input's containers when it casts, which a range does not allow.
+    everyone = list(range(len(rows)))
     share = math.ceil(config.batch / len(rows))
     weight = loss_weight(config.size).to(fabric.device)
     window_weight = F.avg_pool2d(weight, 8, 4)
