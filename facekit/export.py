@@ -7,7 +7,7 @@ verified. If either fails there is no file. Nothing turns any of this off.
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,32 +171,39 @@ def _leave(
 ) -> Exported:
     """Write the marked media aside, sign it, check the result, and only then give it its name."""
     with _aside(path) as folder:
-        # The names are the final one's, because the manifest holds it as the title.
+        # The signed file has its final name already, because the manifest holds it as the title.
         media, signed = folder / f"marked{path.suffix}", folder / path.name
-        write(media)
-        manifest.sign(
-            media,
-            signed,
-            kind=payload.kind.label,
-            inputs=inputs,
-            facts=facts,
-            mark=f"{payload.to_int():016x}",
-        )
-        reading = watermark.read_file(signed)
-        info = probe(signed)
-        small = min(info.width, info.height) < _PAYLOAD_SIDE
-        if reading.payload != payload and not (small and reading.present and not reading.payload):
-            raise FacekitError(
-                f"{path}: not written, because its mark could not be read back "
-                f"({reading.sentence()}); the picture is too busy, dark or small to hold it"
+        mark = f"{payload.to_int():016x}"
+        try:
+            write(media)
+            manifest.sign(
+                media, signed, kind=payload.kind.label, inputs=inputs, facts=facts, mark=mark
             )
-        provenance = manifest.verify(signed)
-        if provenance.status not in ("trusted", "untrusted"):
-            raise FacekitError(
-                f"{path}: not written, because its manifest does not verify: {provenance.reason}"
-            )
+            exported = _checked(signed, payload)
+        except FacekitError as error:
+            # The files aside mean nothing to the user: name the one that was asked for.
+            said = str(error).replace(str(media), str(path)).replace(str(signed), str(path))
+            raise FacekitError(said) from error
         with files.replacing(path) as partial:
             signed.replace(partial)
+    return replace(exported, path=path)
+
+
+def _checked(path: Path, payload: Payload) -> Exported:
+    """Read back the mark and the manifest of a signed file; an error if either is not there."""
+    reading = watermark.read_file(path)
+    info = probe(path)
+    small = min(info.width, info.height) < _PAYLOAD_SIDE
+    if reading.payload != payload and not (small and reading.present and not reading.payload):
+        raise FacekitError(
+            f"{path}: not written, because its mark could not be read back "
+            f"({reading.sentence()}); the picture is too busy, dark or small to hold it"
+        )
+    provenance = manifest.verify(path)
+    if provenance.status not in ("trusted", "untrusted"):
+        raise FacekitError(
+            f"{path}: not written, because its manifest does not verify: {provenance.reason}"
+        )
     return Exported(path, reading, provenance)
 
 

@@ -191,8 +191,8 @@ def _chain_of_a_process(_: int) -> tuple[bytes, bytes]:
 
 
 def test_processes_that_start_together_agree_on_one_chain(home):
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        chains = set(pool.map(_chain_of_a_process, range(8), chunksize=1))
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        chains = set(pool.map(_chain_of_a_process, range(6), chunksize=1))
     assert len(chains) == 1
     assert [p.name for p in home.iterdir()] == ["signing"]
 

@@ -1,0 +1,237 @@
+import errno
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from facekit import export, watermark
+from facekit.core.errors import FacekitError
+from facekit.media import images
+from facekit.media.decode import Video, probe
+from facekit.media.encode import write_video as plain_video
+from facekit.media.images import read_image
+from facekit.provenance import manifest, verify
+from facekit.types import Frame, Pixels
+from facekit.watermark import Kind, Payload
+
+
+@pytest.fixture(autouse=True)
+def out(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEKIT_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def picture(size: int = 256) -> Pixels:
+    return cv2.resize(data.chelsea()[:, 60:360], (size, size), interpolation=cv2.INTER_AREA)
+
+
+def clip(count: int = 12, size: int = 256) -> list[Frame]:
+    return [Frame(np.roll(picture(size), 2 * i, axis=1), i / 25, i) for i in range(count)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_picture_leaves_marked_and_signed(out, suffix, capfd):
+    path = out / f"face{suffix}"
+    made = export.write_image(
+        path, picture(), kind=Kind.GENERATED, facts={"origin": "studio"}, id=42
+    )
+    assert made.path == path
+    assert watermark.read_file(path) == made.reading
+    assert made.reading.payload == Payload(Kind.GENERATED, 42)
+    assert made.reading.p_value < 1e-12
+    assert verify(path) == made.provenance
+    assert made.provenance.status == "untrusted"
+    assert made.provenance.claims["facts"] == {"origin": "studio"}
+    assert made.provenance.claims["mark"] == "010100000000002a"
+    assert [p.name for p in out.iterdir()] == [path.name]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_video_leaves_marked_badged_and_signed(out):
+    source = out / "source.mp4"
+    plain_video(source, clip())
+    path = out / "swap.mp4"
+    made = export.write_video(path, iter(clip()), kind=Kind.COMPOSITE, inputs=[source])
+    assert made.reading.payload == Payload(Kind.COMPOSITE, 0)
+    assert made.reading.p_value < 1e-12
+    assert made.provenance.claims["source_type"] == "compositeWithTrainedAlgorithmicMedia"
+    assert [i["name"] for i in made.provenance.claims["inputs"]] == ["source.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == ["source.mp4", "swap.mp4"]
+
+    with Video(path) as video:
+        frames = list(video)
+    assert [f.time for f in frames] == pytest.approx([f.time for f in clip()], abs=1e-3)
+    for written, given in zip(frames, clip(), strict=True):
+        change = np.abs(written.pixels.astype(int) - given.pixels).max(axis=2)
+        assert change[-12:, 4:60].max() > 60  # the badge
+        assert np.percentile(change[:128], 99) < 25  # the picture
+
+
+@pytest.mark.parametrize("size", [128, 256, 720, 1080])
+def test_badge_is_small_legible_and_in_the_corner(size):
+    grey = np.full((size, size * 16 // 9, 3), 128, np.uint8)
+    badged = export.badge(grey)
+    rows, columns = np.nonzero((badged != grey).any(axis=2))
+    assert 0.02 * size < rows.max() - rows.min() < 0.15 * size
+    assert columns.max() - columns.min() < 0.35 * size
+    assert rows.min() > 0.8 * size
+    assert columns.min() < 0.03 * size
+    assert badged.max() > 220  # letters
+    assert badged.min() < 60  # on a plate
+    assert (grey == 128).all()
+
+
+def test_small_picture_leaves_with_presence_and_manifest(out):
+    made = export.write_image(out / "s.png", picture(64), kind=Kind.GENERATED)
+    assert made.reading.present
+    assert made.provenance.claims["kind"] == "generated"
+
+
+def test_flat_pictures_leave(out):
+    for level in (0, 128, 255):
+        flat = np.full((256, 256, 3), level, np.uint8)
+        made = export.write_image(out / "flat.png", flat, kind=Kind.GENERATED)
+        assert made.reading.payload == Payload(Kind.GENERATED, 0)
+
+
+def test_odd_and_wide_video(out):
+    frames = [Frame(cv2.resize(f.pixels, (401, 257)), f.time, f.index) for f in clip(6)]
+    made = export.write_video(out / "odd.mp4", frames, kind=Kind.GENERATED)
+    assert made.reading.payload == Payload(Kind.GENERATED, 0)
+    assert probe(out / "odd.mp4").width == 402
+
+
+@pytest.mark.parametrize("kind", [Kind.TEST_REAL, Kind.STUDIO])
+def test_other_kinds_do_not_leave_here(out, kind):
+    with pytest.raises(FacekitError, match=rf"{kind.label}.*allowed: generated, composite"):
+        export.write_image(out / "a.png", picture(), kind=kind)
+    with pytest.raises(FacekitError, match=kind.label):
+        export.write_video(out / "a.mp4", clip(), kind=kind)
+    assert not list(out.iterdir())
+
+
+def test_sizes_and_suffixes_are_checked(out):
+    with pytest.raises(FacekitError, match="40x40 is too small"):
+        export.write_image(out / "a.png", picture(40), kind=Kind.GENERATED)
+    with pytest.raises(FacekitError, match="64x64 is too small"):
+        export.write_video(out / "a.mp4", clip(3, 64), kind=Kind.GENERATED)
+    with pytest.raises(FacekitError, match="holds no manifest"):
+        export.write_image(out / "a.bmp", picture(), kind=Kind.GENERATED)
+    with pytest.raises(FacekitError, match="holds no manifest"):
+        export.write_video(out / "a.mkv", clip(), kind=Kind.GENERATED)
+    with pytest.raises(FacekitError, match="no frames"):
+        export.write_video(out / "a.mp4", [], kind=Kind.GENERATED)
+    with pytest.raises(FacekitError, match="mark id"):
+        export.write_image(out / "a.png", picture(), kind=Kind.GENERATED, id=1 << 48)
+    assert not list(out.iterdir())
+
+
+# --- failure to mark is failure to write ----------------------------------------------------------
+
+
+def both(out, message: str) -> None:
+    """Neither a picture nor a video may appear, and what was there before must stay."""
+    for name in ("a.png", "a.mp4"):
+        (out / name).write_bytes(b"before")
+        with pytest.raises(FacekitError, match=message) as raised:
+            if name.endswith("png"):
+                export.write_image(out / name, picture(), kind=Kind.GENERATED)
+            else:
+                export.write_video(out / name, clip(4), kind=Kind.GENERATED)
+        assert "\n" not in str(raised.value)
+        assert ".export-" not in str(raised.value)
+        assert (out / name).read_bytes() == b"before"
+    assert sorted(p.name for p in out.iterdir()) == ["a.mp4", "a.png"]
+
+
+def test_mark_that_was_not_embedded(out, monkeypatch):
+    monkeypatch.setattr(watermark, "embed", lambda pixels, payload: pixels)
+    both(out, "mark could not be read back")
+
+
+def test_mark_of_another_payload(out, monkeypatch):
+    embed = watermark.embed
+    monkeypatch.setattr(watermark, "embed", lambda p, _: embed(p, Payload(Kind.GENERATED, 1)))
+    both(out, "mark could not be read back")
+
+
+def test_mark_with_another_key(out, monkeypatch):
+    embed = watermark.embed
+    monkeypatch.setattr(watermark, "embed", lambda p, payload: embed(p, payload, b"x" * 16))
+    both(out, "mark could not be read back")
+
+
+def test_signer_that_only_copies(out, monkeypatch):
+    def copy(path_in, path_out, **_):
+        path_out.write_bytes(path_in.read_bytes())
+
+    monkeypatch.setattr(manifest, "sign", copy)
+    both(out, "manifest does not verify.*no C2PA manifest")
+
+
+def test_signer_whose_file_is_changed_afterwards(out, monkeypatch):
+    sign = manifest.sign
+
+    def spoil(path_in, path_out, **facts):
+        sign(path_in, path_out, **facts)
+        content = bytearray(path_out.read_bytes())
+        content[content.index(b"trainedAlgorithmicMedia")] ^= 1
+        path_out.write_bytes(content)
+
+    monkeypatch.setattr(manifest, "sign", spoil)
+    # Pillow stops at the PNG's own checksum, before the manifest is looked at.
+    both(out, "manifest does not verify|not a picture")
+
+
+def test_signer_without_a_key(out, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FACEKIT_HOME", str(tmp_path / "file"))
+    both(out, "signing key cannot be kept")
+
+
+def test_disk_that_fills(out, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images, "write_image", full)
+    monkeypatch.setattr(export.encode, "write_video", full)
+    both(out, "No space left")
+    monkeypatch.undo()
+    monkeypatch.setattr(manifest, "_signing_chain", full)
+    both(out, "No space left")
+
+
+def test_generator_that_breaks_off(out):
+    def frames():
+        yield from clip(3)
+        raise RuntimeError("lost my weights")
+
+    with pytest.raises(RuntimeError, match="lost my weights"):
+        export.write_video(out / "a.mp4", frames(), kind=Kind.GENERATED)
+    assert not list(out.iterdir())
+
+
+def test_folder_that_cannot_be_made(out):
+    (out / "file").write_text("")
+    with pytest.raises(FacekitError, match="cannot be written"):
+        export.write_image(out / "file" / "a.png", picture(), kind=Kind.GENERATED)
+
+
+def test_nothing_turns_marking_off():
+    """Only the arguments of the contract: a new one must not weaken what leaves."""
+    allowed = {"path", "pixels", "frames", "kind", "inputs", "facts", "id", "rate", "audio_from"}
+    for function in (export.write_image, export.write_video):
+        code = function.__code__
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        assert set(arguments) <= allowed
+
+
+def test_source_picture_is_not_changed(out):
+    given = picture()
+    kept = given.copy()
+    export.write_image(out / "a.png", given, kind=Kind.GENERATED)
+    assert np.array_equal(given, kept)
+    assert not np.array_equal(read_image(out / "a.png"), kept)
