@@ -93,7 +93,13 @@ def list_(as_json: bool) -> None:
     required=True,
     help="The run folder; an interrupted run in it goes on.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same weights.",
+)
 @_DEVICE
 @_PRECISION
 @_THREADS
