@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 from facekit.core.errors import FacekitError
 from facekit.core.files import replacing
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Indices = NDArray[np.int32]
 
 LAYOUT = 1
@@ -361,7 +361,7 @@ def _scalp_height(points: Array) -> Array:
     line = np.interp(
         azimuth,
         [0, 20, 38, 50, 62, 74, 84, 96, 112, 135, 160, 180],
-        [7.98, 7.99, 7.93, 7.72, 7.45, 7.12, 7.1, 7.36, 7.2, 6.78, 6.62, 6.6],
+        [7.93, 7.94, 7.88, 7.69, 7.45, 7.12, 7.1, 7.36, 7.2, 6.78, 6.62, 6.6],
     )
     height: Array = (points[..., 1] - line).astype(np.float32)
     return height

@@ -29,7 +29,7 @@ def performance_seed(seed: int, person: int, frame: int) -> int:
 
 
 def person_seed(seed: int, person: int) -> int:
-    """The seed of a folder's person; folder seed 0 has the people 0, 1, 2, …"""
+    """The seed of a folder's person; folder seed 0 has people 0, 1, 2 and so on."""
     return seed * 1000 + person
 
 
@@ -333,4 +333,5 @@ def _other(out: Path, old_kind: Any, old: Any, kind: str, new: dict[str, Any]) -
     changed = [key for key in new if not isinstance(old, dict) or old.get(key) != new[key]]
     old = old if isinstance(old, dict) else {}
     said = ", ".join(f"{key} {old.get(key)}, now {new[key]}" for key in changed)
-    return f"{out}: was rendered with other arguments ({said or 'by another studio version'}); give another --out"
+    said = said or "by another studio version"
+    return f"{out}: was rendered with other arguments ({said}); give another --out"

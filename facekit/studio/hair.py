@@ -22,6 +22,7 @@ class Style:
         wave: of the curtain;  curl: 0 strands, 1 curls.
         bump: roughness of the surface.
         part: the hair is parted at the side.
+        fringe: how far it falls over the forehead.
     """
 
     top: float
@@ -33,20 +34,21 @@ class Style:
     curl: float = 0.0
     bump: float = 0.02
     part: bool = False
+    fringe: float = 0.0
 
 
 STYLES: dict[HairStyle, Style | None] = {
     "bald": None,
     "shaved": None,
-    "short": Style(0.13, 0.06, 0.08),
-    "crop": Style(0.17, 0.035, 0.05, bump=0.035),
+    "short": Style(0.13, 0.06, 0.08, fringe=0.08),
+    "crop": Style(0.17, 0.035, 0.05, bump=0.035, fringe=0.16),
     "side part": Style(0.22, 0.10, 0.11, part=True),
     "receding": Style(0.05, 0.06, 0.08, lift=0.13),
     "curly": Style(0.30, 0.24, 0.26, curl=1.0, bump=0.05),
     "afro": Style(0.55, 0.5, 0.5, curl=1.0, bump=0.03),
-    "bob": Style(0.18, 0.19, 0.22, length=0.85),
+    "bob": Style(0.18, 0.19, 0.22, length=0.85, fringe=0.33),
     "long": Style(0.15, 0.16, 0.2, length=1.9, wave=0.02),
-    "wavy": Style(0.20, 0.23, 0.25, length=1.6, wave=0.09, bump=0.03),
+    "wavy": Style(0.20, 0.23, 0.25, length=1.6, wave=0.09, bump=0.03, part=True),
     "tied back": Style(0.07, 0.06, 0.09, bump=0.008),
 }
 
@@ -65,6 +67,25 @@ class Hair:
     triangles: Indices
 
 
+def line(person: Person, places: Array) -> Array:
+    """How far this person's hairline lies above the average one, in dm, at places on the head."""
+    style = STYLES[person.hair]
+    side = np.abs(places[..., 0])
+    front = np.clip((places[..., 2] - 0.7) / 0.3, 0, 1)
+    shift = 0.16 * (person.forehead - 0.5) * front
+    # Temples: a straight line, or two bays.
+    shift = shift + 0.12 * person.temples * front * np.exp(-(((side - 0.42) / 0.14) ** 2))
+    if style is not None and style.fringe:
+        ragged = 0.03 * np.sin(places[..., 0] * 31 + person.seed) * np.sin(places[..., 0] * 17)
+        shift = shift - (style.fringe + ragged) * front * np.clip((0.62 - side) / 0.12, 0, 1)
+    if style is not None and style.lift:
+        bays = 0.3 * np.exp(-(((side - 0.42) / 0.2) ** 2))
+        crown = np.clip((places[..., 1] - 7.75) / 0.2, 0, 1)
+        shift = shift + (style.lift + bays) * front + 0.45 * crown
+    result: Array = np.asarray(shift, np.float32)
+    return result
+
+
 def grow(person: Person, head: Array, normal: Array) -> Hair | None:
     """The hair's surface on a person's resting head (N, 3) with its normals; None if bald."""
     style = STYLES[person.hair]
@@ -78,19 +99,18 @@ def grow(person: Person, head: Array, normal: Array) -> Hair | None:
 
     volume = 0.7 + 0.6 * person.volume
     thickness = volume * _thickness(style, places)
-    height = basis.scalp_height(places) - style.lift
-    if style.lift:
-        # A receding line climbs most at the temples and the crown.
-        height = height - 0.35 * np.exp(-(((np.abs(places[:, 0]) - 0.4) / 0.2) ** 2))
+    height = basis.scalp_height(places) - line(person, places)
     random = rng(person.seed, 7)
     bumps = _bumps(random, places, 6.0) + 0.6 * _bumps(random, places, 13.0)
-    edge = np.clip((height + 0.01) / (0.10 + 0.5 * thickness.mean()), 0, 1) ** 0.6
-    off = edge * (thickness + style.bump * bumps) - 0.03 * (edge <= 0)
-    off[edge > 0] = np.maximum(off[edge > 0], 0.006)
+    inside = height > -0.01
+    edge = np.clip((height + 0.01) / (0.08 + 0.6 * thickness.mean()), 0, 1) ** 0.6
+    off = edge * (thickness + style.bump * bumps) - 0.03 * ~inside
+    off = _smoothed(off, neutral.scalp_triangles, 3)
+    off[inside] = np.maximum(off[inside], 0.006)
     if style.part:
         off = off * (1 - 0.6 * np.exp(-(((places[:, 0] - 0.33) / 0.05) ** 2)) * (places[:, 2] > 0))
     points = points + off[:, None] * outwards
-    kept = (edge > 0)[neutral.scalp_triangles].any(1)
+    kept = inside[neutral.scalp_triangles].any(1)
     triangles = neutral.scalp_triangles[kept]
     if style.length:
         curtain = _curtain(person, style, points, places, height, random)
@@ -98,6 +118,17 @@ def grow(person: Person, head: Array, normal: Array) -> Hair | None:
         points = np.concatenate([points, curtain.points])
         places = np.concatenate([places, curtain.places])
     return Hair(points.astype(np.float32), places.astype(np.float32), triangles.astype(np.int32))
+
+
+def _smoothed(values: Array, triangles: Indices, times: int) -> Array:
+    """Values at vertices, averaged with their neighbours'."""
+    ends = triangles.T.ravel()
+    others = triangles[:, [1, 2, 0]].T.ravel()
+    count = np.bincount(ends, minlength=len(values))
+    for _ in range(times):
+        around = np.bincount(ends, values[others], minlength=len(values))
+        values = 0.5 * values + 0.5 * around / np.maximum(count, 1)
+    return values
 
 
 def _thickness(style: Style, places: Array) -> Array:

@@ -12,9 +12,9 @@ from facekit.core.seed import rng
 from facekit.studio.basis import Array
 
 _SIDED = (
-    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint "
-    "eyeWide mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp "
-    "noseSneer"
+    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp "
+    "eyeSquint eyeWide mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch "
+    "mouthUpperUp noseSneer"
 ).split()
 _UNSIDED = (
     "browInnerUp cheekPuff jawForward jawLeft jawOpen jawRight mouthClose mouthFunnel mouthLeft "
@@ -44,7 +44,7 @@ class Performance(Config):
         time: in seconds within a clip.
     """
 
-    expression: dict[str, float] = {}
+    expression: dict[str, float] = Field(default_factory=dict)
     yaw: float = Field(0.0, ge=-90, le=90)
     pitch: float = Field(0.0, ge=-60, le=60)
     roll: float = Field(0.0, ge=-60, le=60)
@@ -95,7 +95,9 @@ class Performance(Config):
         moments = []
         for i in range(count):
             values = {name: float(np.round(track[i], 4)) for name, track in tracks.items()}
-            pose = {key: values.pop(key) for key in ("yaw", "pitch", "roll", "gaze_x", "gaze_y")}
+            pose: dict[str, Any] = {
+                key: values.pop(key) for key in ("yaw", "pitch", "roll", "gaze_x", "gaze_y")
+            }
             expression = {name: min(max(v, 0.0), 1.0) for name, v in values.items() if v > 0.002}
             time = round(i / rate, 6)
             moments.append(cls(expression=expression, time=time, **pose, **scene))

@@ -149,6 +149,7 @@ class Person(Config):
         iris, hair_colour, cloth: colours; ``iris_name`` and ``hair_name`` are for people.
         brow_thickness, brow_density, brow_arch: of the eyebrows.
         hair: the style; ``volume`` its thickness; ``beard`` the facial hair.
+        forehead: how high the hairline lies; ``temples``: how deep its bays are.
     """
 
     seed: int = Field(ge=0)
@@ -174,6 +175,8 @@ class Person(Config):
     hair_colour: Colour
     hair_name: str
     volume: float = Share
+    forehead: float = Share
+    temples: float = Share
     brow_thickness: float = Share
     brow_density: float = Share
     brow_arch: float = Share
@@ -292,8 +295,8 @@ def _sample(seed: int) -> Person:
     tone = int(random.integers(1, 11))
     african, asian, caucasian = _ancestry(random, tone)
 
-    shape = {name: _mild(random, deviation) for name, deviation in _CHANGES.items()}
-    shape[str(random.choice(_OUTLINES))] = float(random.uniform(0.1, 0.6))
+    shape = {name: _mild(random, 0.72 * deviation) for name, deviation in _CHANGES.items()}
+    shape[str(random.choice(_OUTLINES))] = float(random.uniform(0.05, 0.4))
 
     hair = _hair_style(random, male, age, african)
     colour = _hair_colour(random, tone, asian, age)
@@ -325,6 +328,8 @@ def _sample(seed: int) -> Person:
         hair_colour=_jittered(_HAIR_COLOURS[colour], jitter[::-1] ** 0.5),
         hair_name=colour,
         volume=float(np.round(random.uniform(0.2, 1), 4)),
+        forehead=round(float(random.uniform()), 4),
+        temples=round(float(random.uniform(0, 1 if male else 0.5)), 4),
         brow_thickness=float(
             np.round(np.clip(random.normal(0.62 if male else 0.38, 0.2), 0, 1), 4)
         ),

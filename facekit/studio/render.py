@@ -93,7 +93,7 @@ def _model(person_json: str) -> _Model:
         mouth=mouth.astype(np.float32),
         triangles=np.ascontiguousarray(triangles, np.int32),
         materials=materials,
-        centre=(between + [0, 0, 0.1]).astype(np.float32),
+        centre=(between + np.array([0, 0, 0.1])).astype(np.float32),
         pivot=head[neck].mean(0),
         colour=np.array(person.hair_colour, np.float32),
         atlas=skin.paint(person_json),
@@ -188,8 +188,8 @@ def render(person: Person, performance: Performance, size: int = 256) -> Render:
     five = _five(points, marks, turned)
     return Render(
         pixels=picture,
-        points=camera.project(five) / _FINE,
-        landmarks=camera.project(marks) / _FINE,
+        points=(camera.project(five) / _FINE).astype(np.float32),
+        landmarks=(camera.project(marks) / _FINE).astype(np.float32),
         face_mask=np.where(_shrink(face) > 0.5, 255, 0).astype(np.uint8),
         pose=(performance.yaw, performance.pitch, performance.roll),
     )
@@ -223,10 +223,10 @@ def _shade(
     seen = camera.project(points)
     low = np.clip(np.floor(seen.min(0)).astype(int), 0, fine - 1)
     high = np.clip(np.ceil(seen.max(0)).astype(int), 1, fine)
-    columns, rows = np.meshgrid(
+    grid = np.meshgrid(
         np.arange(low[0], high[0], dtype=np.float32), np.arange(low[1], high[1], dtype=np.float32)
     )
-    columns, rows = columns.ravel(), rows.ravel()
+    columns, rows = grid[0].ravel(), grid[1].ravel()
     directions = camera.rays(columns, rows)
     origins = np.zeros_like(directions)
     origins[:, 2] = camera.distance
@@ -269,23 +269,18 @@ def _shade(
         np.array(performance.ambient, np.float32),
     )
     result = np.zeros((len(prim), 3), np.float32)
-    for kind, colour_of in (
-        (SKIN, lambda m: _skin(person, model, where[m], mouth[m])),
-        (TEETH, lambda m: _plain(m.sum(), (0.62, 0.57, 0.47), 0.6)),
-        (TONGUE, lambda m: _plain(m.sum(), (0.33, 0.10, 0.09), 0.5)),
-        (HAIR, lambda m: _hair(person, model, where[m])),
-    ):
+    for kind in (SKIN, TEETH, TONGUE, HAIR):
         mask = material == kind
         if mask.any():
-            albedo, gloss = colour_of(mask)
-            sky = openness[mask]
+            albedo, gloss = _surface(kind, person, model, where[mask], mouth[mask])
+            sky, key = openness[mask], lit[mask]
+            if kind == SKIN:
+                sky = sky * (1 - 0.85 * mouth[mask])
             if kind in (TEETH, TONGUE):
                 # Inside the mouth it is dark, the more so the further back.
                 sky = np.clip((where[mask][:, 2] - 0.75) / 0.65, 0.05, 1) ** 1.5 * 0.8
-            if kind == SKIN:
-                sky = sky * (1 - 0.85 * mouth[mask])
-            lit_here = lit[mask] * (np.sqrt(sky) if kind in (TEETH, TONGUE) else 1)
-            result[mask] = light.on(albedo, gloss, normal[mask], view[mask], sky, lit_here, kind)
+                key = key * np.sqrt(sky)
+            result[mask] = light.on(albedo, gloss, normal[mask], view[mask], sky, key, kind)
     for eye in (LEFT_EYE, RIGHT_EYE):
         mask = material == eye
         if mask.any():
@@ -348,9 +343,9 @@ def _shadow(
     lit[cell] = np.asarray(hits) < 0
     weight[cell] = 1
     sigma = 0.012 * half
-    lit = cv2.GaussianBlur(lit, (0, 0), sigma)
-    weight = cv2.GaussianBlur(weight, (0, 0), sigma)
-    soft: Array = (lit / np.maximum(weight, 1e-3))[rows // 2, columns // 2]
+    blurred = np.asarray(cv2.GaussianBlur(np.dstack([lit, weight]), (0, 0), sigma), np.float32)
+    share = blurred[..., 0] / np.maximum(blurred[..., 1], 1e-3)
+    soft: Array = share[rows // 2, columns // 2]
     return soft
 
 
@@ -389,17 +384,26 @@ class _Light:
         return result
 
 
-def _plain(count: int, colour: tuple[float, float, float], gloss: float) -> tuple[Array, Array]:
-    return (
-        np.broadcast_to(np.array(colour, np.float32), (count, 3)),
-        np.full(count, gloss, np.float32),
-    )
+_PLAIN = {TEETH: ((0.62, 0.57, 0.47), 0.6), TONGUE: ((0.33, 0.10, 0.09), 0.5)}
+
+
+def _surface(
+    kind: int, person: Person, model: _Model, where: Array, mouth: Array
+) -> tuple[Array, Array]:
+    """Albedo (P, 3) and gloss (P,) of a material at places on the neutral head."""
+    if kind == SKIN:
+        return _skin(person, model, where, mouth)
+    if kind == HAIR:
+        return _hair(person, model, where)
+    colour, gloss = _PLAIN[kind]
+    albedo = np.broadcast_to(np.array(colour, np.float32), where.shape)
+    return albedo, np.full(len(where), gloss, np.float32)
 
 
 def _skin(person: Person, model: _Model, where: Array, mouth: Array) -> tuple[Array, Array]:
     """Albedo and gloss of skin, the mouth's inside, and clothes below the collar."""
     column, row = basis.atlas_place(where)
-    texture = cv2.remap(
+    texture: Array = cv2.remap(  # type: ignore[assignment]
         model.atlas,
         _tile(column),
         _tile(row),
@@ -430,11 +434,14 @@ def _strands(curly: bool) -> Array:
     """A tile of strands (rows run along them) or of curls, around 1."""
     random = rng(11, int(curly))
     noise = random.normal(size=(512, 512)).astype(np.float32)
+    noise = np.tile(noise, (3, 3))  # So that the tile's edges meet.
     if curly:
-        tile = sum(cv2.GaussianBlur(noise, (0, 0), s) * s for s in (3.0, 6.0))
+        fine, coarse = (cv2.GaussianBlur(noise, (0, 0), sigma) for sigma in (3.0, 6.0))
+        tile = np.asarray(3 * fine + 6 * coarse)
     else:
-        tile = cv2.GaussianBlur(noise, (0, 0), sigmaX=1.0, sigmaY=26)
-        tile = tile * 6 + cv2.GaussianBlur(noise, (0, 0), sigmaX=5, sigmaY=60) * 20
+        tile = 6.0 * np.asarray(cv2.GaussianBlur(noise, (0, 0), sigmaX=1.0, sigmaY=26))
+        tile = tile + 20.0 * np.asarray(cv2.GaussianBlur(noise, (0, 0), sigmaX=5, sigmaY=60))
+    tile = tile[512:1024, 512:1024]
     centred: Array = (1 + 0.3 * (tile - tile.mean()) / tile.std()).astype(np.float32)
     return np.clip(centred, 0.25, 2.2)
 
@@ -444,13 +451,13 @@ def _hair(person: Person, model: _Model, where: Array) -> tuple[Array, Array]:
     curly = style is not None and style.curl > 0
     around = np.arctan2(where[:, 0], where[:, 2] - 0.15)
     if curly:
-        column, row = around * 130, where[:, 1] * 150
+        column, row = around * (1024 / (2 * np.pi)), where[:, 1] * 150
     else:
         out = np.hypot(where[:, 0], where[:, 2] - 0.15)
-        column, row = around * 170, where[:, 1] * 120 - out * 60
+        column, row = around * (1024 / (2 * np.pi)), where[:, 1] * 120 - out * 60
     tile = _strands(curly)
     shade = cv2.remap(
-        tile, _tile(column % 511), _tile(row % 511), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        tile, _tile(column % 512), _tile(row % 512), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
     ).ravel()[: len(where)]
     albedo = model.colour * shade[:, None]
     gloss = np.clip((0.15 if curly else 0.5) * (shade - 0.4), 0, 1)
@@ -490,7 +497,7 @@ def _eye(
     # The upper lid and its lashes shade the ball.
     height = outwards @ turned[:, 1]
     shade = np.clip(1 - 1.6 * np.clip(height - 0.05, 0, 1), 0.35, 1)
-    result = albedo * (
+    result: Array = albedo * (
         light.ambient * (0.8 * shade)[:, None]
         + light.key * (np.clip(outwards @ light.lamp + 0.25, 0, 1) * shade * lit * 0.8)[:, None]
     )
@@ -501,7 +508,8 @@ def _eye(
     bulge /= np.linalg.norm(bulge, axis=1, keepdims=True)
     spot = np.clip((bulge * half).sum(1), 0, 1) ** 350
     window = np.clip((bulge @ _WINDOW), 0, 1) ** 250
-    return result + (1.6 * spot * (0.3 + 0.7 * lit) + 0.35 * window)[:, None]
+    result += (1.6 * spot * (0.3 + 0.7 * lit) + 0.35 * window)[:, None]
+    return result
 
 
 _WINDOW = np.array([-0.18, 0.26, 0.95], np.float32)

@@ -6,6 +6,7 @@ on the same anatomy in everyone and moves with the face.
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
@@ -13,6 +14,7 @@ from scipy.spatial import cKDTree
 from facekit.core.seed import rng
 from facekit.studio import basis
 from facekit.studio.basis import Array
+from facekit.studio.hair import line
 from facekit.studio.person import MONK, Person
 
 
@@ -30,8 +32,13 @@ def linear(colour: str | tuple[float, float, float]) -> Array:
 def skin_colour(person: Person) -> Array:
     """The mean albedo (3,): the Monk swatch, shifted within its group and warmed."""
     swatch = linear(MONK[person.skin_tone - 1])
-    # The scale's ends are paler and darker than a face's diffuse albedo can be.
-    albedo = 0.028 + 0.66 * swatch * np.array([1.04, 0.93, 0.86])
+    # The scale's ends are paler and darker than a face's diffuse albedo can be, and its dark end
+    # is nearly grey; skin keeps some red, the more so the darker it is.
+    light = 0.05 + 0.55 * float(swatch.mean())
+    dark = 1 - min(light / 0.3, 1)
+    hue = swatch / swatch.mean() * np.array([1.13, 0.97, 0.88])
+    hue = hue + dark * (np.array([1.56, 0.86, 0.58]) - hue)
+    albedo = light * hue / hue.mean()
     shifted: Array = (albedo * (1 + 0.12 * person.skin_shift)).astype(np.float32)
     return shifted
 
@@ -73,7 +80,10 @@ def paint(person_json: str) -> Array:
     if person.sex > 0.5:
         _beard(colour, gloss, person, x, y, z, noise)
     _lips(colour, gloss, person, head.lips, tone, noise)
-    _brows(colour, gloss, person, x, y, z)
+    brows = (y[:, 0] > 7.25) & (y[:, 0] < 7.75)  # A row of the atlas has one height.
+    top, bottom = np.flatnonzero(brows)[[0, -1]]
+    band = slice(top, bottom)
+    _brows(colour[band], gloss[band], person, x[band], y[band], z[band])
     _lashes(colour, person, head)
     _scalp(colour, person, head.texels, noise)
     return np.ascontiguousarray(
@@ -88,10 +98,17 @@ class _Noise:
         self.random, self.points = random, points
 
     def __call__(self, frequency: float, stretch: tuple[float, float, float] = (1, 1, 1)) -> Array:
+        """A pattern (H, W) of its own at each call."""
         size = 48
         grid = self.random.normal(size=(size, size, size)).astype(np.float32)
-        places = np.moveaxis(self.points * (np.float32(frequency) * np.float32(stretch)), 2, 0)
+        # Coarse noise needs few samples; the rest is interpolation.
+        step = 1 if frequency > 45 else 2 if frequency > 20 else 4
+        points = self.points[::step, ::step]
+        places = np.moveaxis(points * (np.float32(frequency) * np.array(stretch, np.float32)), 2, 0)
         values = map_coordinates(grid, places, order=1, mode="grid-wrap")
+        if step > 1:
+            rows, columns = self.points.shape[:2]
+            values = cv2.resize(values, (columns, rows), interpolation=cv2.INTER_LINEAR)
         scaled: Array = values / np.float32(0.54)  # Linear interpolation's mean deviation in 3-D.
         return scaled
 
@@ -116,7 +133,7 @@ def _freckles(colour: Array, person: Person, x: Array, y: Array) -> None:
     py = np.concatenate([random.normal(7.0, 0.2, count), random.uniform(6.3, 7.8, 5)])
     radius = np.concatenate([random.uniform(0.006, 0.014, count), random.uniform(0.008, 0.016, 5)])
     depth = np.concatenate([random.uniform(0.1, 0.4, count), random.uniform(0.2, 0.7, 5)])
-    rows, columns = x.shape
+    columns = x.shape[1]
     head = basis.load()
     tree = cKDTree(head.texels[::2, ::2, :2].reshape(-1, 2))
     _, nearest = tree.query(np.stack([px, py], 1))
@@ -163,7 +180,7 @@ def beard_region(x: Array, y: Array, z: Array) -> Array:
     # The upper edge runs from the sideburn down to the corner of the mouth.
     edge = np.interp(side, [0, 0.16, 0.3, 0.42, 0.62, 0.75], [6.86, 6.84, 6.74, 6.62, 6.85, 7.15])
     region = _step(edge - y, -0.03, 0.09) * (1 - _step(side, 0.74, 0.8))
-    region *= _step(y + 0.45 * z, 6.28, 6.5)  # The throat.
+    region *= _step(y + 0.45 * z, 6.45, 6.75)  # The throat.
     below_lip = _blob(x, y, 0.14, 6.44, 0.07, 0.035) * 0.5
     result: Array = np.clip(region - below_lip, 0, 1)
     return result
@@ -175,9 +192,9 @@ def _beard(
     region = beard_region(x, y, z)
     hair = np.array(person.hair_colour, np.float32)
     # Even a shaven beard darkens the skin where hair is darker.
-    shade = 0.12 + 0.1 * person.brow_density
+    shade = 0.1 + 0.08 * person.brow_density
     if person.beard == "stubble":
-        shade = 0.5
+        shade = 0.36
     dots = 0.5 + 0.5 * noise(60.0)
     _hairs(colour, gloss, region * shade * np.clip(0.55 + 0.45 * dots, 0, 1), 0.8 * hair)
     if person.beard in ("none", "stubble"):
@@ -188,9 +205,9 @@ def _beard(
         region = region * _step(moustache, 0.3, 0.6)
     if person.beard == "goatee":
         region = region * np.clip(_step(moustache, 0.3, 0.6) + _step(chin, 0.25, 0.6), 0, 1)
-    strands = 0.8 + 0.25 * noise(30.0, (1.6, 0.5, 1.6))
+    strands = 0.88 + 0.1 * noise(34.0, (1.6, 0.5, 1.6))
     _hairs(
-        colour, gloss, 1.15 * region * np.clip(strands, 0.3, 1), hair * (1 + 0.3 * dots)[..., None]
+        colour, gloss, 1.15 * region * np.clip(strands, 0.6, 1), hair * (1 + 0.25 * dots)[..., None]
     )
 
 
@@ -203,9 +220,7 @@ def _lips(
     )
     target = tone * red + person.lip_red * np.array([0.06, 0.005, 0.012])
     fine = 1 + 0.08 * noise(30.0, (1.5, 0.3, 1))
-    from scipy.ndimage import gaussian_filter
-
-    soft = gaussian_filter(lips, 2.0) * person.lips
+    soft = cv2.GaussianBlur(lips, (0, 0), 2.0) * person.lips
     colour += soft[..., None] * (target * fine[..., None] - colour)
     gloss += 0.45 * soft
 
@@ -215,9 +230,8 @@ def _brows(colour: Array, gloss: Array, person: Person, x: Array, y: Array, z: A
     side = np.abs(x)
     along = (side - 0.11) / 0.43
     arch = 0.02 + 0.07 * person.brow_arch
-    spine = (
-        7.45 + arch * (np.sin(np.clip(along, 0, 1) * np.pi * 0.85) - 0.35 * along) - 0.02 * along
-    )
+    spine = 7.462 + arch * (np.sin(np.clip(along, 0, 1) * np.pi * 0.8) - 0.3 * along)
+    spine = spine - 0.035 * along
     half = (0.022 + 0.036 * person.brow_thickness) * np.interp(
         along, [0, 0.15, 0.6, 1], [0.75, 1, 0.8, 0.25]
     )
@@ -255,10 +269,6 @@ def _scalp(colour: Array, person: Person, points: Array, noise: _Noise) -> None:
     """Under the hair the skin takes its colour, so that the hairline is soft."""
     if person.hair == "bald":
         return
-    height = basis.scalp_height(points) + 0.03 * noise(25.0, (1, 0.4, 1))
-    low = 0.14 if person.hair == "receding" else -0.03
-    amount = _step(height, low, low + 0.12) * (0.6 if person.hair == "shaved" else 0.9)
-    if person.hair == "receding":
-        top = _step(points[..., 1], 7.75, 7.95)
-        amount = amount * (1 - 0.85 * top)
+    height = basis.scalp_height(points) - line(person, points) + 0.035 * noise(25.0, (1, 0.4, 1))
+    amount = _step(height, -0.04, 0.09) * (0.6 if person.hair == "shaved" else 0.9)
     colour += amount[..., None].astype(np.float32) * (np.array(person.hair_colour) - colour)
