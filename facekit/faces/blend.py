@@ -47,8 +47,8 @@ def paste(
     place = image_from_crop - np.array([[0, 0, x0], [0, 0, y0]])
     window = pixels[y0:y1, x0:x1]
     share = _place(mask, place, window.shape[:2])
-    layer = _place(crop.astype(np.float32) / 255, place, window.shape[:2])
-    target = window.astype(np.float32) / 255
+    layer = _place(np.float32(1 / 255) * crop, place, window.shape[:2])
+    target: Floats = np.float32(1 / 255) * window
     if match_colour > 0 and share.max() > 0:
         layer += match_colour * (transfer_colour(layer, target, share) - layer)
     blended = target + share[..., None] * (layer - target)
@@ -77,7 +77,7 @@ def transfer_colour(crop: Floats, target: Floats, mask: Floats) -> Floats:
     # A flat crop has no contrast to stretch, and a stray highlight must not blow it up.
     gain = np.clip(target_deviation / np.maximum(crop_deviation, 1e-3), 0.5, 2.0)
     matched = (crop_lab - crop_mean) * gain + target_mean
-    return cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_LAB2RGB)
+    return np.asarray(cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_LAB2RGB), np.float32)
 
 
 def ellipse(
@@ -106,7 +106,8 @@ def _place(layer: Floats, image_from_crop: NDArray[np.float64], shape: tuple[int
     scale = np.sqrt(abs(np.linalg.det(image_from_crop[:, :2])))
     if scale < 1:
         # Shrinking: a blur of the width of a target pixel keeps fine detail from aliasing.
-        layer = cv2.GaussianBlur(layer, (0, 0), 0.4 / scale)
-    return np.asarray(
-        cv2.warpAffine(layer, matrix[:2], shape[::-1], flags=cv2.INTER_LINEAR, borderMode=border)
+        layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.4 / scale), np.float32)
+    placed = cv2.warpAffine(
+        layer, matrix[:2], shape[::-1], flags=cv2.INTER_LINEAR, borderMode=border
     )
+    return np.asarray(placed, np.float32)

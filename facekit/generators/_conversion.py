@@ -44,9 +44,8 @@ def convert(
         still: treat each frame as a picture of its own: no track, no smoothing.
     """
     located = _located(frames, Locator(device), still)
-    placed = ((frame, face.points if face else None) for frame, face in located)
-    if not still:
-        placed = _smoothed(placed)
+    points_of = ((frame, face.points if face else None) for frame, face in located)
+    placed: Iterator[tuple[Frame, Floats | None]] = points_of if still else _smoothed(points_of)
     untouched = total = 0
     while batch := list(islice(placed, _BATCH)):
         with_face = [(frame, points) for frame, points in batch if points is not None]

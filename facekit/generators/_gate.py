@@ -17,10 +17,10 @@ def certified(path: Path) -> str:
     Raises:
         FacekitError: if there is none, or the media are not those that it was issued for.
     """
-    from facekit.studio import certificate
+    from facekit.studio.certificate import verify
 
     try:
-        return certificate.verify(path).id
+        return verify(path).id
     except FacekitError as error:
         raise FacekitError(
             f"{error}. A generator takes only media of people who don't exist, which 'facekit "

@@ -1,0 +1,117 @@
+"""Pasting a crop back: exact where it must be, soft at the seam, true in colour."""
+
+import numpy as np
+import pytest
+import skimage.color
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facekit.faces.align import apply, invert
+from facekit.faces.blend import ellipse, paste, transfer_colour
+
+
+def similarity(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array([[c, -s, x], [s, c, y]])
+
+
+def smooth_picture(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 200 / width + 20, y * 200 / height + 20, (x + y) * 0.5 % 256], -1).astype(
+        np.uint8
+    )
+
+
+def test_a_crop_cut_at_whole_pixels_comes_back_to_its_place_exactly() -> None:
+    picture = smooth_picture(60, 80)
+    crop = picture[10:42, 20:52]
+    matrix = np.array([[1.0, 0, -20], [0, 1.0, -10]])
+    result = paste(
+        np.zeros_like(picture), crop, matrix, np.ones((32, 32), np.float32), match_colour=0
+    )
+    assert np.array_equal(result[10:42, 20:52], crop)
+    assert not result[:10].any() and not result[:, :20].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.3, 2.0), st.floats(-40, 40), st.floats(-30, 30), st.floats(-30, 30))
+def test_a_bright_spot_lands_where_the_inverse_says(
+    scale: float, degrees: float, x: float, y: float
+) -> None:
+    matrix = similarity(scale, degrees, 0, 0)
+    matrix[:, 2] = 32 - matrix[:, :2] @ np.array([60.0 + x / 4, 60.0 + y / 4])
+    crop = np.zeros((64, 64, 3), np.uint8)
+    yy, xx = np.mgrid[:64, :64] + 0.5
+    spot = np.array([35.0, 27.0])
+    blob = 255 * np.exp(-((xx - spot[0]) ** 2 + (yy - spot[1]) ** 2) / (2 * 3.0**2))
+    crop[:] = blob[..., None]
+    mask = np.ones((64, 64), np.float32)
+    result = paste(np.zeros((120, 120, 3), np.uint8), crop, matrix, mask, match_colour=0)[..., 0]
+    rows, columns = np.mgrid[:120, :120] + 0.5
+    weight = result.astype(float)
+    centre = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
+    assert centre == pytest.approx(apply(invert(matrix), spot[None])[0], abs=0.25)
+
+
+def test_outside_of_the_mask_nothing_changes_and_the_input_is_left_alone() -> None:
+    picture = smooth_picture(64, 64)
+    before = picture.copy()
+    mask = ellipse(32, (0.5, 0.5), (0.3, 0.4), 0.4)
+    crop = np.full((32, 32, 3), 255, np.uint8)
+    result = paste(picture, crop, similarity(0.5, 0, 0, 0), mask, match_colour=0)
+    assert np.array_equal(picture, before)
+    untouched = np.kron(mask, np.ones((2, 2))) == 0
+    untouched &= np.roll(untouched, 2, 0) & np.roll(untouched, -2, 0)
+    untouched &= np.roll(untouched, 2, 1) & np.roll(untouched, -2, 1)
+    assert np.array_equal(result[untouched], picture[untouched])
+    assert (result[30:34, 30:34] == 255).all()
+
+
+@pytest.mark.parametrize("shift", [(-500, 0), (0, 500), (-20, -25)])
+def test_a_crop_partly_or_wholly_outside_of_the_picture_is_no_error(shift: tuple[int, int]) -> None:
+    picture = smooth_picture(40, 40)
+    matrix = similarity(1, 10, *shift)
+    result = paste(
+        picture, np.full((32, 32, 3), 9, np.uint8), matrix, np.ones((32, 32), np.float32)
+    )
+    assert result.shape == picture.shape
+    if max(map(abs, shift)) == 500:
+        assert np.array_equal(result, picture)
+
+
+def test_an_empty_mask_changes_nothing() -> None:
+    picture = smooth_picture(40, 40)
+    empty = np.zeros((20, 20), np.float32)
+    assert np.array_equal(paste(picture, picture[:20, :20], similarity(1, 0, 0, 0), empty), picture)
+
+
+def test_colour_transfer_brings_mean_and_deviation_in_lab_to_the_targets() -> None:
+    rng = np.random.default_rng(0)
+    crop = (0.5 + 0.05 * rng.standard_normal((40, 40, 3))).astype(np.float32)
+    target = np.array([0.6, 0.45, 0.35]) + 0.08 * rng.standard_normal((40, 40, 3))
+    target = target.astype(np.float32)
+    mask = ellipse(40, (0.5, 0.5), (0.5, 0.5), 0.2)
+    result = transfer_colour(crop, target, mask)
+    # scikit-image's Lab is the oracle.
+    inside = mask == 1
+    got, wanted = (skimage.color.rgb2lab(np.clip(x, 0, 1))[inside] for x in (result, target))
+    assert got.mean(0) == pytest.approx(wanted.mean(0), abs=1.5)
+    assert got.std(0) == pytest.approx(wanted.std(0), rel=0.2)
+
+
+def test_colour_transfer_of_a_flat_crop_stays_finite() -> None:
+    flat = np.full((16, 16, 3), 0.5, np.float32)
+    result = transfer_colour(
+        flat, smooth_picture(16, 16).astype(np.float32) / 255, np.ones((16, 16), np.float32)
+    )
+    assert np.isfinite(result).all()
+
+
+def test_the_ellipse_is_one_inside_zero_at_the_border_and_falls_steadily() -> None:
+    mask = ellipse(64, (0.5, 0.5), (0.4, 0.45), 0.3)
+    assert mask.dtype == np.float32
+    assert mask[32, 32] == 1
+    assert not mask[0].any() and not mask[:, 0].any()
+    assert (np.diff(mask[32, 32:]) <= 0).all()
+    assert np.array_equal(mask, mask[:, ::-1])
