@@ -139,7 +139,6 @@ def judge_file(
         *_watermark_reasons(watermark, provenance),
         *_provenance_reasons(provenance),
         *_certificate_reasons(certificate),
-        *_track_reasons(tracks),
     ]
     # Said once for the file, and where no face was found as well.
     if detector is None:
@@ -155,6 +154,7 @@ def judge_file(
         reasons.append(_abstain("no_face", "no face was found"))
     if ends_early:
         reasons.append(_abstain("ends_early", ends_early))
+    reasons.extend(_track_reasons(tracks))
     return _conclude(reasons)
 
 
