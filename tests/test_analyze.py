@@ -469,12 +469,13 @@ def pan(seconds, *, rate=10, brightness=1.0):
 
 
 @pytest.fixture(autouse=True)
-def verbosity():
-    """What ``-q`` sets is put back."""
-    log = logging.getLogger("facekit")
+def settings():
+    """What the command sets, the log's level and the number of threads, is put back."""
+    log, threads = logging.getLogger("facekit"), torch.get_num_threads()
     level = log.level
     yield
     log.setLevel(level)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
