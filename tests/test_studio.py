@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,7 +44,7 @@ def copied(folder, tmp_path):
 
 
 def test_everyone_is_an_adult_by_our_years_and_by_annys_scale():
-    people = [Person.sample(seed) for seed in range(400)]
+    people = [Person.sample(seed) for seed in range(300)]
     assert min(p.age for p in people) >= 18
     assert max(p.age for p in people) <= 80
     assert anny_age(18) == pytest.approx(2 / 3)
@@ -60,9 +61,9 @@ def test_the_phenotypes_weights_sum_to_one_each():
 
 
 def test_skin_tones_are_drawn_evenly_over_the_ten_groups():
-    counts = np.bincount([Person.sample(seed).skin_tone for seed in range(2000)], minlength=11)[1:]
-    assert counts.min() > 150
-    assert counts.max() < 250
+    counts = np.bincount([Person.sample(seed).skin_tone for seed in range(1000)], minlength=11)[1:]
+    assert counts.min() > 65
+    assert counts.max() < 140
 
 
 def test_the_same_seed_gives_the_same_person_and_json_brings_it_back():
@@ -163,7 +164,7 @@ def test_rotation_follows_the_conventions_of_types():
 
 
 def test_the_same_arguments_give_the_same_bytes_at_any_number_of_workers():
-    pairs = [(Person.sample(i % 3), Performance.sample(i)) for i in range(9)]
+    pairs = [(Person.sample(i % 2), Performance.sample(i)) for i in range(6)]
     one = list(render_frames(pairs, 48, workers=1))
     two = list(render_frames(pairs, 48, workers=2))
     for a, b in zip(one, two, strict=True):
@@ -228,7 +229,7 @@ def test_a_face_locator_finds_the_faces_where_they_are():
 
     from facekit.faces.locate import Locator
 
-    renders = [render(Person.sample(i), Performance.sample(i), 192) for i in range(8)]
+    renders = [render(Person.sample(i % 4), Performance.sample(i), 160) for i in range(0, 8, 2)]
     found = Locator(torch.device("cpu")).locate([r.pixels for r in renders])
     errors = []
     for faces, truth in zip(found, renders, strict=True):
@@ -467,3 +468,39 @@ def test_dropping_the_iterator_ends_the_workers():
     assert multiprocessing.active_children()
     frames.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_an_interrupted_program(tmp_path, sign):
+    out = tmp_path / "people"
+    arguments = f"studio render --people 1 --frames 400 --size 32 --workers 2 --out {out}".split()
+    program = "from facekit.cli import main; main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _until(lambda: list(out.rglob("*.png")))
+    running.send_signal(sign)
+    assert running.wait(20) != 0
+    _until(lambda: not _group_lives(running.pid))
+    assert not (out / "certificate.json").exists()
+    for path in out.rglob("*.png"):
+        assert cv2.imread(str(path)) is not None
+
+
+def _until(done):
+    limit = time.monotonic() + 40
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def _group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

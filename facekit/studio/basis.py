@@ -9,8 +9,8 @@ Units are MakeHuman's: decimetres, x to the person's own left, y up, z to the fr
 
 import gzip
 import json
+import logging
 import os
-import sys
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
@@ -26,6 +26,8 @@ from safetensors.numpy import save_file
 
 from facekit.core.errors import FacekitError
 from facekit.core.files import replacing
+
+log = logging.getLogger("facekit")
 
 Array = NDArray[np.floating[Any]]
 Indices = NDArray[np.int32]
@@ -137,9 +139,7 @@ def load() -> Basis:
             }
             save_file(arrays, partial, metadata={"names": json.dumps(basis.names)})
     except (FacekitError, SafetensorError):
-        print(
-            f"facekit: {path.parent} cannot be written; the studio starts slowly", file=sys.stderr
-        )
+        log.warning("%s: cannot be written; the studio starts slowly each time", path.parent)
     return basis
 
 

@@ -1,7 +1,11 @@
 """Folders and clips of studio people, with exact labels and their certificate."""
 
+import hashlib
+import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -79,13 +83,20 @@ def render_frames(
 
 
 def _start_worker() -> None:
-    import signal
-
     import cv2
 
     # Ctrl-C is the parent's to handle; it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """End this worker when its parent is gone, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _render_job(job: tuple[list[tuple[str, str]], int]) -> list[Render]:
@@ -286,9 +297,6 @@ def _whole(*paths: Path) -> bool:
 
 
 def _identifier(kind: str, arguments: dict[str, Any]) -> str:
-    import hashlib
-    import json
-
     text = json.dumps([kind, arguments], sort_keys=True)
     return "studio-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 

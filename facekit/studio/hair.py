@@ -108,7 +108,7 @@ def grow(person: Person, head: Array, normal: Array) -> Hair | None:
     off = _smoothed(off, neutral.scalp_triangles, 3)
     off[inside] = np.maximum(off[inside], 0.006)
     if style.part:
-        off = off * (1 - 0.6 * np.exp(-(((places[:, 0] - 0.33) / 0.05) ** 2)) * (places[:, 2] > 0))
+        off = off * (1 - 0.35 * np.exp(-(((places[:, 0] - 0.33) / 0.06) ** 2)) * (places[:, 2] > 0))
     points = points + off[:, None] * outwards
     kept = inside[neutral.scalp_triangles].any(1)
     triangles = neutral.scalp_triangles[kept]

@@ -140,7 +140,7 @@ def _scene(random: np.random.Generator) -> dict[str, Any]:
     key = random.uniform(0.5, 1.0) * np.array([1 + warm, 1, 1 - warm])
     sky = random.normal(0, 0.06)
     ambient = random.uniform(0.35, 0.62) * np.array([1 - sky, 1, 1 + sky])
-    backdrop = random.uniform(0.04, 0.6) * (1 + 0.35 * random.uniform(-1, 1, 3))
+    backdrop = random.uniform(0.03, 0.55) * (1 + 0.25 * random.uniform(-1, 1, 3))
     return {
         "distance": _rounded(random.uniform(8, 16)),
         "scale": _rounded(random.uniform(0.66, 0.86)),
