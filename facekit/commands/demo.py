@@ -167,12 +167,15 @@ def _people(workers: int) -> Callable[[Demo], dict[str, Any]]:
             *("--size", plan.size, "--seed", demo.seed, "--workers", workers, "--out", folder),
         )
         from facekit.media.images import read_image, write_image
+        from facekit.types import read_manifest
 
         subjects = [f"person-{i:04d}" for i in range(plan.people)]
-        faces = [read_image(next((folder / name).glob("*.png"))) for name in subjects]
+        shots = [sorted((folder / name).glob("*.png"))[:2] for name in subjects]
         # Studio pictures, not generated media: the certificate beside them is their label.
-        write_image(demo.out / "people.png", grid([faces]))
-        return {"subjects": subjects}
+        faces = [[read_image(shot[i]) for shot in shots] for i in (0, 1)]
+        write_image(demo.out / "people.png", grid(faces))
+        said = {item.subject: item.facts["description"] for item in read_manifest(folder)}
+        return {"subjects": subjects, "descriptions": [said[name] for name in subjects]}
 
     return work
 
@@ -196,10 +199,11 @@ def _clip(workers: int) -> Callable[[Demo], dict[str, Any]]:
 
 
 def _train(demo: Demo) -> dict[str, Any]:
-    return facekit(
+    facts: dict[str, Any] = facekit(
         *("generator", "train", demo.plan.generator, "--data", demo.out / "people"),
         *("--out", demo.out / "swap", "--seed", demo.seed, "--precision", "auto", "--json"),
     )
+    return facts
 
 
 def _swap(demo: Demo) -> dict[str, Any]:
@@ -265,7 +269,8 @@ def _detector(demo: Demo) -> dict[str, Any]:
     data = ("--data", demo.out / "people", "--generator", demo.out / "swap")
     run = demo.out / "detector"
     facekit("detector", "train", demo.plan.detector, *data, "--out", run, "--seed", demo.seed)
-    return {"figures": facekit("detector", "evaluate", run, *data, "--json")}
+    facekit("detector", "evaluate", run, *data)
+    return dict(read_json(run / "evaluation.json"))
 
 
 def _analyze(demo: Demo) -> dict[str, Any]:
@@ -274,7 +279,17 @@ def _analyze(demo: Demo) -> dict[str, Any]:
         *("analyze", *files, "--detector", demo.out / "detector"),
         *("--out", demo.out / "report", "--json"),
     )
-    return {"report": report}
+    rows = []
+    for path, file in zip(files, report["files"], strict=True):
+        verdict = file["verdict"]
+        rows.append(
+            {
+                "name": path.relative_to(demo.out).as_posix(),
+                "verdict": verdict["conclusion"],
+                "reasons": [reason["text"] for reason in verdict["reasons"]],
+            }
+        )
+    return {"rows": rows}
 
 
 def facekit(*words: object) -> Any:
@@ -318,6 +333,7 @@ def _page(demo: Demo) -> str:
         target=TARGET,
         strips=[path.relative_to(demo.out).as_posix() for path in strips],
         minutes=round(sum(step["seconds"] for step in demo.done.values()) / 60, 1),
+        steps=list(demo.done.values()),
         **demo.done,
     )
 
