@@ -785,3 +785,35 @@ def test_help_loads_no_torch() -> None:
         "sys.exit(bool({'torch', 'sklearn', 'cv2', 'scipy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ)).returncode == 0
+
+
+def test_a_labelled_folder_needs_no_generator(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = []
+    for item in open_source(folder, seed=0).rows:
+        original = item[1]
+        path = folder / original.path.replace(".png", "-forged.png")
+        cv2.imwrite(str(path), forged(cv2.imread(str(folder / original.path))))
+        generated = {
+            "path": str(path.relative_to(folder).as_posix()),
+            "sha256": files.sha256(path),
+            "label": 1,
+            "generator": "softener",
+        }
+        items += [original, original.model_copy(update=generated)]
+    items = [item.model_copy(update={"split": ""}) for item in items]
+    cameras = [i.model_copy(update={"generator": ""}) if i.label == 0 else i for i in items]
+    write_manifest(folder, cameras)
+
+    run = tmp_path / "run"
+    words = ["--data", folder, "--out", run, "--threads", 1, "--set", "data.size=32"]
+    facts = json.loads(call("train", "detectors/spectrum", *words, "--json").stdout)
+    assert facts["calibrated_for"] == ["camera"]
+    rows = json.loads(call("evaluate", run, "--data", folder, "--threads", 1, "--json").stdout)
+    assert rows[0]["value"] > rows[0]["floor"]
+
+    card = Path(call("bundle", run, "--name", "soft", "--out", tmp_path / "w").stdout.strip())
+    assert files.read_json(card)["figures"][0]["name"] == "detector.auc"
+    monkeypatch.setattr(score, "WEIGHTS", card.parent)
+    assert Detector.load("soft").calibrated_for == ["camera"]

@@ -234,7 +234,7 @@ def evaluate(
     rows = figures.with_goals(measure(detector, test_set, floor=floor, peer=peer))
     by, cluster = clusters(test_set)
     drawn = f"bootstrap over {int(cluster.max()) + 1} {by}"
-    log.info("%s of %s; 95%% intervals: %s", _count(test_set), data, drawn)
+    log.info("%s in %s; 95%% intervals: %s", _count(test_set), data, drawn)
     report = {
         "data": f"{data.name}: {_count(test_set)}",
         "interval": drawn,
