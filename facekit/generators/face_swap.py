@@ -380,7 +380,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 def face_mask(size: int) -> Tensor:
     """The share (1, 1, S, S) in [0, 1] of the drawn face at each pixel of a "wide" crop."""
-    return torch.from_numpy(ellipse(size, (0.5, 0.54), (0.34, 0.42), 0.4))[None, None]
+    return torch.from_numpy(ellipse(size, (0.5, 0.54), (0.3, 0.4), 0.4))[None, None]
 
 
 def loss_weight(size: int) -> Tensor:
