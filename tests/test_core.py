@@ -464,6 +464,7 @@ def start(folder: Path, **changes: Any) -> Run:
         "seed": 1,
         "data_hash": "abc",
         "threads": 2,
+        "precision": "32-true",
     }
     return Run.start(folder, **{**facts, **changes})
 

@@ -115,7 +115,15 @@ def sets() -> tuple[Crops, Crops]:
 
 
 def start(folder: Path, name: str, settings: Any) -> Run:
-    return Run.start(folder, plugin=name, config=settings, seed=3, data_hash="toy", threads=1)
+    return Run.start(
+        folder,
+        plugin=name,
+        config=settings,
+        seed=3,
+        data_hash="toy",
+        threads=1,
+        precision="32-true",
+    )
 
 
 # Every plug-in
@@ -673,6 +681,7 @@ def swapper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Soften
         seed=0,
         data_hash=files.sha256(folder / "manifest.jsonl"),
         threads=1,
+        precision="32-true",
     )
     return run.folder, plugin
 

@@ -17,10 +17,10 @@ import click
 )
 @click.option(
     "--template",
-    type=click.Choice(["wide", "arcface"]),
+    type=click.Choice(["wide", "face", "arcface"]),
     default="wide",
     show_default=True,
-    help="wide: the whole face; arcface: tighter, as identity networks want it.",
+    help="wide: all of the face; face: brows to chin; arcface: as identity networks want it.",
 )
 @click.option(
     "--size",

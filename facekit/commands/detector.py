@@ -151,6 +151,7 @@ def train(
         seed=seed,
         data_hash=source.data_hash,
         threads=torch.get_num_threads(),
+        precision=devices.precision_of(fabric),
     )
     if (out / FILE).is_file():
         log.info("%s: is trained already", out)

@@ -123,7 +123,7 @@ def train(
 
     plugin, settings = generators.read_config(config, overrides)
     fabric = devices_.setup(device, precision, devices, threads)
-    run = generators.start(plugin, settings, data, out, seed=seed)
+    run = generators.start(plugin, settings, data, out, fabric, seed=seed)
     generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(plugin, out))
     last = run.metrics()[-1]
     if as_json:
@@ -132,6 +132,98 @@ def train(
         return
     click.echo(f"{out}: trained {last['step']} steps, loss {last['loss']:.4f}")
     click.echo(f"it knows {', '.join(run.facts['people'])}")
+
+
+@command.command()
+@click.argument("config")
+@click.option("--people", type=click.IntRange(2), default=48, show_default=True, help="How many.")
+@click.option(
+    "--moments",
+    type=click.IntRange(2),
+    default=48,
+    show_default=True,
+    help="Performances that all of them give.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The run folder; NAME.safetensors and its card are written into it.",
+)
+@click.option("--name", default="face_swap", show_default=True, help="Of the weights.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of everything.")
+@_DEVICE
+@_PRECISION
+@_THREADS
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+def pretrain(
+    config: str,
+    people: int,
+    moments: int,
+    out: Path,
+    name: str,
+    seed: int,
+    device: str,
+    precision: str,
+    threads: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Learn from studio people, who share performances, what every training then starts from.
+
+    \b
+    Example:
+      facekit generator pretrain generators/face_swap_pretrain --out runs/pretrain --precision auto
+    """
+    import hashlib
+    import shlex
+    import sys
+    import time
+
+    import torch
+
+    from facekit import generators
+    from facekit.core import device as devices_
+    from facekit.core import files
+    from facekit.core.run import Run
+    from facekit.studio.certificate import STUDIO_VERSION
+
+    plugin, settings = generators.read_config(config, overrides)
+    module = generators.load(plugin)
+    if not hasattr(module, "pretrain"):
+        raise FacekitError(f"{plugin} starts from noise: it has no pre-training")
+    fabric = devices_.setup(device, precision, threads=threads)
+    data = f"{people} studio people (seed {seed}) x {moments} performances, studio {STUDIO_VERSION}"
+    data_hash = hashlib.sha256(data.encode()).hexdigest()
+    run = Run.start(
+        out,
+        plugin=plugin,
+        config=settings,
+        seed=seed,
+        data_hash=data_hash,
+        threads=torch.get_num_threads(),
+        precision=devices_.precision_of(fabric),
+    )
+    began = time.monotonic()
+    module.pretrain(settings, run, fabric, people, moments)
+    minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
+    run.note(minutes=round(minutes, 1))
+    path = module.bundle(run, out, name)
+    last = run.metrics()[-1]
+    card = {
+        "name": name,
+        "file": path.name,
+        "sha256": files.sha256(path),
+        "command": shlex.join(["facekit", *sys.argv[1:]]),
+        "config": run.facts["config"],
+        "seed": seed,
+        "data": data,
+        "data_hash": data_hash,
+        "minutes": run.facts["minutes"],
+        "licence": "Apache-2.0",
+        "figures": {"pretraining_loss": last["loss"], "steps": last["step"]},
+    }
+    files.write_json(path.with_suffix(".json"), card)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB after {last['step']} steps")
 
 
 @command.command()

@@ -58,6 +58,11 @@ def setup(
     return fabric
 
 
+def precision_of(fabric: Fabric) -> str:
+    """The resolved precision, by Fabric's name: results depend on it, so runs record it."""
+    return str(fabric.strategy.precision.precision)
+
+
 def _multiplies_bf16(device: str) -> bool:
     """Whether bf16 is faster than float32: elsewhere it is emulated, and slower."""
     if device in ("auto", "cuda") and torch.cuda.is_available():

@@ -54,12 +54,13 @@ class Run:
         seed: int,
         data_hash: str,
         threads: int,
+        precision: str,
     ) -> "Run":
         """Make a run folder, or open it to resume if it was made from the same inputs.
 
         Raises:
-            FacekitError: if the folder holds a run of another plug-in, config, seed, data or
-                thread count; the difference is named.
+            FacekitError: if the folder holds a run of another plug-in, config, seed, data,
+                thread count or precision; the difference is named.
         """
         identity = {
             "plugin": plugin,
@@ -67,6 +68,7 @@ class Run:
             "seed": seed,
             "data_hash": data_hash,
             "threads": threads,
+            "precision": precision,
         }
         if (folder / "run.json").exists():
             run = cls(folder)

@@ -33,12 +33,14 @@ _WIDE_ZOOM = 112 / 138  # … and how much smaller the face is than in ArcFace's
 
 TEMPLATES: dict[str, NDArray[np.float64]] = {
     "arcface": _ARCFACE,
+    "face": (_ARCFACE - _ARCFACE[:2].mean(axis=0)) * 0.95 + np.array([0.5, 0.345]),
     "wide": (_ARCFACE - _ARCFACE[:2].mean(axis=0)) * _WIDE_ZOOM + _WIDE_EYES,
 }
 """Where the five points of a face lie, (5, 2), in units of the crop's side.
 
-``arcface`` is the crop of identity networks, from mid-forehead to the chin's edge; ``wide``
-holds the whole face with chin and most of the forehead, for generation and detection.
+``arcface`` is the crop of identity networks, from mid-forehead to the chin's edge; ``face`` is as
+large but reaches the chin, for swaps, which replace no more than that; ``wide`` holds all of the
+face and some of what is around it, for detection.
 """
 
 _SAMPLES_AT_ONCE = 1 << 23

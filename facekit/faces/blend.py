@@ -107,7 +107,7 @@ def _place(layer: Floats, image_from_crop: NDArray[np.float64], shape: tuple[int
     if scale < 1:
         # Shrinking: a blur of the width of a target pixel keeps fine detail from aliasing.
         layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.4 / scale), np.float32)
-    placed = cv2.warpAffine(
-        layer, matrix[:2], shape[::-1], flags=cv2.INTER_LINEAR, borderMode=border
-    )
+    # A small crop is often enlarged here: cubic keeps its edges; a mask must stay within [0, 1].
+    flags = cv2.INTER_LINEAR if layer.ndim == 2 else cv2.INTER_CUBIC
+    placed = cv2.warpAffine(layer, matrix[:2], shape[::-1], flags=flags, borderMode=border)
     return np.asarray(placed, np.float32)

@@ -6,8 +6,10 @@ A plug-in module offers
 - ``Config``: its settings, a :class:`facekit.core.config.Config`;
 - ``train(config, data, run, fabric, *, show=None)``: train on a folder, resuming from the run's
   newest checkpoint; ``show(step, pixels)`` is handed a training strip now and then;
-- ``generate(run, frames, fabric, *, source, target=None)``: yield changed frames, in memory and
-  unmarked. Only :mod:`facekit.export` writes them.
+- ``pretrain(config, run, fabric, people, moments)`` and ``bundle(run, folder, name)``, if it can
+  start from weights learned beforehand on the studio;
+- ``generate(run, frames, fabric, *, source, target=None, still=False)``: yield changed frames, in
+  memory and unmarked. Only :mod:`facekit.export` writes them.
 
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
 """
@@ -16,8 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from lightning_fabric import Fabric
+
 from facekit.core import config as configs
 from facekit.core import files, registry
+from facekit.core.device import precision_of
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.types import MANIFEST
@@ -58,14 +63,17 @@ def load(name: str) -> ModuleType:
     return registry.load(__name__, name)
 
 
-def start(plugin: str, config: configs.Config, data: Path, out: Path, *, seed: int = 0) -> Run:
-    """Make the run folder of a training, or open it to go on; call after ``device.setup``.
+def start(
+    plugin: str, config: configs.Config, data: Path, out: Path, fabric: Fabric, *, seed: int = 0
+) -> Run:
+    """Make the run folder of a training, or open it to go on.
 
     Args:
         plugin: the generator's name.
         config: its settings.
         data: the folder to train on, with a manifest.
         out: the run folder.
+        fabric: where and how precisely it will compute, which the run records.
         seed: of all randomness, ≥ 0.
 
     Raises:
@@ -85,4 +93,5 @@ def start(plugin: str, config: configs.Config, data: Path, out: Path, *, seed: i
         seed=seed,
         data_hash=files.sha256(manifest),
         threads=torch.get_num_threads(),
+        precision=precision_of(fabric),
     )

@@ -138,7 +138,7 @@ def _swapped(
     """The pictures of one batch with their faces replaced."""
     if not placed:
         return []
-    matrices = crop_from_image(np.stack([points for _, points in placed]), "wide", size)
+    matrices = crop_from_image(np.stack([points for _, points in placed]), "face", size)
     crops = []
     for (frame, _), matrix in zip(placed, matrices, strict=True):
         # One by one: a clip's frames are alike in size, but still pictures need not be.

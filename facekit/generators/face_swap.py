@@ -7,6 +7,9 @@ The encoder sees a randomly warped face of anyone and keeps, in a narrow code, w
 know: pose, expression, light. Each person's decoder draws that person from it. Since the encoder
 is shared and cannot tell what it need not, decoding one person's code with another's decoder
 swaps the face and keeps the rest.
+
+A new pair of people starts from weights learned beforehand on the studio (:func:`pretrain`), where
+two people give the same performance: there the right swap is known, and is taught directly.
 """
 
 import logging
@@ -17,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field
@@ -25,14 +27,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facekit.adversary.objective import discriminator_loss, generator_loss
-from facekit.core import config
+from facekit.core import checkpoint, config, weights
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import progress
 from facekit.core.run import Run
 from facekit.core.seed import seed_step
-from facekit.faces.align import TEMPLATES, warp
+from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
-from facekit.generators._conversion import Swap, convert, paste_batch, to_images, to_pixels
+from facekit.faces.locate import Locator
+from facekit.generators._conversion import Swap, convert, to_images, to_pixels
 from facekit.generators._gate import certified
 from facekit.networks.discriminator import Discriminator
 from facekit.types import Frame, Pixels
@@ -41,6 +44,10 @@ from facekit.watermark import Kind
 log = logging.getLogger("facekit")
 
 KIND = Kind.COMPOSITE
+
+TEMPLATE = "face"
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 class Config(config.Config):
@@ -59,6 +66,7 @@ class Config(config.Config):
         adversarial_weight: weight of the game against a discriminator; 0 leaves it out.
         adversarial_from: share of the steps after which the game begins.
         gamma: weight γ of the discriminator's gradient penalties.
+        pretrained: name of bundled weights to start from; "" starts from noise.
         checkpoint_every: steps between checkpoints.
         strip_every: steps between training strips.
     """
@@ -75,6 +83,7 @@ class Config(config.Config):
     adversarial_weight: float = Field(0.0, ge=0)
     adversarial_from: float = Field(0.6, ge=0, le=1)
     gamma: float = Field(1.0, ge=0)
+    pretrained: str = ""
     checkpoint_every: int = Field(200, ge=1)
     strip_every: int = Field(500, ge=1)
 
@@ -110,16 +119,25 @@ class Encoder(nn.Module):
         return turned
 
 
-class Decoder(nn.Sequential):
+class Decoder(nn.Module):
     """Features (B, 4 * width, S / 8, S / 8) → one person's grey face (B, 3, S, S)."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        # Who it is, where the features say how they look just now. All that tells people apart
+        # while their decoders are still alike, that is at the end of pre-training.
+        self.person = nn.Parameter(torch.zeros(4 * width, size // 8, size // 8))
+        self.draw = nn.Sequential(
             *_twice_the_size(4 * width, 4 * width),
             *_twice_the_size(4 * width, 2 * width),
             *_twice_the_size(2 * width, width),
             nn.Conv2d(width, 3, 3, padding=1),
         )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Draw a batch."""
+        drawn: Tensor = self.draw(features + self.person)
+        return drawn
 
 
 def _twice_the_size(channels: int, out: int) -> list[nn.Module]:
@@ -136,7 +154,7 @@ class FaceSwap(nn.Module):
     def __init__(self, people: int, size: int, width: int, code: int) -> None:
         super().__init__()
         self.encoder = Encoder(size, width, code)
-        self.decoders = nn.ModuleList(Decoder(width) for _ in range(people))
+        self.decoders = nn.ModuleList(Decoder(size, width) for _ in range(people))
 
     def forward(self, images: Tensor, people: Sequence[int]) -> Tensor:
         """Draw each of ``images``' equal parts as one person.
@@ -176,7 +194,7 @@ def train(
 
     run.note(consent=certified(data))
     # Twice the size: a bilinear sample between four pixels then stays sharp.
-    crops = load_crops(data, template="wide", size=2 * config.size, device=fabric.device)
+    crops = load_crops(data, template=TEMPLATE, size=2 * config.size, device=fabric.device)
     subjects = [item.subject for item in crops.items]
     people = sorted(set(subjects))
     if not 2 <= len(people) <= 16:
@@ -206,6 +224,8 @@ def fit(
 
     seed_step(seed, 0)
     net = FaceSwap(len(rows), config.size, config.width, config.code)
+    if config.pretrained:
+        start_from(net, config.pretrained)
     model, optimizer = fabric.setup(
         net, torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
     )
@@ -275,6 +295,150 @@ def fit(
                 run.save(done, state)
             if show and (done % config.strip_every == 0 or done == config.steps):
                 show(done, strip(net, images, rows, config.size))
+
+
+def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int) -> None:
+    """Learn, on the studio, to swap any two people: what :func:`fit` then starts from.
+
+    Every person gives the same performances, so the true swap of each frame is another frame. One
+    decoder's weights serve everybody and only its ``person`` differs; what the code says of who it
+    was taken from is therefore an error, which the encoder learns not to make.
+
+    Args:
+        config: see :class:`Config`; ``batch`` pairs a step.
+        run: where to resume from, and to keep checkpoints and metrics.
+        fabric: where and how precisely to compute.
+        people: how many studio people.
+        moments: how many performances.
+    """
+    seed = int(run.facts["seed"])
+    images = _studio_grid(run, people, moments, 2 * config.size, fabric.device)
+    weight = loss_weight(config.size).to(fabric.device)
+    window_weight = F.avg_pool2d(weight, 8, 4)
+
+    seed_step(seed, 0)
+    net = FaceSwap(1, config.size, config.width, config.code)
+    decoder = cast(Decoder, net.decoders[0])
+    del decoder.person
+    net.everyone = nn.Parameter(
+        0.01 * torch.randn(people, 4 * config.width, *[config.size // 8] * 2)
+    )
+    net.to(fabric.device)
+    optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
+    first = 0
+    if state := run.resume():
+        first = state["step"]
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    began = time.perf_counter()
+    with progress("pre-training face_swap", config.steps) as advance:
+        for step in range(first, config.steps):
+            seed_step(seed, 1 + step)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _schedule(step, config)
+
+            # Pairs of one performance: who is seen, and who is to be drawn.
+            moment = torch.randint(moments, (config.batch,))
+            seen, drawn_as = torch.randint(people, (2, config.batch))
+            rows = torch.cat([moment * people + seen, moment * people + drawn_as])
+            pairs = torch.cat(to_images(images[rows.to(images.device)]).chunk(2), 1)
+            inputs, targets = distort(pairs, config.size, config.warp)
+            inputs = to_grey(inputs[:, :3], mean_colour(targets[:, :3]))
+            targets = to_grey(targets[:, 3:], mean_colour(targets[:, 3:]))
+
+            with fabric.autocast():
+                who = net.everyone[drawn_as.to(fabric.device)]
+                drawn = decoder.draw(net.encoder(inputs) + who)
+            absolute = (weight * (drawn - targets).abs()).mean()
+            dissimilar = (window_weight * (1 - ssim(drawn, targets))).mean()
+            loss = absolute + config.ssim_weight * dissimilar
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+
+            done = step + 1
+            if done % 10 == 0 or done == config.steps:
+                rate = (done - first) * config.batch / (time.perf_counter() - began)
+                run.log(done, loss=float(loss.detach()), images_per_second=rate)
+                advance(done, f"loss {float(loss.detach()):.4f}, {rate:.0f} images/s")
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                run.save(done, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
+
+
+def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.device) -> Tensor:
+    """Crops uint8 (moments * people, size, size, 3): row m * people + p is person p in moment m.
+
+    They are rendered once and kept in the run folder.
+    """
+    from facekit.studio.clip import performance_seed, person_seed, render_frames
+    from facekit.studio.performance import Performance
+    from facekit.studio.person import Person
+
+    path = run.folder / "grid.safetensors"
+    if path.exists():
+        kept: Tensor = checkpoint.load(path)["images"]
+        return kept.to(device)
+    seed = int(run.facts["seed"])
+    cast_of = [Person.sample(person_seed(seed, i)) for i in range(people)]
+    acts = [Performance.sample(performance_seed(seed, 0, i)) for i in range(moments)]
+    pairs = [(person, act) for person in cast_of for act in acts]  # a person's frames in a row
+    locator = Locator(device)
+    images = torch.empty((people, moments, size, size, 3), dtype=torch.uint8)
+    with progress("rendering the studio's pairs", len(pairs)) as advance:
+        for i, shot in enumerate(render_frames(pairs, 160, workers=2)):
+            (faces,) = locator.locate([shot.pixels])
+            # As in use, the locator's points; where it sees no face, the studio's.
+            points = faces[0].points if faces else shot.points
+            matrix = crop_from_image(points, TEMPLATE, size)[None]
+            crop = warp(to_images(torch.from_numpy(shot.pixels)[None].to(device)), matrix, size)
+            images[i // moments, i % moments] = torch.from_numpy(to_pixels(crop)[0])
+            advance(i + 1, "")
+    grid = images.transpose(0, 1).flatten(0, 1).contiguous()
+    checkpoint.save(path, {"images": grid})
+    return grid.to(device)
+
+
+def bundle(run: Run, folder: Path, name: str) -> Path:
+    """Write a pre-training's weights as ``folder/name.safetensors``, in half precision.
+
+    Raises:
+        FacekitError: if the run has no checkpoint yet.
+    """
+    state = run.latest()
+    if state is None:
+        raise FacekitError(
+            f"{run.folder}: holds no checkpoint; finish 'facekit generator pretrain'"
+        )
+    half = {k: v.half() for k, v in state["net"].items() if k != "everyone"}
+    # A new person starts as nobody in particular.
+    half["decoders.0.person"] = state["net"]["everyone"].mean(0).half()
+    path = folder / f"{name}.safetensors"
+    checkpoint.save(path, {"net": half})
+    return path
+
+
+def start_from(net: FaceSwap, name: str) -> None:
+    """Give ``net`` the bundled weights ``name``: the encoder, and one decoder for everybody.
+
+    Raises:
+        FacekitError: if there are none of that name, or they are of another size.
+    """
+    path, _ = weights.find(WEIGHTS, name)
+    given = {key: value.float() for key, value in checkpoint.load(path)["net"].items()}
+    own = {
+        key: given[".".join(["decoders", "0", *key.split(".")[2:]])]
+        if key.startswith("decoders.")
+        else given[key]
+        for key in net.state_dict()
+    }
+    try:
+        net.load_state_dict(own)
+    except RuntimeError as error:
+        raise FacekitError(
+            f"pretrained: '{name}' is of another size, width or code than this config"
+        ) from error
 
 
 def _own_logits(judge: Discriminator, who: Tensor, images: Tensor) -> Tensor:
@@ -379,15 +543,15 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def face_mask(size: int) -> Tensor:
-    """The share (1, 1, S, S) in [0, 1] of the drawn face at each pixel of a "wide" crop."""
-    return torch.from_numpy(ellipse(size, (0.5, 0.54), (0.3, 0.4), 0.4))[None, None]
+    """The share (1, 1, S, S) in [0, 1] of the drawn face at each pixel of a crop."""
+    return torch.from_numpy(ellipse(size, (0.5, 0.5), (0.36, 0.47), 0.4))[None, None]
 
 
 def loss_weight(size: int) -> Tensor:
     """The weight (1, 1, S, S) of each pixel's error: the face first, eyes and mouth above all."""
     unit = (torch.arange(size) + 0.5) / size
     weight = 0.1 + (face_mask(size)[0, 0] > 0).float()
-    left_eye, right_eye, _, left_mouth, right_mouth = TEMPLATES["wide"]
+    left_eye, right_eye, _, left_mouth, right_mouth = TEMPLATES[TEMPLATE]
     for x, y in (left_eye, right_eye, (left_mouth + right_mouth) / 2):
         distance = (unit[None, :] - x) ** 2 + (unit[:, None] - y) ** 2
         weight = weight + 2 * torch.exp(-distance / (2 * 0.06**2))
@@ -481,33 +645,6 @@ def generate(
     """
     swap, size = _swapper(run, fabric, source, target)
     return convert(frames, swap, size=size, device=fabric.device, still=still)
-
-
-def swap_crops(run: Run, images: Pixels, fabric: Fabric, *, source: str) -> Pixels:
-    """Crops with their faces replaced by ``source``'s: what a detector's training asks for.
-
-    Args:
-        run: as for :func:`generate`.
-        images: uint8 (N, H, H, 3), aligned to "wide".
-        fabric: where and how precisely to compute.
-        source: the person to show.
-
-    Returns:
-        uint8 (N, H, H, 3), unmarked: only within the mask do they differ from ``images``.
-    """
-    swap, size = _swapper(run, fabric, source, None)
-    matrix = torch.eye(2, 3, dtype=torch.float64).numpy() * (size / images.shape[1])
-    results: list[Pixels] = []
-    for start in range(0, len(images), 64):
-        part = images[start : start + 64]
-        crops = warp(
-            to_images(torch.from_numpy(part).to(fabric.device)),
-            matrix[None].repeat(len(part), 0),
-            size,
-        )
-        faces, masks = swap(crops)
-        results += paste_batch(list(part), faces, masks, matrix[None].repeat(len(part), 0))
-    return np.stack(results) if results else images.copy()
 
 
 def _swapper(run: Run, fabric: Fabric, source: str, target: str | None) -> tuple[Swap, int]:
