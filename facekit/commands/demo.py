@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("facekit")
 
-SOURCE, TARGET = "person-0000", "person-0001"
-"""Whose face is shown, and in whose performance."""
-
 CLIP_SEED = 1000
 """The performance's seed is this plus the demo's, so that no training frame repeats it."""
 
@@ -38,6 +35,8 @@ class Plan(Config):
         people: studio people, from 6 on: a detector's three splits need two each.
         frames: pictures of each.
         size: their side in pixels.
+        source: whose face is shown …
+        target: … and in whose performance.
         seconds: length of the clip that is changed.
         rate: its frames/s.
         generator: config of the swap.
@@ -48,6 +47,8 @@ class Plan(Config):
     people: int
     frames: int
     size: int
+    source: str
+    target: str
     seconds: float
     rate: float
     generator: str
@@ -175,7 +176,7 @@ def _people(workers: int) -> Callable[[Demo], dict[str, Any]]:
         faces = [[read_image(shot[i]) for shot in shots] for i in (0, 1)]
         write_image(demo.out / "people.png", grid(faces))
         said = {item.subject: item.facts["description"] for item in read_manifest(folder)}
-        return {"subjects": subjects, "descriptions": [said[name] for name in subjects]}
+        return {"descriptions": {name: said[name] for name in subjects}}
 
     return work
 
@@ -187,7 +188,7 @@ def _clip(workers: int) -> Callable[[Demo], dict[str, Any]]:
         plan = demo.plan
         items = read_manifest(demo.out / "people")
         seeds = {item.subject: item.facts["person_seed"] for item in items}
-        for name, person in (("clip", TARGET), ("truth", SOURCE)):
+        for name, person in (("clip", plan.target), ("truth", plan.source)):
             facekit(
                 *("studio", "clip", "--person-seed", seeds[person], "--seconds", plan.seconds),
                 *("--rate", plan.rate, "--size", plan.size, "--seed", CLIP_SEED + demo.seed),
@@ -210,7 +211,7 @@ def _swap(demo: Demo) -> dict[str, Any]:
     clip, swapped = demo.out / "clip" / "clip.mp4", demo.out / "swap.mp4"
     facekit(
         *("generator", "run", demo.out / "swap", "--input", clip, "--out", swapped),
-        *("--source", SOURCE, "--precision", "auto", "--json"),
+        *("--source", demo.plan.source, "--precision", "auto", "--json"),
     )
     return _compare_with_truth(demo, clip, swapped, demo.out / "truth" / "clip.mp4")
 
@@ -329,8 +330,8 @@ def _page(demo: Demo) -> str:
         version=__version__,
         seed=demo.seed,
         plan=demo.plan,
-        source=SOURCE,
-        target=TARGET,
+        source=demo.plan.source,
+        target=demo.plan.target,
         strips=[path.relative_to(demo.out).as_posix() for path in strips],
         minutes=round(sum(step["seconds"] for step in demo.done.values()) / 60, 1),
         steps=list(demo.done.values()),
