@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,9 +18,6 @@ from facekit import __version__
 from facekit.core.config import Config, find, read_yaml, validate
 from facekit.core.errors import FacekitError
 from facekit.core.files import read_json, write_json, write_text
-
-if TYPE_CHECKING:
-    from facekit.types import Pixels
 
 log = logging.getLogger("facekit")
 
@@ -155,6 +152,7 @@ def command(out: Path, quick: bool, seed: int, workers: int) -> None:
     demo.step("marks", "read the marks back", _marks)
     demo.step("detector", "train and measure the detector", _detector)
     demo.step("analyze", "analyze the swap and the untouched clip", _analyze)
+    demo.step("pictures", "draw the whole way", _pictures)
     page = out / "index.html"
     write_text(page, _page(demo))
     click.echo(f"open {page}")
@@ -167,6 +165,7 @@ def _people(workers: int) -> Callable[[Demo], dict[str, Any]]:
             *("studio", "render", "--people", plan.people, "--frames", plan.frames),
             *("--size", plan.size, "--seed", demo.seed, "--workers", workers, "--out", folder),
         )
+        from facekit.commands.demo_pictures import grid
         from facekit.media.images import read_image, write_image
         from facekit.types import read_manifest
 
@@ -221,22 +220,19 @@ def _compare_with_truth(demo: Demo, clip: Path, swapped: Path, truth: Path) -> d
     import numpy as np
 
     from facekit import export
+    from facekit.commands.demo_pictures import grid, inner_face, psnr
     from facekit.media.decode import Video
     from facekit.types import read_manifest
     from facekit.watermark import Kind
 
-    facts = read_manifest(truth.parent)
-    boxes = [_inner_face(np.asarray(f["landmarks"])) for f in _frames(facts)]
+    (item,) = read_manifest(truth.parent)
+    labels: Any = item.facts["frames"]
+    boxes = [inner_face(np.asarray(label["landmarks"])) for label in labels]
     videos = []
     for path in (clip, swapped, truth):
         with Video(path) as video:
             videos.append([frame.pixels for frame in video])
-    errors: list[list[float]] = [[], []]
-    for target, swap, answer, (x0, y0, x1, y1) in zip(*videos, boxes, strict=True):
-        for values, guess in zip(errors, (swap, target), strict=True):
-            difference = guess[y0:y1, x0:x1].astype(float) - answer[y0:y1, x0:x1]
-            values.append(float((difference**2).mean()))
-    psnr = [10 * float(np.log10(255**2 / np.mean(values))) for values in errors]
+    target, swap, answer = videos
     shown = np.linspace(0, len(boxes) - 1, 6).round().astype(int)
     export.write_image(
         demo.out / "truth.png",
@@ -245,14 +241,7 @@ def _compare_with_truth(demo: Demo, clip: Path, swapped: Path, truth: Path) -> d
         inputs=[clip, truth],
         facts={"origin": "studio"},
     )
-    return {"psnr": {"swap": psnr[0], "floor": psnr[1]}}
-
-
-def _frames(items: list[Any]) -> list[dict[str, Any]]:
-    """The facts of each frame of a studio clip's manifest."""
-    (item,) = items
-    frames: list[dict[str, Any]] = item.facts["frames"]
-    return frames
+    return {"psnr": {"swap": psnr(swap, answer, boxes), "floor": psnr(target, answer, boxes)}}
 
 
 def _marks(demo: Demo) -> dict[str, Any]:
@@ -263,7 +252,7 @@ def _marks(demo: Demo) -> dict[str, Any]:
         reading = facekit("watermark", "read", path, "--json")
         reading["provenance"] = verify(path).status
         rows.append({"name": str(path.relative_to(demo.out)), **reading})
-    return {"rows": rows}
+    return {"readings": rows}
 
 
 def _detector(demo: Demo) -> dict[str, Any]:
@@ -290,7 +279,27 @@ def _analyze(demo: Demo) -> dict[str, Any]:
                 "reasons": [reason["text"] for reason in verdict["reasons"]],
             }
         )
-    return {"rows": rows}
+    return {"verdicts": rows}
+
+
+def _pictures(demo: Demo) -> dict[str, Any]:
+    from facekit import export
+    from facekit.commands.demo_pictures import pipeline
+    from facekit.media.images import read_image
+    from facekit.watermark import Kind
+
+    shots = [sorted(p.glob("*.png"))[1] for p in sorted((demo.out / "people").glob("person-*"))]
+    mark = demo.done["marks"]["readings"][0]
+    pixels = pipeline(demo.out, [read_image(shot) for shot in shots], mark)
+    inputs = [demo.out / "clip" / "clip.mp4", demo.out / "swap.mp4"]
+    export.write_image(
+        demo.out / "pipeline.png",
+        pixels,
+        kind=Kind.COMPOSITE,
+        inputs=inputs,
+        facts={"origin": "studio"},
+    )
+    return {}
 
 
 def facekit(*words: object) -> Any:
@@ -306,13 +315,6 @@ def facekit(*words: object) -> Any:
     with redirect_stdout(printed):
         group.main(rest, prog_name=f"facekit {name}", standalone_mode=False)
     return json.loads(printed.getvalue()) if "--json" in rest else None
-
-
-def grid(rows: "list[list[Pixels]]") -> "Pixels":
-    """Pictures of one size, in rows, as one picture."""
-    import numpy as np
-
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
 def _span(seconds: float) -> str:
@@ -337,9 +339,3 @@ def _page(demo: Demo) -> str:
         steps=list(demo.done.values()),
         **demo.done,
     )
-
-
-def _inner_face(landmarks: Any) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 around brows, nose and mouth of iBUG-68 landmarks, in whole pixels."""
-    low, high = landmarks[17:].min(0), landmarks[17:].max(0)
-    return int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1
