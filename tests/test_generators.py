@@ -34,7 +34,10 @@ from facekit.watermark import Kind
 
 PLUGINS = generators.names()
 CONFIGS = sorted((config.folder() / "generators").glob("*.yaml"))
-TINY = ["size=32", "width=4", "code=8", "steps=12", "batch=4", "checkpoint_every=3", "warm_up=2"]
+TINY = [
+    *("size=32", "width=4", "code=8", "steps=12", "batch=4", "checkpoint_every=3", "warm_up=2"),
+    "pretrained=''",
+]
 SET = [part for setting in TINY for part in ("--set", setting)]
 
 

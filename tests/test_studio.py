@@ -475,7 +475,9 @@ def test_dropping_the_iterator_ends_the_workers():
 def test_no_worker_outlives_an_interrupted_program(tmp_path, sign):
     out = tmp_path / "people"
     arguments = f"studio render --people 1 --frames 400 --size 32 --workers 2 --out {out}".split()
-    program = "from facekit.cli import main; main()"
+    # Programs in the background may have been started deaf to Ctrl-C.
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{hear}; from facekit.cli import main; main()"
     running = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         start_new_session=True,

@@ -336,6 +336,6 @@ def _page(demo: Demo) -> str:
         target=demo.plan.target,
         strips=[path.relative_to(demo.out).as_posix() for path in strips],
         minutes=round(sum(step["seconds"] for step in demo.done.values()) / 60, 1),
-        steps=list(demo.done.values()),
+        steps=[demo.done[name] for name in demo.plan.budget],
         **demo.done,
     )
