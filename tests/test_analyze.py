@@ -1,7 +1,6 @@
 """Analyze: verdicts by table, the report's schema and page, bad files, and the whole way."""
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -466,16 +465,6 @@ def pan(seconds, *, rate=10, brightness=1.0):
     photo = (skimage.data.astronaut() * brightness).astype(np.uint8)
     for i in range(round(seconds * rate)):
         yield Frame(photo[: 6 * 48, 60 + i : 60 + i + 320], i / rate, i)
-
-
-@pytest.fixture(autouse=True)
-def settings():
-    """What the command sets, the log's level and the number of threads, is put back."""
-    log, threads = logging.getLogger("facekit"), torch.get_num_threads()
-    level = log.level
-    yield
-    log.setLevel(level)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -96,14 +96,6 @@ def toy(pairs: int, *, key: int, size: int = 32, people: int = 4) -> Crops:
     )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def fabric() -> Fabric:
     return setup("cpu", threads=1)
