@@ -9,11 +9,12 @@ import jinja2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
 
 from facekit import watermark
 from facekit.cli import cli
 from facekit.commands import demo as module
-from facekit.commands.demo_pictures import grid
+from facekit.commands.demo_pictures import _scores, grid
 from facekit.core.config import find, read_yaml, validate
 from facekit.core.errors import FacekitError
 from facekit.media.decode import Video
@@ -223,6 +224,17 @@ def test_pictures_are_laid_out_in_rows() -> None:
     sheet = grid([pictures[:3], pictures[3:]])
     assert sheet.shape == (4, 9, 3)
     assert sheet[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_face_too_small_to_score_has_no_curve() -> None:
+    seen = [{"time": i / 10, "score": 0.1 * i} for i in range(4)]
+    unseen = [{"time": 0.0, "score": None}]
+    files = [{"tracks": [{"sightings": seen}, {"sightings": unseen}]}, {"tracks": []}]
+    axes = Figure().add_subplot()
+    _scores(axes, {"files": files, "detector": {"threshold": 0.5}})
+    curve, threshold = axes.lines
+    assert np.allclose(curve.get_ydata(), [0, 0.1, 0.2, 0.3])
+    assert np.allclose(threshold.get_ydata(), 0.5)
 
 
 # The whole way --------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ def _scores(axes: Any, report: dict[str, Any]) -> None:
     ):
         for track in file["tracks"]:
             points = [(s["time"], s["score"]) for s in track["sightings"] if s["score"] is not None]
+            if not points:
+                continue
             times, scores = zip(*points, strict=True)
             axes.plot(times, scores, color=colour, linewidth=2)
             axes.annotate(
