@@ -4,12 +4,13 @@ What was written is checked before it gets its name: the mark is read back and t
 verified. If either fails there is no file. Nothing turns any of this off.
 """
 
-import tempfile
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -209,10 +210,68 @@ def _checked(path: Path, payload: Payload) -> Exported:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A folder on the same disk, hidden, that is gone afterwards."""
+    """A hidden folder on the same disk, ``path``'s own, that is empty first and gone afterwards.
+
+    What a killed export left in it, marked but not signed, goes with the next one to ``path``.
+    """
+    folder = path.with_name(f".export-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-            yield Path(folder)
+        lock = _lock(folder / "lock", path)
+        try:
+            _empty(folder)
+            yield folder
+        finally:
+            _empty(folder)
+            with suppress(OSError):
+                # While it is still held: who opens it later sees that it is gone.
+                (folder / "lock").unlink()
+            lock.close()
+            with suppress(OSError):
+                # Not empty if another process has begun; then it is that one's to remove.
+                folder.rmdir()
     except OSError as error:
         raise FacekitError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _lock(file: Path, path: Path) -> IO[str]:
+    """Make and lock ``file``; the system lets go of it when this process ends, however it does.
+
+    Raises:
+        FacekitError: if another process, or another thread, is writing ``path``.
+    """
+    while True:
+        file.parent.mkdir(exist_ok=True)
+        try:
+            lock = file.open("a")
+        except FileNotFoundError:  # another process has just removed the folder
+            continue
+        if not _take(lock):
+            lock.close()
+            raise FacekitError(f"{path}: another process is writing it; wait until it is done")
+        try:
+            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                return lock
+        except FileNotFoundError:  # it did so between the opening and the locking
+            pass
+        lock.close()
+
+
+def _take(lock: IO[str]) -> bool:
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network disk may have no locks; one process alone needs none
+        pass
+    return True
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink()

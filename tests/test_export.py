@@ -1,4 +1,7 @@
 import errno
+import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -218,6 +221,36 @@ def test_folder_that_cannot_be_made(out):
     (out / "file").write_text("")
     with pytest.raises(FacekitError, match="cannot be written"):
         export.write_image(out / "file" / "a.png", picture(), kind=Kind.GENERATED)
+
+
+def test_what_a_killed_export_left_goes_with_the_next(out):
+    code = (
+        "import os, signal, numpy as np\n"
+        "from facekit import export; from facekit.types import Frame\n"
+        "def frames():\n"
+        "    for i in range(60): yield Frame(np.full((128, 128, 3), i, np.uint8), i / 25, i)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"from pathlib import Path; export.write_video(Path({str(out / 'a.mp4')!r}), frames(), "
+        "kind=export.Kind.GENERATED)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [p.name for p in out.iterdir()] == [".export-a.mp4"]
+    export.write_video(out / "a.mp4", clip(4), kind=Kind.GENERATED)
+    assert [p.name for p in out.iterdir()] == ["a.mp4"]
+
+
+def test_two_exports_to_one_file_at_once(out):
+    def frames():
+        with pytest.raises(FacekitError, match="another process is writing it"):
+            export.write_video(out / "a.mp4", clip(4), kind=Kind.GENERATED)
+        export.write_video(out / "b.mp4", clip(4), kind=Kind.GENERATED)
+        yield from clip(6)
+
+    export.write_video(out / "a.mp4", frames(), kind=Kind.GENERATED)
+    assert sorted(p.name for p in out.iterdir()) == ["a.mp4", "b.mp4"]
+    with Video(out / "a.mp4") as video:
+        assert len(list(video)) == 6
 
 
 def test_nothing_turns_marking_off():
