@@ -13,8 +13,8 @@ from scipy.ndimage import map_coordinates
 from facekit.core.errors import FacekitError
 from facekit.faces.align import TEMPLATES, align_faces, apply, crop_from_image, invert, warp
 from facekit.faces.locate import Locator
-from facekit.faces.track import Tracker, interpolate
-from facekit.types import Face, Sighting, Track
+from facekit.faces.track import Tracker
+from facekit.types import Face
 
 CPU = torch.device("cpu")
 MIRRORED = [1, 0, 2, 4, 3]  # the order of the five points in a mirrored picture
@@ -170,19 +170,6 @@ def test_a_face_that_moves_by_more_than_half_its_side_is_followed():
     tracker = Tracker()
     tracker.update([face(0, 0)], 0.0, 0)
     assert tracker.update([face(70, 0)], 0.2, 1) == [0]
-
-
-def test_interpolated_faces_lie_on_the_line_between():
-    track = Track(0, [Sighting(1.0, 0, face(0, 0)), Sighting(1.5, 5, face(50, 20, score=0.95))])
-    between = interpolate(track, 1.1)
-    np.testing.assert_allclose(between.box, face(10, 4).box, atol=1e-4)
-    np.testing.assert_allclose(between.points, face(10, 4).points, atol=1e-4)
-    assert between.score == 0.95
-    assert interpolate(track, 1.5) is track.sightings[1].face
-    assert interpolate(track, 0.9) is None
-    assert interpolate(track, 1.6) is None
-    assert interpolate(track, 1.1, max_gap=0.4) is None
-    assert interpolate(Track(1), 0.0) is None
 
 
 # --- align

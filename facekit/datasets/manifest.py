@@ -1,13 +1,12 @@
-"""Folders with a manifest: read and check them, hash them, split them by person."""
+"""Folders with a manifest: read and check them, split them by person."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from facekit.core import files
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import progress
-from facekit.core.seed import rng
+from facekit.core.seed import Purpose, rng
 from facekit.types import Item, read_manifest
 
 _SPLITS = ("train", "validation", "test")
@@ -41,25 +40,6 @@ def load_folder(folder: Path, *, verify: bool = False) -> list[Item]:
                 raise FacekitError(f"{path}: differs from the manifest's hash; it was changed")
             advance(done, "")
     return items
-
-
-def data_hash(data: Path | Iterable[Item]) -> str:
-    """One hash of all that a manifest says, in whatever order; for run folders.
-
-    The files' own hashes are part of it, so it stands for their content; to know that they still
-    match, load the folder with ``verify=True``.
-
-    Args:
-        data: items, or a folder with a ``manifest.jsonl``.
-
-    Returns:
-        SHA-256, in hex.
-    """
-    items = read_manifest(data) if isinstance(data, Path) else data
-    digest = hashlib.sha256()
-    for line in sorted(item.model_dump_json() for item in items):
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
 
 
 def split_by_subject(
@@ -99,34 +79,15 @@ def split_by_subject(
             f"{len(groups)} separate subject(s) cannot fill {len(fractions)} splits; "
             "give more people, or fewer splits"
         )
-    order = [groups[i] for i in rng(seed).permutation(len(groups))]
+    order = [groups[i] for i in rng(seed, Purpose.SPLIT).permutation(len(groups))]
     dealt: dict[tuple[str, str], str] = {}
     for name, count in _counts(fractions, len(groups)).items():
         dealt |= dict.fromkeys(order[:count], name)
         order = order[count:]
-    divided = [
+    return [
         item.model_copy(update={"split": dealt[group]})
         for item, group in zip(items, group_of, strict=True)
     ]
-    require_disjoint(divided)
-    return divided
-
-
-def require_disjoint(items: Iterable[Item]) -> None:
-    """Check that no subject and no source is in two splits.
-
-    Raises:
-        FacekitError: naming the first that is.
-    """
-    first: dict[tuple[str, str], str] = {}
-    for item in items:
-        for key in _keys(item):
-            known = first.setdefault(key, item.split)
-            if known != item.split:
-                raise FacekitError(
-                    f"{key[0]} '{key[1]}' is in the splits '{known}' and '{item.split}'; "
-                    "splits must share no subject and no source"
-                )
 
 
 def _keys(item: Item) -> list[tuple[str, str]]:

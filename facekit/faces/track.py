@@ -1,13 +1,12 @@
 """Join the faces of a video's frames into tracks, one a person."""
 
-import bisect
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from facekit.types import Face, Floats, Sighting, Track
+from facekit.types import Face, Sighting, Track
 
 _MARGIN = 0.3
 
@@ -64,41 +63,6 @@ class Tracker:
             track.sightings.append(Sighting(time=time, index=index, face=face))
             ids.append(track.id)
         return ids
-
-
-def interpolate(track: Track, time: float, *, max_gap: float = 1.0) -> Face | None:
-    """The track's face at a time between two looks: boxes and points on a straight line.
-
-    Args:
-        track: with sightings in order of time.
-        time: in seconds.
-        max_gap: seconds between two looks over which a face may be guessed.
-
-    Returns:
-        The face; None before the first sighting, after the last, and within a longer gap.
-    """
-    times = [sighting.time for sighting in track.sightings]
-    after = bisect.bisect_left(times, time)
-    if after == len(times):
-        return None
-    right = track.sightings[after]
-    if right.time == time:
-        return right.face
-    if after == 0:
-        return None
-    left = track.sightings[after - 1]
-    if right.time - left.time > max_gap:
-        return None
-    share = (time - left.time) / (right.time - left.time)
-    return Face(
-        box=_between(left.face.box, right.face.box, share),
-        points=_between(left.face.points, right.face.points, share),
-        score=min(left.face.score, right.face.score),
-    )
-
-
-def _between(a: Floats, b: Floats, share: float) -> Floats:
-    return np.asarray(a + (b - a) * share, np.float32)
 
 
 def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -105,7 +105,7 @@ def presence(values: Floats) -> float:
     return statistic(values[:PRESENCE], np.ones(PRESENCE, np.float32))
 
 
-def decide(values: Floats, *, frames: int, hypotheses: int = 1) -> Reading:
+def decide(values: Floats, *, frames: int) -> Reading:
     """Decide from group values whether a mark is present, and decode it.
 
     Two tests are made, and counted: the presence word alone; and, if the code decodes, presence
@@ -114,16 +114,14 @@ def decide(values: Floats, *, frames: int, hypotheses: int = 1) -> Reading:
     Args:
         values: float32 (255,), from ``correlate``, or a sum of such.
         frames: the pictures that the sum is over.
-        hypotheses: how many alignments were tried to get these values.
     """
-    tests = 2.0 * hypotheses
-    p_value = tests * math.exp(-(max(presence(values), 0.0) ** 2) / 2)
+    p_value = 2 * math.exp(-(max(presence(values), 0.0) ** 2) / 2)
     decoded = bch.decode((values[PRESENCE:] < 0).astype(np.uint8))
     payload, corrected = None, None
     if decoded is not None:
         message, errors = decoded
         together = statistic(values, _signs(bch.encode(message)))
-        p_word = tests * math.exp(bch.MESSAGE * math.log(2) - max(together, 0.0) ** 2 / 2)
+        p_word = 2 * math.exp(bch.MESSAGE * math.log(2) - max(together, 0.0) ** 2 / 2)
         p_value = min(p_value, p_word)
         if p_word < ACCEPT:
             payload = Payload.from_bits(message)
