@@ -74,6 +74,10 @@ LIMITS = (
     "This report never says that a file is real. “No evidence found” means that the checks listed "
     "here found none, on footage that the detector was calibrated for.",
     "A detector errs in both directions, and knows only forgeries like those it was trained on.",
+    "The detector's threshold was set on single face pictures, so that at most one in a hundred "
+    "untouched ones lies above it. A file is judged by the highest of many scores: how often an "
+    "untouched file is called forged has not been measured, and it grows with the file's length "
+    "and the number of faces.",
     "A watermark is a claim, not a proof: its key is published, so anyone can write one, and "
     "cropping or re-encoding can erase it. That none was found says nothing.",
     "Content credentials show who signed and what they claimed. That there are none says nothing: "

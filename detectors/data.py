@@ -11,24 +11,26 @@ A detector must learn the forgery and nothing that merely comes with it. Four th
 - *Paired sampling.* A batch holds an untouched face and a forgery made from the very same picture,
   where there is one, so that the classes share background, light and pose.
 - *Disjoint people.* :func:`check_disjoint` refuses splits that share a person, be it as the one
-  shown or the one whose face was put in, or a source.
+  shown or the one whose face was put in, or a source. A person of the studio is the same one in
+  every folder: see :func:`person_of`.
 """
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from facekit.core.config import Config
 from facekit.core.errors import FacekitError
 from facekit.core.progress import log
-from facekit.core.seed import rng
+from facekit.core.seed import Purpose, rng
 from facekit.datasets.manifest import split_by_subject
 from facekit.types import Item, Pixels
 
@@ -44,7 +46,7 @@ class Faces(Config):
         template: of ``facekit.faces.align``.
         size: side of the crops, in pixels.
         frames: at most so many pictures of a person, untouched, and as many forged.
-        quality: JPEG quality of the random re-compression, from and to.
+        quality: JPEG quality of the random re-compression, from and to, in 1 to 100.
         degrade: odds, each, of shrinking, blurring and adding noise.
         recolour: odds, each, of another brightness and contrast, and another hue (training only).
     """
@@ -52,9 +54,16 @@ class Faces(Config):
     template: Literal["wide", "arcface"] = "wide"
     size: int = Field(96, ge=32, le=512)
     frames: int = Field(24, ge=1)
-    quality: list[int] = Field([50, 98], min_length=2, max_length=2)
+    quality: list[Annotated[int, Field(ge=1, le=100)]] = Field([50, 98], min_length=2, max_length=2)
     degrade: float = Field(0.2, ge=0, le=1)
     recolour: float = Field(0.3, ge=0, le=1)
+
+    @field_validator("quality")
+    @classmethod
+    def _rises(cls, quality: list[int]) -> list[int]:
+        if quality[0] > quality[1]:
+            raise PydanticCustomError("range", "the lower quality must stand first")
+        return quality
 
 
 @dataclass(frozen=True)
@@ -99,13 +108,16 @@ class Crops:
         return len(self.labels)
 
 
-def align(samples: Iterable[Sample], faces: Faces, *, key: int, device: torch.device) -> Crops:
+def align(
+    samples: Iterable[Sample], faces: Faces, *, key: Sequence[int], device: torch.device
+) -> Crops:
     """Locate, mark and align the largest face of each sample; both classes go this one way.
 
     Args:
         samples: read one after the other; only their crops are kept.
         faces: template and size.
-        key: a seed for the marks' kinds and ids.
+        key: integers that the marks' kinds and ids follow from; each split needs its own, or its
+            code words would be those of another one.
         device: where to locate and warp.
 
     Raises:
@@ -116,7 +128,7 @@ def align(samples: Iterable[Sample], faces: Faces, *, key: int, device: torch.de
     from facekit.faces.locate import Locator
 
     locator = Locator(device)
-    random = rng(key)
+    random = rng(*key, Purpose.MARKS)
     images: list[Pixels] = []
     marked: list[Pixels] = []
     kept: list[Sample] = []
@@ -176,12 +188,14 @@ def require_both(labels: Labels) -> None:
 def person_of(item: Item) -> str:
     """Who an item shows, by a name that means the same person in any folder.
 
-    Studio folders number their people alike, so the seed that made the person goes with it. A
-    manifest that names no people falls back on the source, then the file.
+    Studio folders number their people alike, and its clips name them otherwise, so the seed that
+    made the person is the name wherever it is known. A manifest that names no people falls back on
+    the source, then the file.
     """
-    person = item.subject or item.source or item.path
     seed = item.facts.get("person_seed")
-    return person if seed is None else f"{person} of seed {seed}"
+    if seed is not None:
+        return f"studio person {seed}"
+    return item.subject or item.source or item.path
 
 
 def divide(items: Sequence[Item], *, seed: int, swaps: bool) -> list[Item]:
@@ -196,17 +210,21 @@ def divide(items: Sequence[Item], *, seed: int, swaps: bool) -> list[Item]:
     Raises:
         FacekitError: if there are too few people.
     """
-    people = len({item.subject for item in items})
-    if not swaps:
-        return split_by_subject(items, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed)
-    if people < 6:
+    named = [item.model_copy(update={"subject": person_of(item)}) for item in items]
+    people = len({item.subject for item in named})
+    shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    if swaps and people < 6:
         raise FacekitError(
             f"{people} people cannot fill three splits with the two that a swap needs; give 6 or "
             "more, e.g. with 'facekit studio render --people 8'"
         )
-    apart = max(2, round(people / 5))
-    counts = {"train": people - 2 * apart, "validation": apart, "test": apart}
-    return split_by_subject(items, {name: n / people for name, n in counts.items()}, seed)
+    if swaps:
+        apart = max(2, round(people / 5)) / people
+        shares = {"train": 1 - 2 * apart, "validation": apart, "test": apart}
+    return [
+        item.model_copy(update={"split": other.split})
+        for item, other in zip(items, split_by_subject(named, shares, seed), strict=True)
+    ]
 
 
 def check_disjoint(splits: Mapping[str, Crops]) -> None:
@@ -248,7 +266,7 @@ class Batches:
 
     def __call__(self, step: int) -> tuple[Pixels, Labels]:
         """Images uint8 (B, S, S, 3) and labels (B,): first the untouched, then their forgeries."""
-        random = rng(self._seed, step)
+        random = rng(self._seed, step, Purpose.BATCHES)
         half = self._batch // 2
         # No untouched face stands twice in a batch until all are in it.
         order = random.permutation(self._untouched)
@@ -275,14 +293,14 @@ def view(crops: Crops, faces: Faces, *, key: int, marks: Literal["half", "all", 
     Returns:
         uint8 (N, S, S, 3).
     """
-    random = rng(key)
+    random = rng(key, Purpose.HALVES)
     marked = np.full(len(crops), marks == "all")
     if marks == "half":
         for label in (0, 1):
             members = random.permutation(np.flatnonzero(crops.labels == label))
             marked[members[: len(members) // 2]] = True
     images = _pick(crops, np.arange(len(crops)), marked)
-    return _degraded(images, _chain(faces, training=False), rng(key, 1))
+    return _degraded(images, _chain(faces, training=False), rng(key, Purpose.DEGRADING))
 
 
 def _pick(crops: Crops, chosen: NDArray[np.int64], marked: NDArray[np.bool_]) -> Pixels:

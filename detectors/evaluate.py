@@ -16,7 +16,7 @@ from detectors.calibrate import Labels, Scores
 from detectors.data import Crops, view
 from detectors.score import Detector
 from facekit.core.figures import Figure
-from facekit.core.seed import rng
+from facekit.core.seed import Purpose, rng
 
 _VIEW = 1_000_003  # the key of the test's view: neither training's nor validation's
 _CLUSTERS = 10  # fewer clusters than this cannot be bootstrapped
@@ -89,11 +89,21 @@ def clusters(crops: Crops) -> tuple[str, NDArray[np.int64]]:
     Returns:
         Its name in the plural, and for each face the number of its cluster.
     """
-    for name, of_each in (("people", crops.subjects), ("sources", crops.sources)):
+    for name, of_each in (("people", crops.subjects), ("pictures or clips", crops.sources)):
         names, numbers = np.unique(np.array(of_each), return_inverse=True)
         if len(names) >= _CLUSTERS:
             return name, numbers.astype(np.int64)
     return "faces", np.arange(len(crops))
+
+
+def interval_basis(crops: Crops) -> str:
+    """What the intervals rest on, in words, and that they say too little where it is so."""
+    name, cluster = clusters(crops)
+    drawn = f"bootstrap over {int(cluster.max()) + 1} {name}"
+    if name == "people":
+        return drawn
+    people = len({*crops.subjects, *crops.donors} - {""})
+    return f"{drawn} of {people} people: too narrow for other people"
 
 
 def interval(
@@ -108,7 +118,7 @@ def interval(
     Draws in which a class does not occur say nothing about the metric and are drawn again.
     """
     members = [np.flatnonzero(cluster == i) for i in range(int(cluster.max()) + 1)]
-    random = rng(seed)
+    random = rng(seed, Purpose.BOOTSTRAP)
     values: list[float] = []
     while len(values) < _RESAMPLES:
         drawn = random.integers(len(members), size=len(members))

@@ -189,7 +189,7 @@ def _learn(
         for step in range(first, training.steps):
             if waited >= training.patience:
                 break
-            seed_step(seed, step)
+            seed_step(seed, 1 + step)
             images, labels = batches(step)
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * _schedule((step + 1) / training.steps)

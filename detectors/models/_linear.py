@@ -5,12 +5,28 @@ loaded, moved to a device and scored like any other, and nothing is ever pickled
 """
 
 import torch
+from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from detectors.calibrate import Labels
+from detectors.data import Faces, Labels
+from facekit.core.config import Config as BaseConfig
+
+
+class Config(BaseConfig):
+    """Settings.
+
+    Attributes:
+        data: the faces it sees.
+        passes: how often each training face is seen, each time re-compressed anew.
+        regularisation: weight of the L2 penalty on the coefficients.
+    """
+
+    data: Faces = Faces()
+    passes: int = Field(4, ge=1, le=100)
+    regularisation: float = Field(1.0, gt=0)
 
 
 class Linear(nn.Module):

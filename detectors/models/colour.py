@@ -5,26 +5,10 @@ brighter, that is, the collection and not the forgery.
 """
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from detectors.data import Faces, Labels
-from detectors.models._linear import Linear
-from facekit.core.config import Config as BaseConfig
-
-
-class Config(BaseConfig):
-    """Settings.
-
-    Attributes:
-        data: the faces it sees.
-        passes: how often each training face is seen, each time re-compressed anew.
-        regularisation: weight of the L2 penalty on the coefficients.
-    """
-
-    data: Faces = Faces()
-    passes: int = Field(4, ge=1, le=100)
-    regularisation: float = Field(1.0, gt=0)
+from detectors.data import Labels
+from detectors.models._linear import Config, Linear
 
 
 class Colour(nn.Module):
