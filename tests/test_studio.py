@@ -18,7 +18,7 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.studio import basis
 from facekit.studio.certificate import CLIP_PSNR, psnr, verify
-from facekit.studio.clip import render_clip, render_folder, render_frames
+from facekit.studio.clip import MOST_PEOPLE, person_seed, render_clip, render_folder, render_frames
 from facekit.studio.performance import FACE_UNITS, Performance
 from facekit.studio.person import Person, anny_age, neutral
 from facekit.studio.render import render, rotation
@@ -414,6 +414,14 @@ def test_a_clip_is_certified_and_its_performance_is_anyones(tmp_path):
         verify(b)
 
 
+def test_folders_of_two_seeds_share_nobody():
+    first, second = (
+        {person_seed(seed, person) for person in range(MOST_PEOPLE)} for seed in (0, 1)
+    )
+    assert len(first) == len(second) == MOST_PEOPLE
+    assert not first & second
+
+
 # --- the command line ----------------------------------------------------------------------------
 
 
@@ -421,6 +429,7 @@ def test_a_clip_is_certified_and_its_performance_is_anyones(tmp_path):
     ("words", "message"),
     [
         (["render", "--people", "0"], "people 0"),
+        (["render", "--people", "1001"], "people 1001: allowed are 1 to 1000"),
         (["render", "--frames", "0"], "frames 0"),
         (["render", "--size", "0"], "16 to 2048"),
         (["render", "--size", "2049"], "16 to 2048"),

@@ -23,6 +23,9 @@ from facekit.studio.person import Person
 from facekit.studio.render import MAX_SIZE, Render, render
 from facekit.types import MANIFEST, Frame, Item, Pixels, write_manifest
 
+MOST_PEOPLE = 1000
+"""People of one folder at most: with more, the next seed's folder would show them again."""
+
 _CHUNK = 4
 
 
@@ -33,8 +36,11 @@ def performance_seed(seed: int, person: int, frame: int) -> int:
 
 
 def person_seed(seed: int, person: int) -> int:
-    """The seed of a folder's person; folder seed 0 has people 0, 1, 2 and so on."""
-    return seed * 1000 + person
+    """The seed of a folder's person; folder seed 0 has people 0, 1, 2 and so on.
+
+    Two folders of different seeds share nobody as long as neither has more than ``MOST_PEOPLE``.
+    """
+    return seed * MOST_PEOPLE + person
 
 
 def render_frames(
@@ -123,7 +129,7 @@ def render_folder(
     Raises:
         FacekitError: for arguments out of range, or a folder that holds something else.
     """
-    check_count("people", people, 10_000)
+    check_count("people", people, MOST_PEOPLE)
     check_count("frames", frames, 100_000)
     check_size(size)
     check_workers(workers)
@@ -233,7 +239,7 @@ def render_clip(
 
 def contact_sheet(*, people: int, size: int, seed: int, workers: int) -> Pixels:
     """One picture of many people, each in a performance of their own: uint8 (H, W, 3)."""
-    check_count("people", people, 1000)
+    check_count("people", people, MOST_PEOPLE)
     pairs = [
         (Person.sample(person_seed(seed, i)), Performance.sample(performance_seed(seed, i, 0)))
         for i in range(people)
