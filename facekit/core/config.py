@@ -14,9 +14,9 @@ from facekit.core.errors import FacekitError, did_you_mean
 
 
 class Config(BaseModel):
-    """The base of every config: frozen, strict, and unknown keys are errors."""
+    """The base of every config: frozen, strict; unknown keys and infinite numbers are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from facekit.core.errors import FacekitError, did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = {"auto": "", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+PRECISIONS = {"auto": "", "32": "32-true", "bf16": "bf16-mixed"}
 """``auto`` is bf16 where the hardware multiplies it, else 32."""
 
 
@@ -21,17 +21,14 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def setup(
-    device: str = "auto", precision: str = "32", devices: int = 1, threads: int | None = None
-) -> Fabric:
+def setup(device: str = "auto", precision: str = "32", threads: int | None = None) -> Fabric:
     """Resolve where and how to compute, and pin torch's thread count.
 
     Args:
         device: one of ``DEVICES``.
-        precision: one of ``PRECISIONS``: ``32``, ``bf16`` or ``16`` (autocast; penalties, warps
-            and keypoint grids stay in float32), or ``auto``.
-        devices: processes to use; more than one means DDP.
-        threads: torch threads a process; ``None`` takes every core.
+        precision: one of ``PRECISIONS``: ``32``, ``bf16`` (autocast; penalties, warps and
+            keypoint grids stay in float32), or ``auto``.
+        threads: torch threads; ``None`` takes every core.
 
     Raises:
         FacekitError: for an unknown name, or a device that is not there.
@@ -48,12 +45,10 @@ def setup(
         raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
     if threads is not None and threads < 1:
         raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
-    if device == "cuda" and devices > torch.cuda.device_count():
-        raise FacekitError(f"--devices {devices}: only {torch.cuda.device_count()} available")
     torch.set_num_threads(threads or default_threads())
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "32"
-    fabric = Fabric(accelerator=device, devices=devices, precision=PRECISIONS[precision])  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 

@@ -24,6 +24,7 @@ from facekit.core.errors import FacekitError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "scikit-learn")
 _KEEP = 2
+_IDENTITY = ("plugin", "config", "seed", "data_hash", "threads", "precision")
 
 
 class Run:
@@ -33,7 +34,7 @@ class Run:
         """Open an existing run.
 
         Raises:
-            FacekitError: if the folder holds no ``run.json``.
+            FacekitError: if the folder holds no ``run.json``, or one that lacks a key.
         """
         self.folder = folder
         if not (folder / "run.json").is_file():
@@ -43,6 +44,11 @@ class Run:
         self.facts: dict[str, Any] = files.read_json(folder / "run.json")
         if not isinstance(self.facts, dict):
             raise FacekitError(f"{folder / 'run.json'}: damaged; expected a JSON object")
+        if missing := [key for key in _IDENTITY if key not in self.facts]:
+            raise FacekitError(
+                f"{folder / 'run.json'}: does not say {', '.join(missing)}; it is damaged or of "
+                "another version of facekit; train anew with another --out"
+            )
 
     @classmethod
     def start(
@@ -62,14 +68,8 @@ class Run:
             FacekitError: if the folder holds a run of another plug-in, config, seed, data,
                 thread count or precision; the difference is named.
         """
-        identity = {
-            "plugin": plugin,
-            "config": config.model_dump(mode="json"),
-            "seed": seed,
-            "data_hash": data_hash,
-            "threads": threads,
-            "precision": precision,
-        }
+        values = (plugin, config.model_dump(mode="json"), seed, data_hash, threads, precision)
+        identity = dict(zip(_IDENTITY, values, strict=True))
         if (folder / "run.json").exists():
             run = cls(folder)
             for key, value in identity.items():
