@@ -61,6 +61,8 @@ def command(
     manifest.jsonl with a row for each, and preview.jpg to look at. A file that cannot be read is
     reported and skipped, and the exit code is then 1. Called again, it goes on where it was.
 
+    Crops of files whose mark or manifest says that they are generated are marked and signed too.
+
     \b
     Examples:
       facekit align photos/ --out out/aligned
@@ -69,6 +71,7 @@ def command(
     import json
     from dataclasses import asdict
 
+    from facekit import export
     from facekit.core.device import setup
     from facekit.datasets.aligned import align_media
 
@@ -80,6 +83,7 @@ def command(
         min_face=min_face,
         every=every,
         device=setup(device).device,
+        export=export.write_image,
     )
     if as_json:
         click.echo(json.dumps({"out": str(out), **asdict(result)}, indent=2))

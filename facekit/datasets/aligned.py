@@ -5,6 +5,8 @@ OUT/
   manifest.jsonl       one row a crop, written last
   preview.jpg          some of the crops, to look at
   inputs.jsonl         one row an input that is done; what a later call resumes from
+
+Crops of media that are generated, by their mark or their manifest, are so marked and signed again.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,26 @@ from facekit.faces.track import Tracker
 from facekit.media.decode import Video, probe
 from facekit.media.find import find_media
 from facekit.media.images import read_image, write_image
-from facekit.types import MANIFEST, AlignedFace, Frame, Item, write_manifest
+from facekit.provenance import manifest
+from facekit.types import MANIFEST, AlignedFace, Frame, Item, Pixels, write_manifest
+from facekit.watermark import Kind, read_file
 
 log = logging.getLogger("facekit")
 
 _MAX_SIDE = 1920  # photos and single frames are worth a closer look than each frame of a video
 _PREVIEW = (8, 8, 96)  # columns, rows at most, and the side of one crop
 _INPUTS = "inputs.jsonl"
+_ENOUGH = 256  # pixels a side in which a mark can be read back from nearly any picture
+_KINDS = {
+    Kind.GENERATED.label: Kind.GENERATED,
+    Kind.COMPOSITE.label: Kind.COMPOSITE,
+    # What other tools' manifests say.
+    "trainedAlgorithmicMedia": Kind.GENERATED,
+    "compositeWithTrainedAlgorithmicMedia": Kind.COMPOSITE,
+}
+
+Export = Callable[..., object]
+"""Writes generated pictures: :func:`facekit.export.write_image`, with its arguments."""
 
 
 @dataclass
@@ -69,6 +84,7 @@ def align_media(
     min_face: int,
     every: float,
     device: torch.device,
+    export: Export,
 ) -> Aligned:
     """Align all faces of pictures and videos into a folder.
 
@@ -85,6 +101,7 @@ def align_media(
         min_face: smallest face to look for, in pixels of the input.
         every: seconds between two looks at a video.
         device: where to compute.
+        export: writes the crops of generated inputs.
 
     Raises:
         FacekitError: if an input does not exist, or ``out`` was made with other settings or
@@ -111,9 +128,14 @@ def align_media(
                     result.skipped += 1
                 else:
                     journal.forget(name)
+                    generated = _generated(path)
                     faces = _faces(path, locator, template, size, every, device)
                     origin = known.get(path.resolve(), Item(path=name, sha256=digest))
-                    _write_crops(journal, name, digest, origin, faces)
+                    if generated:
+                        origin = generated.item(origin)
+                    _write_crops(
+                        journal, name, digest, origin, faces, _writer(path, generated, export)
+                    )
             except (FacekitError, OSError) as error:
                 reason = str(error).removeprefix(f"{path}: ")
                 log.warning("%s: skipped: %s", path, reason)
@@ -125,9 +147,74 @@ def align_media(
     items = journal.items()
     write_manifest(out, items)
     if items:
-        write_image(out / "preview.jpg", _preview([out / item.path for item in items]))
+        _write_preview(out, items, export)
     result.faces = len(items)
     return result
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """That an input is generated, and what its manifest and its mark say of it."""
+
+    kind: Kind
+    facts: dict[str, Any] = field(default_factory=dict)
+    id: int = 0
+
+    def item(self, origin: Item) -> Item:
+        """``origin`` as one of a generated input."""
+        maker = str(self.facts.get("generator") or origin.generator)
+        facts = origin.facts | {"kind": self.kind.label}
+        return origin.model_copy(update={"label": 1, "generator": maker, "facts": facts})
+
+
+def _generated(path: Path) -> _Generated | None:
+    """Whether a file is generated, by its mark or by its manifest."""
+    reading = read_file(path)
+    provenance = manifest.verify(path)
+    claims = provenance.claims
+    said = [_KINDS.get(str(claims.get(key))) for key in ("kind", "source_type")]
+    mark = _KINDS.get(reading.kind or "")
+    if mark is None and reading.present and reading.payload is None:
+        # A mark too weak to say of what kind; real footage is not marked but for tests.
+        mark = Kind.GENERATED
+    kind = next((kind for kind in (*said, mark) if kind is not None), None)
+    if kind is None:
+        return None
+    believed = provenance.status in ("trusted", "untrusted")
+    return _Generated(
+        kind,
+        dict(claims.get("facts") or {}) if believed else {},
+        reading.payload.id if reading.payload else 0,
+    )
+
+
+def _writer(
+    path: Path, generated: _Generated | None, export: Export
+) -> Callable[[Path, Pixels], object]:
+    """What writes the crops of ``path``: plainly, or marked and signed if it is generated."""
+    if generated is None:
+        return write_image
+
+    def write(target: Path, pixels: Pixels) -> None:
+        try:
+            export(
+                target,
+                pixels,
+                kind=generated.kind,
+                inputs=[path],
+                facts=generated.facts,
+                id=generated.id,
+            )
+        except FacekitError as error:
+            side = len(pixels)
+            if side >= _ENOUGH:
+                raise
+            raise FacekitError(
+                f"{path}: is {generated.kind.label} by its mark or manifest, and so must "
+                f"its crops be; but {side} pixels are too few to hold a mark; give --size {_ENOUGH}"
+            ) from error
+
+    return write
 
 
 @dataclass(frozen=True)
@@ -268,7 +355,12 @@ def _looks(frames: Iterable[Frame], every: float) -> Iterator[Frame]:
 
 
 def _write_crops(
-    journal: _Journal, name: str, digest: str, origin: Item, faces: Iterable[_Found]
+    journal: _Journal,
+    name: str,
+    digest: str,
+    origin: Item,
+    faces: Iterable[_Found],
+    write: Callable[[Path, Pixels], object],
 ) -> None:
     """Write an input's crops and enter it as done; if it fails half-way, nothing stays."""
     crop_name = journal.crop_name(name)
@@ -276,7 +368,7 @@ def _write_crops(
     try:
         for number, found in enumerate(faces):
             path = f"crops/{crop_name}-{number:03d}.png"
-            write_image(journal.out / path, found.aligned.pixels)
+            write(journal.out / path, found.aligned.pixels)
             items.append(_item(path, journal.out, name, digest, origin, found))
     except (FacekitError, OSError):
         for item in items:
@@ -297,6 +389,8 @@ def _item(path: str, out: Path, name: str, digest: str, origin: Item, found: _Fo
     }
     if found.track is not None:
         facts["track"] = found.track
+    # By its seed a person is known again in other folders, and the kind is that of the marks.
+    facts |= {key: origin.facts[key] for key in ("person_seed", "kind") if key in origin.facts}
     return origin.model_copy(
         update={
             "path": path,
@@ -308,7 +402,21 @@ def _item(path: str, out: Path, name: str, digest: str, origin: Item, found: _Fo
     )
 
 
-def _preview(paths: Sequence[Path]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _write_preview(out: Path, items: list[Item], export: Export) -> None:
+    """Write the sheet, marked as well if any of the crops is."""
+    path = out / "preview.jpg"
+    sheet = _preview([out / item.path for item in items])
+    if not any("kind" in item.facts for item in items):
+        write_image(path, sheet)
+        return
+    try:
+        export(path, sheet, kind=Kind.COMPOSITE)
+    except FacekitError as error:
+        path.unlink(missing_ok=True)
+        log.warning("no preview: %s", error)
+
+
+def _preview(paths: Sequence[Path]) -> Pixels:
     """A sheet of crops, drawn evenly from all."""
     columns, rows, side = _PREVIEW
     count = min(len(paths), columns * rows)
