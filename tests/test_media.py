@@ -10,6 +10,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -177,14 +178,21 @@ def variable(folder: Path) -> tuple[Path, list[Frame]]:
     return folder / "variable.mp4", frames
 
 
+@cache
+def times_of(path: Path) -> list[float]:
+    """When each frame is shown."""
+    with Video(path) as video:
+        return [frame.time for frame in video]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(times=st.lists(st.floats(-1, 10), min_size=1, max_size=6))
 def test_at_gives_the_last_frame_not_after(
     variable: tuple[Path, list[Frame]], times: list[float]
 ) -> None:
-    path, _ = variable
+    path = variable[0]
+    every = times_of(path)
     with Video(path) as video:
-        every = [frame.time for frame in video]
         for time, frame in zip(times, video.frames(times), strict=True):
             expected = max((i for i, t in enumerate(every) if t <= time), default=0)
             assert number_of(frame.pixels) == frame.index == expected
