@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 from click.testing import CliRunner
 
+from detectors.data import person_of
 from facekit.cli import cli
 from facekit.commands.align import command
 from facekit.core import files
@@ -161,12 +162,16 @@ def test_a_manifest_lends_its_rows_to_the_crops(tmp_path, astronaut):
         generator="studio",
         split="test",
         time=1.5,
+        facts={"person_seed": 12, "pose": [0, 0, 0]},
     )
     write_manifest(folder, [row])
     facts(folder, "--out", tmp_path / "out")
     (item,) = load_folder(tmp_path / "out")
     for name in ("subject", "source", "label", "generator", "split", "time"):
         assert getattr(item, name) == getattr(row, name)
+    # Who it is outlives the alignment; where the face was in the photo does not.
+    assert person_of(item) == person_of(row) == "studio person 12"
+    assert "pose" not in item.facts
 
 
 def test_wrong_options_are_usage_errors(tmp_path):
