@@ -1,12 +1,18 @@
 """The synthetic certificate: these files show people who do not exist, and anyone can check it.
 
 ``certificate.json`` names the seeds and the SHA-256 of every file. That alone could be written
-beside any photo; so :func:`verify` renders items drawn at random again from the seeds, and they
-must match what the files show.
+beside any photo; so :func:`verify` renders items again from the seeds, and they must match what
+the files show. Which ones is drawn from the certificate's own content: to ask again is to get the
+same answer.
 """
 
-import secrets
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,15 +31,14 @@ CERTIFICATE = "certificate.json"
 STUDIO_VERSION = 1
 """Raise it when the same seeds give other pictures."""
 
-MEDIA = (
-    ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif .heic .mp4 .mov .mkv .webm .avi .m4v .mpg"
-).split()
-
 PNG_PSNR = 40.0
 """Decibels that a picture must reach against its re-rendering (the studio's own are identical)."""
 
 CLIP_PSNR = 30.0
 """The same for a frame of an H.264 clip at crf 18; see the test for what it lies between."""
+
+_PARTIAL = re.compile(r"\..+\.\d+\.part(\..+)?")
+"""What :func:`facekit.core.files.replacing` leaves if it is killed."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +131,23 @@ def read(folder: Path) -> Certificate:
     )
 
 
-def verify(path: Path, *, samples: int = 3) -> Certificate:
+def verify(path: Path, *, samples: int = 0) -> Certificate:
     """Check a studio folder (or a file in it) against its certificate.
 
-    Every media file must be listed with its hash, and ``samples`` items drawn at random, rendered
-    again from their seeds, must show the same.
+    The folder must hold what is listed, with its hashes, and nothing else. What is rendered again:
+
+    - of a picture given as ``path``: that picture;
+    - of a folder of photos: one of each person, and 5% or 6 of all;
+    - of a clip: the first frame, the last, and one of each further tenth or so: 10%, at least 8.
+
+    So a picture that was replaced never passes when it is given itself, nor does a folder in which
+    all pictures of one person were. Of a folder or clip in which a share q was replaced, a forged
+    certificate passes with a chance of about (1 - q)^n, n being the number of items rendered; and
+    who forges many, each time changing something, can wait for one that does.
+
+    Args:
+        path: a folder, or a file that its certificate lists.
+        samples: render at least so many items.
 
     Raises:
         FacekitError: with the first thing that does not match.
@@ -149,8 +166,16 @@ def verify(path: Path, *, samples: int = 3) -> Certificate:
         raise FacekitError(f"{folder}: {MANIFEST} and {CERTIFICATE} do not list the same files")
     if not items:
         raise FacekitError(f"{folder}: the certificate lists no pictures")
+    names = [item.path for item in items]
+    if not path.is_dir():
+        # Resolved: a link inside the folder must not make a file outside look like one of its own.
+        real, home = path.resolve(), folder.resolve()
+        name = real.relative_to(home).as_posix() if real.is_relative_to(home) else ""
+        if name not in names:
+            raise FacekitError(f"{path}: is not listed in the certificate of {folder}")
+        names = [name]
     check = _check_clip if found.kind == "clip" else _check_folder
-    checked = check(folder, found, items, samples)
+    checked = check(folder, found, items, names, samples)
     return Certificate(**{**_shallow(found), "checked": tuple(checked)})
 
 
@@ -171,8 +196,11 @@ def _folder_of(path: Path) -> Path:
 def _check_files(folder: Path, found: Certificate) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.suffix.lower() in MEDIA and name not in found.files:
-            raise FacekitError(f"{path}: is not listed in the certificate")
+        if path.is_symlink():
+            raise FacekitError(f"{path}: is a link; a certified folder holds its files themselves")
+        known = name in found.files or name == CERTIFICATE or _PARTIAL.fullmatch(path.name)
+        if not path.is_dir() and not known:
+            raise FacekitError(f"{path}: is not listed in the certificate; take it out")
     for name, digest in found.files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -183,20 +211,50 @@ def _check_files(folder: Path, found: Certificate) -> None:
             raise FacekitError(f"{path}: was changed after it was certified (SHA-256 differs)")
 
 
-def _check_folder(folder: Path, found: Certificate, items: list[Item], samples: int) -> list[str]:
+def _order(found: Certificate) -> Callable[[object], bytes]:
+    """A sort key that puts things in an order that follows from all that the certificate says."""
+    content = json.dumps([found.seed, found.arguments, found.files], sort_keys=True).encode()
+    seed = hashlib.sha256(content).digest()
+    return lambda thing: hashlib.sha256(seed + str(thing).encode()).digest()
+
+
+def _draw_pictures(found: Certificate, names: list[str], samples: int) -> list[str]:
+    """One of each person, then others up to the number."""
+    order = sorted(names, key=_order(found))
+    first = {name.split("/")[0]: name for name in reversed(order)}
+    drawn = sorted(first.values(), key=order.index)
+    count = min(max(samples, 6, math.ceil(0.05 * len(names))), len(names))
+    rest = [name for name in order if name not in drawn]
+    return drawn + rest[: max(count - len(drawn), 0)]
+
+
+def _draw_frames(found: Certificate, frames: int, samples: int) -> list[int]:
+    """The first, the last, and one of each of as many equal stretches between as are needed."""
+    count = min(max(samples, 8, math.ceil(0.1 * frames)), frames)
+    if count == frames:
+        return list(range(frames))
+    inner = count - 2
+    bounds = [1 + i * (frames - 2) // inner for i in range(inner + 1)]
+    order = _order(found)
+    between = [min(range(a, b), key=order) for a, b in pairwise(bounds)]
+    return [0, *between, frames - 1]
+
+
+def _check_folder(
+    folder: Path, found: Certificate, items: list[Item], names: list[str], samples: int
+) -> list[str]:
     from facekit.media.images import read_image
     from facekit.studio.clip import performance_seed, person_seed
 
-    names = sorted(item.path for item in items)
     expected = {
         f"person-{i:04d}/{j:04d}.png": (i, j)
         for i in range(int(found.arguments.get("people", 0)))
         for j in range(int(found.arguments.get("frames", 0)))
     }
-    if names != sorted(expected):
+    if {item.path for item in items} != set(expected) or len(items) != len(expected):
         raise FacekitError(f"{folder}: the files are not those that its certificate's seeds give")
     size = int(found.arguments.get("size", 0))
-    drawn = secrets.SystemRandom().sample(names, min(samples, len(names)))
+    drawn = names if len(names) == 1 else _draw_pictures(found, names, samples)
     for name in drawn:
         person, frame = expected[name]
         truth = render(
@@ -208,7 +266,9 @@ def _check_folder(folder: Path, found: Certificate, items: list[Item], samples: 
     return drawn
 
 
-def _check_clip(folder: Path, found: Certificate, items: list[Item], samples: int) -> list[str]:
+def _check_clip(
+    folder: Path, found: Certificate, items: list[Item], names: list[str], samples: int
+) -> list[str]:
     from facekit.media.decode import Video
 
     if [item.path for item in items] != ["clip.mp4"]:
@@ -219,9 +279,7 @@ def _check_clip(folder: Path, found: Certificate, items: list[Item], samples: in
     arguments = found.arguments
     performances = Performance.clip(arguments["seconds"], arguments["rate"], found.seed)
     person = Person.sample(int(arguments["person_seed"]))
-    drawn = sorted(
-        secrets.SystemRandom().sample(range(len(performances)), min(samples, len(performances)))
-    )
+    drawn = _draw_frames(found, len(performances), samples)
     with Video(folder / "clip.mp4") as video:
         count = 0
         for frame in video:
