@@ -24,7 +24,17 @@ from sklearn.preprocessing import StandardScaler
 
 from detectors import evaluate, score
 from detectors.calibrate import Calibration, calibrate
-from detectors.data import Batches, Crops, Faces, check_disjoint, divide, person_of, view
+from detectors.data import (
+    Batches,
+    Crops,
+    Faces,
+    Sample,
+    align,
+    check_disjoint,
+    divide,
+    person_of,
+    view,
+)
 from detectors.models import spectrum
 from detectors.models.small_cnn import neighbouring_pixels
 from detectors.score import FILE, MODELS, Detector, bundle, to_tensor
@@ -267,6 +277,12 @@ def test_config_errors_name_the_key(tmp_path: Path) -> None:
         read_config("detectors/small_cnn", ["training.stepps=3"])
     with pytest.raises(FacekitError, match=r"training\.batch.*multiple of 4"):
         read_config("detectors/small_cnn", ["training.batch=6"])
+    with pytest.raises(FacekitError, match=r"training\.learning_rate.*finite number"):
+        read_config("detectors/small_cnn", ["training.learning_rate=.inf"])
+    with pytest.raises(FacekitError, match=r"data\.quality\.1': .*less than or equal to 100"):
+        read_config("detectors/small_cnn", ["data.quality=[50, 101]"])
+    with pytest.raises(FacekitError, match=r"data\.quality': the lower .* first, given \[90, 50\]"):
+        read_config("detectors/small_cnn", ["data.quality=[90, 50]"])
     with pytest.raises(FacekitError, match="unknown model 'nothing'"):
         path.write_text("detector: nothing\n")
         read_config(path)
@@ -380,6 +396,23 @@ def test_people_of_two_studio_folders_differ() -> None:
     other = one.model_copy(update={"facts": {"person_seed": 2}})
     assert person_of(one) != person_of(other)
     assert person_of(Item(path="a.png", sha256="")) == "a.png"
+    # A clip of the same person calls them otherwise.
+    clip = one.model_copy(update={"path": "clip.mp4", "subject": "studio-1"})
+    assert person_of(one) == person_of(clip) == "studio person 1"
+
+
+@pytest.mark.parametrize("swaps", [False, True])
+def test_one_person_by_two_names_is_in_one_split(swaps: bool) -> None:
+    items = [
+        Item(path=name, sha256="", subject=name, source=name, facts={"person_seed": person})
+        for person in range(8)
+        for name in (f"person-{person:04d}", f"studio-{person}")
+    ]
+    for seed in range(5):
+        divided = divide(items, seed=seed, swaps=swaps)
+        assert [item.subject for item in divided] == [item.subject for item in items]
+        assert all(a.split == b.split for a, b in zip(divided[::2], divided[1::2], strict=True))
+        assert {item.split for item in divided} == {"train", "validation", "test"}
 
 
 def test_one_class_is_an_error(sets: tuple[Crops, Crops], fabric: Fabric, tmp_path: Path) -> None:
@@ -549,7 +582,7 @@ def test_interval_covers_and_knows_its_clusters(scored: tuple[np.ndarray, np.nda
 
 def test_clusters_are_people_where_there_are_enough() -> None:
     data = toy(24, key=1, people=4)
-    assert evaluate.clusters(data)[0] == "sources"
+    assert evaluate.clusters(data)[0] == "pictures or clips"
     assert evaluate.clusters(replace(data, subjects=data.sources))[0] == "people"
     assert evaluate.clusters(replace(data, sources=data.subjects))[0] == "faces"
 
@@ -666,6 +699,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def swapper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Softener]:
     plugin = Softener()
     monkeypatch.setattr("facekit.generators.load", lambda name: plugin)
+    # The pictures are drawn here, not by the studio: tests/test_gate.py tests the gate.
+    monkeypatch.setattr("facekit.generators.certified", lambda path: "studio-of-the-test")
     run = Run.start(
         folder.parent / "swap",
         plugin="softener",
@@ -675,6 +710,7 @@ def swapper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Soften
         threads=1,
         precision="32-true",
     )
+    run.note(consent="studio-of-the-test")
     return run.folder, plugin
 
 
@@ -694,7 +730,7 @@ def test_train_and_evaluate_commands(
     assert "12 untouched and 10 generated faces of 2 people to train on" in facts["data"]
     people = Run(run).facts["people"]
     assert [len(people[split]) for split in ("train", "validation", "test")] == [2, 2, 2]
-    assert "of seed" in people["train"][0]
+    assert people["train"][0].startswith("studio person 10")
 
     before = (run / FILE).read_bytes()
     again = call("train", "detectors/spectrum", *data, "--out", run, *quick)
@@ -714,11 +750,13 @@ def test_train_and_evaluate_commands(
     assert all(row["floor"] is not None and row["low"] <= row["high"] for row in rows[:4])
     # The spectrum beside itself: the same figure.
     assert rows[0]["peer"] == rows[0]["value"]
-    tested = {name.split(" ")[0] for name in people["test"]}
+    tested = {f"person-{int(name.split()[-1]) - 100}" for name in people["test"]}
     assert {name for pair in plugin.swaps for name in pair} == tested
     report = files.read_json(run / "evaluation.json")
     assert sum(row["count"] for row in report["reliability"]) == 22
-    assert report["interval"] == "bootstrap over 12 sources"
+    basis = "bootstrap over 12 pictures or clips of 2 people: too narrow for other people"
+    assert report["interval"] == basis
+    assert call("evaluate", run, *data).stdout.endswith(f"\n95% intervals: {basis}\n")
 
 
 def test_swaps_stay_within_their_split(
@@ -739,6 +777,22 @@ def test_swaps_stay_within_their_split(
         untouched = {s for s, label in zip(crops.sources, crops.labels, strict=True) if not label}
         assert set(crops.sources) == untouched, "every forgery has its picture beside it"
         assert not np.array_equal(crops.images, crops.marked)
+
+
+def test_each_split_has_marks_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads: list[Any] = []
+    monkeypatch.setattr(
+        "facekit.watermark.embed", lambda pixels, payload: payloads.append(payload) or pixels
+    )
+    samples = [
+        Sample(cv2.imread(str(path)), i % 2, str(i), str(i))
+        for i, path in enumerate(sorted((folder / "person-0").glob("*.png")))
+    ]
+    for key in ((3, 0), (3, 1), (3, 0)):
+        align(samples, Faces(size=32), key=key, device=torch.device("cpu"))
+    first, second, again = (payloads[i : i + 6] for i in (0, 6, 12))
+    assert first == again
+    assert not set(first) & set(second)
 
 
 def test_a_detector_is_not_tested_on_whom_it_knows(folder: Path) -> None:

@@ -204,6 +204,48 @@ def test_a_resumed_run_equals_an_unbroken_one(
     same_state(whole, broken)
 
 
+def test_weights_spoilt_by_a_loss_that_is_no_number_are_not_kept(
+    tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny()
+    run = a_run(tmp_path / "run", settings)
+    images, rows = drawn_faces(2, 3, 64)
+    calls = []
+
+    def dissimilar(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        found = ssim(first, second)
+        return found * float("nan") if len(calls) >= 5 else found
+
+    ssim = face_swap.ssim
+    monkeypatch.setattr(face_swap, "ssim", dissimilar)
+    # Step 6 is one to save at, not one of every ten to log.
+    with pytest.raises(FacekitError, match="the loss is nan at step 6; the checkpoint before it"):
+        face_swap.fit(settings, images, rows, run, fabric)
+    state = run.latest()
+    assert state is not None and state["step"] == 3
+    assert all(torch.isfinite(value).all() for value in state["net"].values())
+
+
+def test_weights_spoilt_by_a_gradient_that_is_no_number_are_not_kept(
+    tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path / "run", tiny())
+    images, rows = drawn_faces(2, 3, 64)
+    calls = []
+
+    def spoil(net: torch.nn.Module, *_: Any, **__: Any) -> None:
+        calls.append(1)
+        if len(calls) == 6:
+            next(net.parameters()).grad.fill_(float("nan"))
+
+    monkeypatch.setattr(fabric, "clip_gradients", spoil)
+    with pytest.raises(FacekitError, match="weights are no numbers after step 6"):
+        face_swap.fit(tiny(), images, rows, run, fabric)
+    state = run.latest()
+    assert state is not None and state["step"] == 3
+
+
 def same_state(first: Run, second: Run) -> None:
     a, b = (sorted(run.folder.glob("step-*.safetensors"))[-1] for run in (first, second))
     assert a.name == b.name
@@ -371,7 +413,7 @@ def test_streams_pipes_devices_folders_and_growing_files_are_refused(tmp_path: P
 def test_a_run_without_consent_or_checkpoint_is_refused(tmp_path: Path, fabric: Fabric) -> None:
     run = a_run(tmp_path / "run", tiny())
     with pytest.raises(FacekitError, match="certificate"):
-        face_swap.load(run, fabric)
+        generators.open_run(run.folder)
     run.note(consent="studio-1", people=["a", "b"])
     with pytest.raises(FacekitError, match="no checkpoint"):
         face_swap.load(run, fabric)

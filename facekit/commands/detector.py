@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from facekit.commands import options
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
@@ -39,12 +40,6 @@ _GENERATED = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Another folder with a manifest, of generated faces.",
 )
-_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-_PRECISION = click.option(
-    "--precision", default="32", show_default=True, help="auto, 32, bf16 or 16."
-)
-_THREADS = click.option("--threads", type=click.IntRange(1), help="Default: every core.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,7 +55,7 @@ def command() -> None:
 
 
 @command.command("list")
-@_JSON
+@options.JSON
 def list_(as_json: bool) -> None:
     """List the detectors, the configs and the bundled weights."""
     import json
@@ -87,24 +82,13 @@ def list_(as_json: bool) -> None:
 @_DATA
 @_GENERATOR
 @_GENERATED
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The run folder; an interrupted run in it goes on.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same weights.",
-)
-@_DEVICE
-@_PRECISION
-@_THREADS
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@_JSON
+@options.RUN_FOLDER
+@options.SEED
+@options.DEVICE
+@options.PRECISION
+@options.THREADS
+@options.SET
+@options.JSON
 def train(
     config: str,
     data: Path,
@@ -188,10 +172,10 @@ def train(
 @_DATA
 @_GENERATOR
 @_GENERATED
-@_DEVICE
-@_PRECISION
-@_THREADS
-@_JSON
+@options.DEVICE
+@options.PRECISION
+@options.THREADS
+@options.JSON
 def evaluate(
     run: Path,
     data: Path,
@@ -215,8 +199,8 @@ def evaluate(
     """
     from dataclasses import asdict
 
-    from detectors.evaluate import clusters, held_out_scores, reliability
     from detectors.evaluate import evaluate as measure
+    from detectors.evaluate import held_out_scores, interval_basis, reliability
     from detectors.score import Detector
     from facekit.core import device as devices
     from facekit.core import figures, files
@@ -233,9 +217,8 @@ def evaluate(
     source = open_source(data, generator, generated, seed=facts["seed"], seen=facts["people"])
     test_set = make_crops(source, "test", detector.config.data, fabric)
     rows = figures.with_goals(measure(detector, test_set, floor=floor, peer=peer))
-    by, cluster = clusters(test_set)
-    drawn = f"bootstrap over {int(cluster.max()) + 1} {by}"
-    log.info("%s in %s; 95%% intervals: %s", _count(test_set), data, drawn)
+    drawn = interval_basis(test_set)
+    log.info("%s in %s", _count(test_set), data)
     report = {
         "data": f"{data.name}: {_count(test_set)}",
         "interval": drawn,
@@ -245,6 +228,8 @@ def evaluate(
     }
     files.write_json(run / "evaluation.json", report)
     figures.show(rows, as_json)
+    if not as_json:
+        click.echo(f"95% intervals: {drawn}")
 
 
 @command.command()
@@ -275,12 +260,14 @@ class Source:
     """Where a detector's faces come from.
 
     Attributes:
+        data: the folder that the generator, if there is one, was trained on; it changes no other.
         rows: each picture's folder and item; the item's split is set.
         generator: the run whose swaps are the generated faces, if any.
         seed: of all choices.
         data_hash: of the manifests and the generator's weights.
     """
 
+    data: Path
     rows: "list[tuple[Path, Item]]"
     generator: "Run | None"
     seed: int
@@ -322,11 +309,11 @@ def open_source(
 
     Raises:
         FacekitError: for a bad folder, a file that was changed, a picture without label, too few
-            people, or a generator that was trained on something else.
+            people, or a generator that was trained on something else or may not change ``data``.
     """
     from detectors.data import divide, person_of
+    from facekit import generators
     from facekit.core.files import sha256
-    from facekit.core.run import Run
     from facekit.datasets.manifest import load_folder
     from facekit.media.find import VIDEO_SUFFIXES
     from facekit.types import MANIFEST
@@ -344,8 +331,10 @@ def open_source(
             if Path(item.path).suffix.lower() not in VIDEO_SUFFIXES:
                 rows.append((folder, item))
     hashes = [sha256(folder / MANIFEST) for folder in folders]
-    run = Run(generator) if generator else None
-    if generator and run:
+    run = None
+    if generator:
+        run = generators.open_run(generator)
+        generators.certified(data)
         if run.facts["data_hash"] != hashes[0]:
             raise FacekitError(
                 f"{generator}: was not trained on {data}; give the folder that it was trained on, "
@@ -367,7 +356,7 @@ def open_source(
     else:
         divided = divide(items, seed=seed, swaps=generator is not None)
         rows = [(folder, item) for (folder, _), item in zip(rows, divided, strict=True)]
-    return Source(rows, run, seed, "+".join(hashes))
+    return Source(data, rows, run, seed, "+".join(hashes))
 
 
 def make_crops(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> "Crops":
@@ -378,28 +367,26 @@ def make_crops(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> 
     """
     from detectors.data import align
 
-    return align(
-        _samples(source, split, faces, fabric), faces, key=source.seed, device=fabric.device
-    )
+    key = (source.seed, ("train", "validation", "test").index(split))
+    return align(_samples(source, split, faces, fabric), faces, key=key, device=fabric.device)
 
 
 def _samples(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> "Iterator[Sample]":
     """The pictures of one split: as many as asked for of each person and class, and swaps."""
     from detectors.data import Sample, person_of
     from facekit.core.progress import progress
-    from facekit.core.seed import rng
+    from facekit.core.seed import Purpose, rng
     from facekit.media.images import read_image
 
     of_each: dict[tuple[str, int], list[tuple[Path, Item]]] = {}
     for folder, item in source.rows:
         if item.split == split:
             of_each.setdefault((person_of(item), int(item.label or 0)), []).append((folder, item))
-    random = rng(source.seed)
+    random = rng(source.seed, Purpose.FRAMES)
     chosen = {
         key: [rows[i] for i in random.permutation(len(rows))[: faces.frames]]
         for key, rows in sorted(of_each.items())
     }
-    subjects = sorted({item.subject for _, item in source.rows if item.split == split})
     total = sum(map(len, chosen.values()))
     done = 0
     with progress(f"Making {split} faces", total) as advance:
@@ -412,8 +399,16 @@ def _samples(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> "I
             ]
             for pixels, name in zip(pictures, sources, strict=True):
                 yield Sample(pixels, label, person, name)
-            if source.generator and label == 0:
-                yield from _swaps(source, pictures, sources, rows[0][1], subjects, fabric)
+            # Of --data alone: the generator knows nobody else, and has consent to nobody else.
+            own = [k for k, (folder, _) in enumerate(rows) if folder == source.data]
+            if source.generator and label == 0 and own:
+                yield from _swaps(
+                    source,
+                    [pictures[k] for k in own],
+                    [sources[k] for k in own],
+                    rows[own[0]],
+                    fabric,
+                )
             done += len(rows)
             advance(done, "")
 
@@ -422,23 +417,30 @@ def _swaps(
     source: Source,
     pictures: "list[Pixels]",
     sources: list[str],
-    shown: "Item",
-    subjects: list[str],
+    row: "tuple[Path, Item]",
     fabric: "Fabric",
 ) -> "Iterator[Sample]":
-    """Each of one person's pictures with the face of another person of the split."""
+    """Each of the pictures of ``row``'s person with the face of another one of the split."""
     import numpy as np
 
     from detectors.data import Sample, person_of
     from facekit import generators
-    from facekit.core.seed import rng
+    from facekit.core.seed import Purpose, rng
     from facekit.types import Frame
 
     assert source.generator is not None
+    folder, shown = row
+    # Of this folder alone: another one may call its people alike.
+    people = {
+        item.subject: person_of(item)
+        for where, item in source.rows
+        if where == folder and item.split == shown.split
+    }
+    subjects = sorted(people)
     plugin = generators.load(source.generator.facts["plugin"])
     others = [name for name in subjects if name != shown.subject]
-    donors = rng(source.seed, subjects.index(shown.subject)).permutation(others)[:_DONORS]
-    people = {item.subject: person_of(item) for _, item in source.rows}
+    key = (source.seed, subjects.index(shown.subject), Purpose.DONORS)
+    donors = rng(*key).permutation(others)[:_DONORS]
     for i, donor in enumerate(map(str, donors)):
         mine = range(i, len(pictures), len(donors))
         frames = [Frame(pictures[j], 0.0, j) for j in mine]

@@ -1,30 +1,22 @@
 """``facekit generator``: train generators and run them."""
 
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from facekit.commands import options
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from lightning_fabric import Fabric
 
-    from facekit.core.run import Run
     from facekit.export import Exported
-    from facekit.types import Pixels
-
-_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-_PRECISION = click.option(
-    "--precision",
-    default="32",
-    show_default=True,
-    help="32, bf16 or 16; bf16 is 3 to 4 times as fast where the processor has it.",
-)
-_THREADS = click.option("--threads", type=click.IntRange(1), help="Default: every core.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+    from facekit.types import Frame, Pixels
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +35,7 @@ def command() -> None:
 
 
 @command.command("list")
-@_JSON
+@options.JSON
 def list_(as_json: bool) -> None:
     """List the generators and the bundled configs."""
     import json
@@ -69,31 +61,13 @@ def list_(as_json: bool) -> None:
     required=True,
     help="A folder made by 'facekit studio render'.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The run folder; an interrupted run in it goes on.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same weights.",
-)
-@_DEVICE
-@_PRECISION
-@click.option(
-    "--devices",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Train on this many devices at once.",
-)
-@_THREADS
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@_JSON
+@options.RUN_FOLDER
+@options.SEED
+@options.DEVICE
+@options.PRECISION
+@options.THREADS
+@options.SET
+@options.JSON
 def train(
     config: str,
     data: Path,
@@ -101,7 +75,6 @@ def train(
     seed: int,
     device: str,
     precision: str,
-    devices: int,
     threads: int | None,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -119,10 +92,10 @@ def train(
     import json
 
     from facekit import generators
-    from facekit.core import device as devices_
+    from facekit.core import device as devices
 
     plugin, settings = generators.read_config(config, overrides)
-    fabric = devices_.setup(device, precision, devices, threads)
+    fabric = devices.setup(device, precision, threads=threads)
     run = generators.start(plugin, settings, data, out, fabric, seed=seed)
     generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(plugin, out))
     last = run.metrics()[-1]
@@ -136,7 +109,9 @@ def train(
 
 @command.command()
 @click.argument("config")
-@click.option("--people", type=click.IntRange(2), default=48, show_default=True, help="How many.")
+@click.option(
+    "--people", type=click.IntRange(2, 1000), default=48, show_default=True, help="How many."
+)
 @click.option(
     "--moments",
     type=click.IntRange(2),
@@ -152,10 +127,10 @@ def train(
 )
 @click.option("--name", default="face_swap", show_default=True, help="Of the weights.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of everything.")
-@_DEVICE
-@_PRECISION
-@_THREADS
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@options.DEVICE
+@options.PRECISION
+@options.THREADS
+@options.SET
 def pretrain(
     config: str,
     people: int,
@@ -182,7 +157,7 @@ def pretrain(
     import torch
 
     from facekit import generators
-    from facekit.core import device as devices_
+    from facekit.core import device as devices
     from facekit.core import files
     from facekit.core.run import Run
     from facekit.studio.certificate import STUDIO_VERSION
@@ -191,7 +166,7 @@ def pretrain(
     module = generators.load(plugin)
     if not hasattr(module, "pretrain"):
         raise FacekitError(f"{plugin} starts from noise: it has no pre-training")
-    fabric = devices_.setup(device, precision, threads=threads)
+    fabric = devices.setup(device, precision, threads=threads)
     data = f"{people} studio people (seed {seed}) x {moments} performances, studio {STUDIO_VERSION}"
     data_hash = hashlib.sha256(data.encode()).hexdigest()
     run = Run.start(
@@ -201,7 +176,7 @@ def pretrain(
         seed=seed,
         data_hash=data_hash,
         threads=torch.get_num_threads(),
-        precision=devices_.precision_of(fabric),
+        precision=devices.precision_of(fabric),
     )
     began = time.monotonic()
     module.pretrain(settings, run, fabric, people, moments)
@@ -233,14 +208,14 @@ def pretrain(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="The video to write; .mp4.",
+    help="The file to write: .mp4 from a video; .png, .jpg or .webp from a picture.",
 )
 @click.option("--source", required=True, help="The person to show, e.g. person-0001.")
 @click.option("--target", help="Who is in the input, if the run knows them.")
-@_DEVICE
-@_PRECISION
-@_THREADS
-@_JSON
+@options.DEVICE
+@options.PRECISION
+@options.THREADS
+@options.JSON
 def run(
     run: Path,
     source_file: str,
@@ -254,7 +229,8 @@ def run(
 ) -> None:
     """Show a person of RUN in a video or picture, with the face's motion kept.
 
-    The result is marked and signed as a composite; a video keeps its sound.
+    The result is marked and signed as a composite; a video keeps its sound. Frames that show no
+    face stay as they are; if none shows one, nothing is written.
 
     \b
     Examples:
@@ -264,21 +240,26 @@ def run(
     """
     import json
 
-    from facekit.core import device as devices_
-    from facekit.core.run import Run
+    from facekit.core import device as devices
 
-    fabric = devices_.setup(device, precision, threads=threads)
-    exported = convert_file(Run(run), source_file, out, fabric, source=source, target=target)
+    fabric = devices.setup(device, precision, threads=threads)
+    converted = convert_file(run, source_file, out, fabric, source=source, target=target)
+    exported = converted.exported
     facts = {
         "path": str(exported.path),
         "source": source,
+        "frames": converted.frames,
+        "changed": converted.changed,
         "mark": exported.reading.to_json(),
         "provenance": exported.provenance.status,
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
-    click.echo(f"{out}: {source} shown, marked as {exported.reading.kind}, manifest signed")
+    click.echo(
+        f"{out}: {source} shown in {converted.changed} of {converted.frames} frames, "
+        f"marked as {exported.reading.kind}, manifest signed"
+    )
 
 
 def strip_writer(plugin: str, out: Path) -> "Callable[[int, Pixels], None]":
@@ -294,29 +275,52 @@ def strip_writer(plugin: str, out: Path) -> "Callable[[int, Pixels], None]":
     return write
 
 
+@dataclass(frozen=True)
+class Converted:
+    """What :func:`convert_file` wrote.
+
+    Attributes:
+        exported: the file.
+        frames: how many it has; 1 for a picture.
+        changed: in how many of them the face was replaced.
+    """
+
+    exported: "Exported"
+    frames: int
+    changed: int
+
+
 def convert_file(
-    run: "Run",
+    folder: Path,
     source_file: str,
     out: Path,
     fabric: "Fabric",
     *,
     source: str,
     target: str | None = None,
-) -> "Exported":
+) -> Converted:
     """Check that ``source_file`` may be changed, change it, and export the result to ``out``.
 
+    Args:
+        folder: of the generator's run.
+        source_file: a certified studio clip or picture.
+        out: to write to.
+        fabric: where and how precisely to compute.
+        source: the person to show.
+        target: who is in the input, if it is known.
+
     Raises:
-        FacekitError: if the input is live, growing or not certified, or ``out`` is of another
-            kind than it, or the run or a person is unusable.
+        FacekitError: if the input is live, growing or not certified, or shows no face; or ``out``
+            is of another kind than it; or the run or a person is unusable.
     """
     from facekit import export, generators
-    from facekit.generators._gate import certified, closed_file
     from facekit.media.decode import Video, probe
     from facekit.media.images import read_image
     from facekit.types import Frame
 
-    path = closed_file(source_file)
-    consent = certified(path)
+    path = generators.closed_file(source_file)
+    consent = generators.certified(path)
+    run = generators.open_run(folder)
     plugin = generators.load(run.facts["plugin"])
     is_picture = probe(path).kind == "image"
     wanted = {".png", ".jpg", ".jpeg", ".webp"} if is_picture else {".mp4"}
@@ -326,20 +330,57 @@ def convert_file(
         "origin": "studio",
         "generator": run.facts["plugin"],
         "source": source,
-        "consents": sorted({consent, run.facts.get("consent", "")}),
+        "consents": sorted({consent, run.facts["consent"]}),
     }
+    given = _Tally(path)
     if is_picture:
-        frames = [Frame(read_image(path), 0.0, 0)]
-        (changed,) = plugin.generate(run, frames, fabric, source=source, target=target)
-        return export.write_image(out, changed.pixels, kind=plugin.KIND, inputs=[path], facts=facts)
-    with Video(path) as video:
-        frames = plugin.generate(run, video, fabric, source=source, target=target)
-        return export.write_video(
-            out,
-            frames,
-            kind=plugin.KIND,
-            rate=video.info.rate or 25.0,
-            audio_from=path if video.info.has_audio else None,
-            inputs=[path],
-            facts=facts,
+        frames = given.note([Frame(read_image(path), 0.0, 0)])
+        changed = plugin.generate(run, frames, fabric, source=source, target=target)
+        (picture,) = given.compare(changed)
+        exported = export.write_image(
+            out, picture.pixels, kind=plugin.KIND, inputs=[path], facts=facts
         )
+    else:
+        with Video(path) as video:
+            frames = given.note(video)
+            changed = plugin.generate(run, frames, fabric, source=source, target=target)
+            exported = export.write_video(
+                out,
+                given.compare(changed),
+                kind=plugin.KIND,
+                rate=video.info.rate or 25.0,
+                audio_from=path if video.info.has_audio else None,
+                inputs=[path],
+                facts=facts,
+            )
+    return Converted(exported, given.frames, given.changed)
+
+
+class _Tally:
+    """Counts the frames of a file that a generator changes; a plug-in need not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames = self.changed = 0
+        self._waiting: deque[Pixels] = deque()
+
+    def note(self, frames: "Iterable[Frame]") -> "Iterator[Frame]":
+        """Pass on what the generator is given."""
+        for frame in frames:
+            self._waiting.append(frame.pixels)
+            yield frame
+
+    def compare(self, frames: "Iterable[Frame]") -> "Iterator[Frame]":
+        """Pass on what it hands back, in the same order.
+
+        Raises:
+            FacekitError: at the end, if none was changed; an export then leaves no file.
+        """
+        import numpy as np
+
+        for frame in frames:
+            self.frames += 1
+            self.changed += not np.array_equal(self._waiting.popleft(), frame.pixels)
+            yield frame
+        if not self.changed:
+            raise FacekitError(f"{self.path}: no frame shows a face; nothing was written")

@@ -4,12 +4,15 @@ A plug-in module offers
 
 - ``KIND``: the mark that its output carries, a :class:`facekit.watermark.Kind`;
 - ``Config``: its settings, a :class:`facekit.core.config.Config`;
-- ``train(config, data, run, fabric, *, show=None)``: train on a folder, resuming from the run's
-  newest checkpoint; ``show(step, pixels)`` is handed a training strip now and then;
+- ``train(config, data, run, fabric, *, show=None)``: train on a folder that :func:`start` has let
+  pass, resuming from the run's newest checkpoint; ``show(step, pixels)`` is handed a training
+  strip now and then;
 - ``pretrain(config, run, fabric, people, moments)`` and ``bundle(run, folder, name)``, if it can
   start from weights learned beforehand on the studio;
 - ``generate(run, frames, fabric, *, source, target=None, still=False)``: yield changed frames, in
   memory and unmarked. Only :mod:`facekit.export` writes them.
+
+Whose faces may be used is decided here, for all of them: :func:`start` and :func:`open_run`.
 
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
 """
@@ -25,7 +28,10 @@ from facekit.core import files, registry
 from facekit.core.device import precision_of
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
+from facekit.generators._gate import certified, closed_file
 from facekit.types import MANIFEST
+
+__all__ = ["certified", "closed_file", "load", "names", "open_run", "read_config", "start"]
 
 
 def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, configs.Config]:
@@ -66,32 +72,48 @@ def load(name: str) -> ModuleType:
 def start(
     plugin: str, config: configs.Config, data: Path, out: Path, fabric: Fabric, *, seed: int = 0
 ) -> Run:
-    """Make the run folder of a training, or open it to go on.
+    """Check that ``data`` may be trained on; make the run folder, or open it to go on.
+
+    The run records the consent: the certificate that covers ``data``.
 
     Args:
         plugin: the generator's name.
         config: its settings.
-        data: the folder to train on, with a manifest.
+        data: the folder to train on.
         out: the run folder.
         fabric: where and how precisely it will compute, which the run records.
         seed: of all randomness, ≥ 0.
 
     Raises:
-        FacekitError: if ``data`` has no manifest, or ``out`` holds a run made from other inputs.
+        FacekitError: if ``data`` is not certified, and then ``out`` is not touched; or if ``out``
+            holds a run made from other inputs.
     """
     import torch
 
-    manifest = data / MANIFEST
-    if not manifest.is_file():
-        raise FacekitError(
-            f"{data}: has no {MANIFEST}; give a certified folder made by 'facekit studio render'"
-        )
-    return Run.start(
+    consent = certified(data)
+    run = Run.start(
         out,
         plugin=plugin,
         config=config,
         seed=seed,
-        data_hash=files.sha256(manifest),
+        data_hash=files.sha256(data / MANIFEST),
         threads=torch.get_num_threads(),
         precision=precision_of(fabric),
     )
+    run.note(consent=consent)
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """Open a trained run to use it.
+
+    Raises:
+        FacekitError: if it is none, or records no consent to what it was trained on.
+    """
+    run = Run(folder)
+    if not run.facts.get("consent"):
+        raise FacekitError(
+            f"{folder}: records no certificate of its training data; train anew with "
+            "'facekit generator train'"
+        )
+    return run

