@@ -212,13 +212,13 @@ def _talk(random: np.random.Generator, count: int, rate: float) -> dict[str, Arr
     }
     speaking = 1 / (1 + np.exp(-3 * (_drift(random, count, rate, 1.2) + 0.7)))
     # Syllables come about four to five times a second.
-    open_jaw = np.clip(0.45 + 0.65 * _drift(random, count, rate, 0.11), 0, 1.6) * speaking
+    open_jaw = np.clip(0.45 + 0.65 * _drift(random, count, rate, 0.11), 0, 1) * speaking
     round_lips = np.clip(_drift(random, count, rate, 0.18), 0, 1.5) * speaking
     wide_lips = np.clip(_drift(random, count, rate, 0.18), 0, 1.5) * speaking
     smile = np.clip(0.15 + 0.4 * _drift(random, count, rate, 1.5), 0, 0.85)
     brows = np.clip(0.5 * _drift(random, count, rate, 0.8) - 0.1, 0, 0.9)
     tracks |= {
-        "jawOpen": 0.36 * open_jaw,
+        "jawOpen": 0.34 * open_jaw,
         "mouthFunnel": 0.4 * round_lips,
         "mouthPucker": 0.25 * round_lips,
         "browInnerUp": brows,
