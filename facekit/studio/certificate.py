@@ -222,10 +222,11 @@ def _draw_pictures(found: Certificate, names: list[str], samples: int) -> list[s
     """One of each person, then others up to the number."""
     order = sorted(names, key=_order(found))
     first = {name.split("/")[0]: name for name in reversed(order)}
-    drawn = sorted(first.values(), key=order.index)
+    drawn = list(first.values())
     count = min(max(samples, 6, math.ceil(0.05 * len(names))), len(names))
     rest = [name for name in order if name not in drawn]
-    return drawn + rest[: max(count - len(drawn), 0)]
+    # Sorted, because a person's skin is painted but once for pictures in a row.
+    return sorted(drawn + rest[: max(count - len(drawn), 0)])
 
 
 def _draw_frames(found: Certificate, frames: int, samples: int) -> list[int]:
