@@ -18,9 +18,9 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.studio import basis
 from facekit.studio.certificate import CLIP_PSNR, psnr, verify
-from facekit.studio.clip import MOST_PEOPLE, person_seed, render_clip, render_folder, render_frames
+from facekit.studio.clip import render_clip, render_folder, render_frames
 from facekit.studio.performance import FACE_UNITS, Performance
-from facekit.studio.person import Person, anny_age, neutral
+from facekit.studio.person import MOST_PEOPLE, Person, anny_age, neutral, person_seed
 from facekit.studio.render import render, rotation
 from facekit.types import read_manifest
 

@@ -99,16 +99,18 @@ def _corner(strip: Pixels) -> Pixels:
 
 
 def _with_face(pixels: Pixels) -> Pixels:
-    """A copy with the located face's box and points drawn in."""
+    """A copy with each located face's box and points drawn in."""
     from facekit.core.device import setup
     from facekit.faces.locate import Locator
 
     drawn = pixels.copy()
-    ((face, *_),) = Locator(setup().device).locate([pixels])
-    x0, y0, x1, y1 = (round(float(v)) for v in face.box)
-    cv2.rectangle(drawn, (x0, y0), (x1, y1), (255, 255, 255), 1, cv2.LINE_AA)
-    for x, y in face.points:
-        cv2.circle(drawn, (round(float(x)), round(float(y))), 2, (90, 255, 190), -1, cv2.LINE_AA)
+    (faces,) = Locator(setup().device).locate([pixels])
+    for face in faces:
+        x0, y0, x1, y1 = (round(float(v)) for v in face.box)
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), (255, 255, 255), 1, cv2.LINE_AA)
+        for x, y in face.points:
+            place = (round(float(x)), round(float(y)))
+            cv2.circle(drawn, place, 2, (90, 255, 190), -1, cv2.LINE_AA)
     return drawn
 
 

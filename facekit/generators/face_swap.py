@@ -369,9 +369,9 @@ def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.d
 
     They are rendered once and kept in the run folder.
     """
-    from facekit.studio.clip import performance_seed, person_seed, render_frames
-    from facekit.studio.performance import Performance
-    from facekit.studio.person import Person
+    from facekit.studio.clip import render_frames
+    from facekit.studio.performance import Performance, performance_seed
+    from facekit.studio.person import Person, person_seed
 
     path = run.folder / "grid.safetensors"
     if path.exists():

@@ -22,8 +22,8 @@ from pydantic import Field
 from facekit.core import files
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
-from facekit.studio.performance import Performance
-from facekit.studio.person import Person
+from facekit.studio.performance import Performance, performance_seed
+from facekit.studio.person import Person, person_seed
 from facekit.studio.render import render
 from facekit.types import MANIFEST, Item, Pixels, read_manifest
 
@@ -245,7 +245,6 @@ def _check_folder(
     folder: Path, found: Certificate, items: list[Item], names: list[str], samples: int
 ) -> list[str]:
     from facekit.media.images import read_image
-    from facekit.studio.clip import performance_seed, person_seed
 
     expected = {
         f"person-{i:04d}/{j:04d}.png": (i, j)

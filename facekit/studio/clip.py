@@ -18,29 +18,12 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.studio import basis
 from facekit.studio.certificate import CERTIFICATE, Certificate, certify, read
-from facekit.studio.performance import Performance
-from facekit.studio.person import Person
+from facekit.studio.performance import Performance, performance_seed
+from facekit.studio.person import MOST_PEOPLE, Person, person_seed
 from facekit.studio.render import MAX_SIZE, Render, render
 from facekit.types import MANIFEST, Frame, Item, Pixels, write_manifest
 
-MOST_PEOPLE = 1000
-"""People of one folder at most: with more, the next seed's folder would show them again."""
-
 _CHUNK = 4
-
-
-def performance_seed(seed: int, person: int, frame: int) -> int:
-    """The seed of one photo of a folder: a function of the folder's seed and the place in it."""
-    words = np.random.SeedSequence((seed, person, frame)).generate_state(1, np.uint32)
-    return int(words[0])
-
-
-def person_seed(seed: int, person: int) -> int:
-    """The seed of a folder's person; folder seed 0 has people 0, 1, 2 and so on.
-
-    Two folders of different seeds share nobody as long as neither has more than ``MOST_PEOPLE``.
-    """
-    return seed * MOST_PEOPLE + person
 
 
 def render_frames(

@@ -266,3 +266,9 @@ def _saccades(random: np.random.Generator, count: int, rate: float) -> dict[str,
         i += rest
     gaze = gaussian_filter1d(np.clip(gaze, -20, 20), 0.025 * rate, axis=1, mode="nearest")
     return {"gaze_x": gaze[0], "gaze_y": gaze[1]}
+
+
+def performance_seed(seed: int, person: int, frame: int) -> int:
+    """The seed of one photo of a folder: a function of the folder's seed and the place in it."""
+    words = np.random.SeedSequence((seed, person, frame)).generate_state(1, np.uint32)
+    return int(words[0])

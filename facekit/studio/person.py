@@ -404,3 +404,15 @@ def _cloth(random: np.random.Generator) -> Colour:
     colour = grey * (1 + random.uniform(0, 0.9) * random.uniform(-1, 1, 3))
     r, g, b = np.round(np.clip(colour, 0.01, 0.8), 4).tolist()
     return r, g, b
+
+
+MOST_PEOPLE = 1000
+"""People of one folder at most: with more, the next seed's folder would show them again."""
+
+
+def person_seed(seed: int, person: int) -> int:
+    """The seed of a folder's person; folder seed 0 has people 0, 1, 2 and so on.
+
+    Two folders of different seeds share nobody as long as neither has more than ``MOST_PEOPLE``.
+    """
+    return seed * MOST_PEOPLE + person
