@@ -4,6 +4,7 @@ This is the only file that knows device names. Bits depend on the number of thre
 pinned here and recorded in the run folder. Nothing in this project has been run on a GPU yet.
 """
 
+import logging
 import os
 
 import torch
@@ -45,6 +46,8 @@ def setup(device: str = "auto", precision: str = "32", threads: int | None = Non
         raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
     if threads is not None and threads < 1:
         raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
+    # Fabric announces the precision at every set-up, also under -q.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     torch.set_num_threads(threads or default_threads())
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "32"
