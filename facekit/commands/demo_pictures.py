@@ -56,7 +56,7 @@ def pipeline(out: Path, people: list[Pixels], mark: dict[str, Any]) -> Pixels:
     changed = watermark.embed(target, watermark.Payload(watermark.Kind.TEST_REAL, 0))
     report = json.loads((out / "report" / "report.json").read_text(encoding="utf-8"))
 
-    figure = Figure(figsize=(14, 2.9), dpi=110)
+    figure = Figure(figsize=(14, 2.9), dpi=150)
     canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves its methods untyped
     titles = (
         ("render", "people who don't exist"),
