@@ -128,7 +128,7 @@ def _scores(axes: Any, report: dict[str, Any]) -> None:
             axes.annotate(
                 word,
                 (times[-1], scores[-1]),
-                (-4, -12 if scores[-1] > 0.5 else 6),
+                (-4, -30 if scores[-1] > 0.5 else 8),
                 textcoords="offset points",
                 color=colour,
                 fontsize=10,
