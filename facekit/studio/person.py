@@ -1,9 +1,11 @@
 """A person who does not exist: a vector of parameters, and the head that it stands for."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from facekit.core.config import Config, validate
@@ -27,6 +29,9 @@ HairStyle = Literal[
     "tied back",
 ]
 Beard = Literal["none", "stubble", "moustache", "goatee", "full"]
+GlassesStyle = Literal["none", "round", "square", "half-rim"]
+Neckline = Literal["crew", "v", "collar", "boat"]
+Pattern = Literal["plain", "stripes", "knit"]
 
 MONK = (
     "#f6ede4",
@@ -150,6 +155,9 @@ class Person(Config):
         brow_thickness, brow_density, brow_arch: of the eyebrows.
         hair: the style; ``volume`` its thickness; ``beard`` the facial hair.
         forehead: how high the hairline lies; ``temples``: how deep its bays are.
+        lashes: their length;  pores: how much they show.
+        glasses, glasses_colour: what is worn on the nose, and its frame's colour.
+        neckline, pattern, cloth: of the clothes at the neck, and their colour.
     """
 
     seed: int = Field(ge=0)
@@ -181,6 +189,12 @@ class Person(Config):
     brow_density: float = Share
     brow_arch: float = Share
     beard: Beard
+    lashes: float = Share
+    pores: float = Share
+    glasses: GlassesStyle
+    glasses_colour: Colour
+    neckline: Neckline
+    pattern: Pattern
     cloth: Colour
 
     @classmethod
@@ -214,18 +228,101 @@ class Person(Config):
 
     @property
     def description(self) -> str:
-        """Words for a caption, e.g. ``an older man with dark skin, short grey hair``."""
+        """Words for a caption, without an expression; see :meth:`describe`."""
+        return self.describe()
+
+    def describe(self, expression: Mapping[str, float] | None = None) -> str:
+        """Words for a caption, e.g. ``an older man with dark skin, short grey hair, smiling``.
+
+        Args:
+            expression: face unit → coefficient in [0, 1], as in a performance; None says nothing
+                of the expression.
+        """
         years = "young" if self.age < 35 else "middle-aged" if self.age < 58 else "older"
         article = "an" if years == "older" else "a"
         sex = "man" if self.sex > 0.5 else "woman"
         tone = ("light", "medium", "dark")[(self.skin_tone > 4) + (self.skin_tone > 6)]
-        hair = "no hair" if self.hair == "bald" else f"{self.hair_name} hair ({self.hair})"
-        beard = "" if self.beard == "none" else f", {self.beard}"
-        return f"{article} {years} {sex} with {tone} skin, {hair}{beard}"
+        words = [f"{article} {years} {sex} with {tone} skin", _hair_words(self)]
+        if self.beard != "none":
+            words.append(_BEARD_WORDS[self.beard])
+        if self.glasses != "none":
+            words.append(f"{self.glasses} glasses")
+        return ", ".join(words + _expression_words(expression or {}))
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """What makes the face this person's, float32 (D,), each entry about in [-1, 1].
+
+        Build, local shape, skin, eyes, brows, hair and beard; nothing that is worn. D is the
+        same for everyone, and the order is fixed within a version of the studio.
+        """
+        numbers = [(self.age - 49) / 31, *(getattr(self, name) for name in _SHARES)]
+        numbers += [self.skin_tone / 5 - 1.1, self.skin_shift, *self.iris, *self.hair_colour]
+        numbers += [self.shape.get(name, 0.0) for name in _allowed_shapes()]
+        numbers += [float(self.hair == style) for style in get_args(HairStyle)]
+        numbers += [float(self.beard == beard) for beard in get_args(Beard)]
+        return np.array(numbers, np.float32)
 
     def coefficients(self) -> dict[str, float]:
         """Target → coefficient, for :meth:`facekit.studio.basis.Basis.displaced`."""
         return _phenotype(self) | _local(self)
+
+
+_SHARES = (
+    "sex african asian caucasian muscle weight redness freckles mottling wrinkles lips lip_red "
+    "volume forehead temples brow_thickness brow_density brow_arch lashes pores"
+).split()
+_BEARD_WORDS = {
+    "stubble": "stubble",
+    "moustache": "a moustache",
+    "goatee": "a goatee",
+    "full": "a full beard",
+}
+_HAIR_WORDS: dict[HairStyle, str] = {
+    "bald": "a bald head",
+    "shaved": "a shaved head",
+    "short": "short {} hair",
+    "crop": "cropped {} hair",
+    "side part": "{} hair parted at the side",
+    "receding": "receding {} hair",
+    "curly": "curly {} hair",
+    "afro": "a {} afro",
+    "bob": "a {} bob",
+    "long": "long {} hair",
+    "wavy": "long wavy {} hair",
+    "tied back": "{} hair tied back",
+}
+
+
+def _hair_words(person: Person) -> str:
+    return _HAIR_WORDS[person.hair].format(person.hair_name)
+
+
+def _expression_words(expression: Mapping[str, float]) -> list[str]:
+    """What a viewer would say of the face units; at most three remarks."""
+
+    def unit(name: str) -> float:
+        sides = [expression.get(name + side, 0.0) for side in ("", "Left", "Right")]
+        return max(sides[0], (sides[1] + sides[2]) / 2)
+
+    found = []
+    jaw, smile = unit("jawOpen"), unit("mouthSmile")
+    raised = max(unit("browInnerUp"), unit("browOuterUp"))
+    if smile > 0.25:
+        found.append("smiling broadly" if smile > 0.5 and jaw > 0.08 else "smiling")
+    elif raised > 0.35 and jaw > 0.15:
+        found.append("surprised")
+    elif unit("browDown") > 0.3 or unit("mouthFrown") > 0.3:
+        found.append("frowning")
+    elif unit("mouthPucker") > 0.3:
+        found.append("with pursed lips")
+    elif jaw > 0.15:
+        found.append("with an open mouth")
+    if raised > 0.35 and "surprised" not in found:
+        found.append("with raised brows")
+    if unit("eyeBlink") > 0.7:
+        found.append("with closed eyes")
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -336,8 +433,27 @@ def _sample(seed: int) -> Person:
         brow_density=float(np.round(random.uniform(0.45, 1), 4)),
         brow_arch=float(np.round(np.clip(random.normal(0.35 if male else 0.6, 0.2), 0, 1), 4)),
         beard=beard,
-        cloth=_cloth(random),
+        lashes=round(float(random.uniform(0.1, 0.6) if male else random.uniform(0.35, 1)), 4),
+        pores=round(float(random.uniform(0.2, 0.8) + 0.2 * male), 4),
+        **_worn(rng(seed, 7), age),
     )
+
+
+def _worn(random: np.random.Generator, age: float) -> dict[str, Any]:
+    """Glasses, the more often the older, and clothes."""
+    glasses: GlassesStyle = "none"
+    if random.random() < 0.15 + 0.25 * (age - 18) / 62:
+        glasses = ("round", "square", "half-rim")[int(random.integers(3))]
+    frames = ((0.015, 0.015, 0.017), (0.09, 0.045, 0.02), (0.3, 0.29, 0.28), (0.03, 0.04, 0.09))
+    necklines: tuple[Neckline, ...] = get_args(Neckline)
+    patterns: tuple[Pattern, ...] = get_args(Pattern)
+    return {
+        "glasses": glasses,
+        "glasses_colour": frames[int(random.choice(4, p=[0.5, 0.2, 0.2, 0.1]))],
+        "neckline": necklines[int(random.choice(4, p=[0.45, 0.2, 0.25, 0.1]))],
+        "pattern": patterns[int(random.choice(3, p=[0.6, 0.15, 0.25]))],
+        "cloth": _cloth(random),
+    }
 
 
 def _mild(random: np.random.Generator, deviation: float) -> float:

@@ -96,7 +96,7 @@ def _model(person_json: str) -> _Model:
         centre=(between + np.array([0, 0, 0.1])).astype(np.float32),
         pivot=head[neck].mean(0),
         colour=np.array(person.hair_colour, np.float32),
-        atlas=skin.paint(person_json),
+        atlas=skin.paint(person_json).atlas,
     )
 
 

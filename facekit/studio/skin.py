@@ -4,6 +4,8 @@ Texture is solid: every pattern is a function of the place on the neutral head, 
 on the same anatomy in everyone and moves with the face.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -43,9 +45,52 @@ def skin_colour(person: Person) -> Array:
     return shifted
 
 
+@dataclass(frozen=True)
+class Skin:
+    """A person's painted skin.
+
+    Attributes:
+        atlas: float32 (H, W, 4), linear albedo and gloss, at rest.
+    """
+
+    atlas: Array
+
+
+def sample(
+    skin: Skin, person: Person, where: Array, expression: Mapping[str, float]
+) -> tuple[Array, Array, Array]:
+    """The skin at places on the neutral head.
+
+    Args:
+        skin: what :func:`paint` gave for ``person``.
+        person: whose skin it is.
+        where: float32 (P, 3) places on the neutral head, in dm.
+        expression: face unit → coefficient in [0, 1]; wrinkles deepen with it.
+
+    Returns:
+        Linear albedo (P, 3); gloss (P,) in [0, 1]; tilt (P, 3), to be added to the unit normal
+        in the neutral head's axes (pores and wrinkles).
+    """
+    column, row = basis.atlas_place(where)
+    texture = _remap(skin.atlas, column, row)
+    return texture[:, :3], texture[:, 3], np.zeros_like(where)
+
+
+def _remap(atlas: Array, column: Array, row: Array) -> Array:
+    """Bilinear values (P, C) of an atlas (H, W, C) at places whose centres are at +0.5."""
+    width = 1024  # OpenCV's remap accepts sides below 32768.
+    count = len(column)
+    places = np.zeros((2, -(-count // width) * width), np.float32)
+    places[0, :count], places[1, :count] = column - 0.5, row - 0.5
+    x, y = places.reshape(2, -1, width)
+    values = cv2.remap(atlas, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    result: Array = np.asarray(values, np.float32).reshape(-1, atlas.shape[2])[:count]
+    return result
+
+
 @lru_cache(maxsize=4)
-def paint(person_json: str) -> Array:
-    """Albedo and gloss of each texel: float32 (H, W, 4); from ``Person.model_dump_json()``."""
+def paint(person_json: str) -> Skin:
+    """Paint a person's skin; from ``Person.model_dump_json()``."""
     person = Person.model_validate_json(person_json)
     head = basis.load()
     x, y, z = np.moveaxis(head.texels, 2, 0)
@@ -86,8 +131,10 @@ def paint(person_json: str) -> Array:
     _brows(colour[band], gloss[band], person, x[band], y[band], z[band])
     _lashes(colour, person, head)
     _scalp(colour, person, head.texels, noise)
-    return np.ascontiguousarray(
-        np.concatenate([np.clip(colour, 0.004, 0.95), gloss[..., None]], 2), np.float32
+    return Skin(
+        np.ascontiguousarray(
+            np.concatenate([np.clip(colour, 0.004, 0.95), gloss[..., None]], 2), np.float32
+        )
     )
 
 
