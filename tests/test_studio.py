@@ -17,7 +17,7 @@ from facekit.commands.studio import command
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.studio import basis
-from facekit.studio.certificate import CLIP_PSNR, psnr, verify
+from facekit.studio.certificate import CLIP_PSNR, STUDIO_VERSION, psnr, verify
 from facekit.studio.clip import render_clip, render_folder, render_frames
 from facekit.studio.performance import FACE_UNITS, Performance
 from facekit.studio.person import MOST_PEOPLE, Person, anny_age, neutral, person_seed
@@ -295,7 +295,7 @@ def test_a_finished_folder_is_kept_and_an_interrupted_one_goes_on(folder, tmp_pa
 
     out = tmp_path / "people"
     plan = {"people": 2, "frames": 3, "size": 64, "seed": 1}
-    files.write_json(out / "studio.json", {"kind": "folder", "arguments": plan, "studio": 1})
+    files.write_json(out / "studio.json", {"kind": "folder", "arguments": plan, "studio": STUDIO_VERSION})
     render_folder(out, people=2, frames=3, size=64, seed=1)
     for path in folder.rglob("*"):
         if path.is_file():
