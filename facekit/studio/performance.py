@@ -9,7 +9,9 @@ from scipy.ndimage import gaussian_filter1d
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.seed import rng
+from facekit.studio import scene
 from facekit.studio.basis import Array
+from facekit.studio.scene import Colour, Environment, Lamp
 
 _SIDED = (
     "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp "
@@ -23,24 +25,32 @@ _UNSIDED = (
 FACE_UNITS = sorted(_UNSIDED + [unit + side for unit in _SIDED for side in ("Left", "Right")])
 """The 52 face units of ARKit, by their names there; left and right are the person's own."""
 
-Colour = tuple[float, float, float]
+_HEAD = ("yaw", "pitch", "roll")
+_NECK = ("neck_yaw", "neck_pitch", "neck_roll")
 
 
 class Performance(Config):
     """One moment before the camera; it fits every person.
 
-    Angles in degrees, as :mod:`facekit.types` has them; colours linear RGB.
+    Angles in degrees, as :mod:`facekit.types` has them; colours linear RGB; light and directions
+    relative to the camera, as :mod:`facekit.studio.scene` has them. The head turns on the neck,
+    the neck on the shoulders, and the camera goes about the whole person.
 
     Attributes:
         expression: face unit → coefficient in [0, 1]; those not named are 0.
-        yaw, pitch, roll: of the head on the shoulders.
+        yaw, pitch, roll: of the head on the neck.
+        neck_yaw, neck_pitch, neck_roll: of the neck on the shoulders; the head goes along.
         gaze_x, gaze_y: of the eyes in the head; positive to the viewer's right, and up.
+        camera_yaw, camera_pitch: where the camera stands about the person. Positive yaw shows the
+            face turned to the viewer's right; positive pitch shows it looking up (a low camera).
         distance: of the camera from the eyes, in dm.
-        scale: the share of the picture's height that 2.4 dm at the head take.
-        centre_x, centre_y: where the head's middle is, as shares of the picture.
-        key_azimuth, key_elevation: where the lamp stands; 0, 0 is at the camera.
-        key, ambient: colours times strengths of the lamp and of the surroundings.
+        focal: in mm on a picture 24 mm high; ``focal / 24 · size`` in pixels.
+        centre_x, centre_y: where the middle of the head at rest is, as shares of the picture.
+        lamps: up to three.
+        environment: spherical harmonics' coefficients of the surroundings' radiance.
         background: seed of the background's shapes; ``background_colour`` its mean colour.
+        blur: sigma of the picture's softness, as a share of its side.
+        noise: standard deviation of the sensor's noise at mid grey, in linear light.
         time: in seconds within a clip.
     """
 
@@ -48,34 +58,60 @@ class Performance(Config):
     yaw: float = Field(0.0, ge=-90, le=90)
     pitch: float = Field(0.0, ge=-60, le=60)
     roll: float = Field(0.0, ge=-60, le=60)
+    neck_yaw: float = Field(0.0, ge=-45, le=45)
+    neck_pitch: float = Field(0.0, ge=-45, le=45)
+    neck_roll: float = Field(0.0, ge=-45, le=45)
     gaze_x: float = Field(0.0, ge=-40, le=40)
     gaze_y: float = Field(0.0, ge=-40, le=40)
+    camera_yaw: float = Field(0.0, ge=-60, le=60)
+    camera_pitch: float = Field(0.0, ge=-25, le=25)
     distance: float = Field(11.0, ge=4, le=100)
-    scale: float = Field(0.75, gt=0.05, le=2)
+    focal: float = Field(82.5, ge=5, le=1000)
     centre_x: float = Field(0.5, ge=0, le=1)
     centre_y: float = Field(0.5, ge=0, le=1)
-    key_azimuth: float = 30.0
-    key_elevation: float = 30.0
-    key: Colour = (0.75, 0.72, 0.68)
-    ambient: Colour = (0.5, 0.5, 0.52)
+    lamps: tuple[Lamp, ...] = Field(
+        (Lamp(azimuth=30.0, elevation=30.0, colour=(0.6, 0.58, 0.55)),), max_length=3
+    )
+    environment: Environment = scene.EVEN
     background: int = Field(0, ge=0)
     background_colour: Colour = (0.3, 0.32, 0.35)
+    blur: float = Field(0.0, ge=0, le=0.02)
+    noise: float = Field(0.0, ge=0, le=0.1)
     time: float = 0.0
+
+    @property
+    def camera_rotation(self) -> Array:
+        """What turns the shoulders' axes into the camera's (3, 3); the camera stays level."""
+        result: Array = rotation(0, self.camera_pitch, 0) @ rotation(self.camera_yaw, 0, 0)
+        return result
+
+    @property
+    def neck_rotation(self) -> Array:
+        """The neck on the shoulders (3, 3)."""
+        return rotation(self.neck_yaw, self.neck_pitch, self.neck_roll)
+
+    @property
+    def head_rotation(self) -> Array:
+        """The head on the shoulders (3, 3): the neck's rotation times the head's own."""
+        result: Array = self.neck_rotation @ rotation(self.yaw, self.pitch, self.roll)
+        return result
+
+    @property
+    def pose(self) -> tuple[float, float, float]:
+        """Yaw, pitch and roll in degrees of the head as the camera sees it."""
+        return angles(self.camera_rotation @ self.head_rotation)
 
     @classmethod
     def sample(cls, seed: int) -> "Performance":
-        """Draw a photo-like moment; the same seed gives the same performance."""
+        """Draw a photo-like moment; the same seed gives the same performance.
+
+        The head is within 30 degrees of the camera in five moments of six, and within 60 always;
+        camera, neck and head share the turn.
+        """
         random = rng(_whole(seed), 2)
         expression = _still_expression(random)
-        return cls(
-            expression=expression,
-            yaw=_rounded(np.clip(random.normal(0, 14), -30, 30)),
-            pitch=_rounded(np.clip(random.normal(0, 6), -14, 14)),
-            roll=_rounded(np.clip(random.normal(0, 4), -10, 10)),
-            gaze_x=_rounded(np.clip(random.normal(0, 7), -20, 20)),
-            gaze_y=_rounded(np.clip(random.normal(0, 4), -10, 10)),
-            **_scene(random),
-        )
+        pose = _still_pose(random)
+        return cls(expression=expression, **pose, **scene.sample(random))
 
     @classmethod
     def clip(cls, seconds: float, rate: float = 25.0, seed: int = 0) -> list["Performance"]:
@@ -89,7 +125,7 @@ class Performance(Config):
                 f"a clip of {seconds} s at {rate} frames/s; allowed: up to 600 s, 1 to 120 frames/s"
             )
         random = rng(_whole(seed), 3)
-        scene = _scene(random)
+        place = scene.sample(random)
         count = max(round(seconds * rate), 1)
         tracks = _talk(random, count, rate)
         moments = []
@@ -100,7 +136,7 @@ class Performance(Config):
             }
             expression = {name: min(max(v, 0.0), 1.0) for name, v in values.items() if v > 0.002}
             time = round(i / rate, 6)
-            moments.append(cls(expression=expression, time=time, **pose, **scene))
+            moments.append(cls(expression=expression, time=time, **pose, **place))
         return moments
 
     @classmethod
@@ -110,8 +146,7 @@ class Performance(Config):
         Raises:
             FacekitError: for an unknown key or face unit, or a value out of range.
         """
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        performance = validate(values, cls, "performance")
+        performance = validate(_frozen(values), cls, "performance")
         for name, value in performance.expression.items():
             if name not in FACE_UNITS:
                 raise FacekitError(f"unknown face unit '{name}'; {did_you_mean(name, FACE_UNITS)}")
@@ -130,34 +165,71 @@ def _whole(seed: int) -> int:
     return seed
 
 
+def _frozen(value: Any) -> Any:
+    """JSON's lists as tuples, at any depth."""
+    if isinstance(value, dict):
+        return {key: _frozen(v) for key, v in value.items()}
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
 def _rounded(value: float) -> float:
     return round(float(value), 4)
 
 
-def _scene(random: np.random.Generator) -> dict[str, Any]:
-    """Camera, light and background."""
-    warm = random.normal(0, 0.09)
-    key = random.uniform(0.5, 1.0) * np.array([1 + warm, 1, 1 - warm])
-    sky = random.normal(0, 0.06)
-    ambient = random.uniform(0.35, 0.62) * np.array([1 - sky, 1, 1 + sky])
-    backdrop = random.uniform(0.03, 0.55) * (1 + 0.25 * random.uniform(-1, 1, 3))
+def _still_pose(random: np.random.Generator) -> dict[str, float]:
+    """Camera, neck, head and eyes of a photograph."""
+    wide = random.random() < 0.17
+    if wide:
+        yaw = random.choice([-1, 1]) * random.uniform(30, 58)
+        camera = yaw * random.uniform(0.35, 0.75)
+    else:
+        yaw = float(np.clip(random.normal(0, 13), -29, 29))
+        camera = yaw * random.uniform(0, 0.6) + random.normal(0, 9)
+    pitch = float(np.clip(random.normal(0, 8), -24, 24))
+    camera_pitch = float(np.clip(0.4 * pitch + random.normal(0, 5), -20, 20))
+    roll = float(np.clip(random.normal(0, 4.5), -13, 13))
+    # The neck takes about a third of what the camera has left.
+    share = random.uniform(0.2, 0.45)
+    neck = float(np.clip(share * (yaw - camera), -25, 25))
+    gaze = _still_gaze(random, yaw, pitch)
     return {
-        "distance": _rounded(random.uniform(8, 16)),
-        "scale": _rounded(random.uniform(0.66, 0.86)),
-        "centre_x": _rounded(np.clip(random.normal(0.5, 0.03), 0.42, 0.58)),
-        "centre_y": _rounded(np.clip(random.normal(0.47, 0.02), 0.42, 0.52)),
-        "key_azimuth": _rounded(random.uniform(-65, 65)),
-        "key_elevation": _rounded(random.uniform(5, 55)),
-        "key": _colour(key),
-        "ambient": _colour(ambient),
-        "background": int(random.integers(0, 2**31)),
-        "background_colour": _colour(backdrop),
+        "camera_yaw": _rounded(camera),
+        "neck_yaw": _rounded(neck),
+        "yaw": _rounded(yaw - camera - neck),
+        "camera_pitch": _rounded(camera_pitch),
+        "neck_pitch": _rounded(share * (pitch - camera_pitch)),
+        "pitch": _rounded((1 - share) * (pitch - camera_pitch)),
+        "neck_roll": _rounded(share * roll),
+        "roll": _rounded((1 - share) * roll),
+        "gaze_x": _rounded(gaze[0]),
+        "gaze_y": _rounded(gaze[1]),
     }
 
 
-def _colour(values: Any) -> Colour:
-    r, g, b = np.round(np.clip(values, 0, 2), 4).tolist()
-    return r, g, b
+def _still_gaze(random: np.random.Generator, yaw: float, pitch: float) -> tuple[float, float]:
+    """Into the camera as far as eyes go, or somewhere about."""
+    x, y = random.normal(0, [8, 4])
+    if random.random() < 0.65 and abs(yaw) < 32 and abs(pitch) < 20:
+        x, y = -yaw + 0.15 * x, -pitch + 0.15 * y
+    return float(np.clip(x, -28, 28)), float(np.clip(y, -18, 18))
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> Array:
+    """The rotation (3, 3): roll, then pitch, then yaw; degrees as :mod:`facekit.types` has them."""
+    (sy, sp, sr), (cy, cp, cr) = (f(np.radians([yaw, pitch, roll])) for f in (np.sin, np.cos))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    result: Array = (about_y @ about_x @ about_z).astype(np.float32)
+    return result
+
+
+def angles(turned: Array) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees of a rotation (3, 3): the inverse of :func:`rotation`."""
+    yaw = np.degrees(np.arctan2(turned[0, 2], turned[2, 2]))
+    pitch = np.degrees(np.arcsin(np.clip(turned[1, 2], -1, 1)))
+    roll = np.degrees(np.arctan2(-turned[1, 0], turned[1, 1]))
+    return _rounded(yaw), _rounded(pitch), _rounded(roll)
 
 
 _STILLS: dict[str, dict[str, float]] = {
