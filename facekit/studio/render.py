@@ -1,28 +1,37 @@
 """``render(person, performance, size)``: the frame, and the truth about it.
 
-Rays are cast on a 2×2 finer grid with Embree, shaded in linear light, averaged and encoded as
-sRGB. One thread; the same arguments give the same bytes.
+Rays are cast on a 2×2 finer grid with Embree into two scenes: what deforms (face, neck, shoulders,
+lashes, brows), built anew for each frame, and what is rigid with the head (hair, glasses), built
+once a person and met by rays brought into the head's frame. Hits are shaded in linear light,
+averaged and encoded as sRGB. One thread; the same arguments give the same bytes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.core.seed import rng
-from facekit.studio import basis, hair, skin
+from facekit.studio import backdrop, basis, hair, shading, skin
+from facekit.studio import light as lights
 from facekit.studio import person as people
-from facekit.studio.basis import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, TEETH, TONGUE, Array, Indices
+from facekit.studio.basis import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Array, Indices
 from facekit.studio.landmarks import landmarks
-from facekit.studio.performance import Performance
+from facekit.studio.light import Lamp, Light
+from facekit.studio.performance import FACE_UNITS, Performance
 from facekit.studio.person import Person
+from facekit.studio.scene import SENSOR
+from facekit.studio.shading import unit
 from facekit.types import Floats, Pixels
 
 MAX_SIZE = 2048
+MASKS = ("face", "skin", "hair", "eyes", "mouth", "teeth", "glasses", "cloth")
 _FINE = 2  # Rays a pixel's side.
+_TILE = 8  # Fine pixels; where nothing projects into a tile, no ray is cast.
 
 
 @dataclass(frozen=True)
@@ -30,81 +39,205 @@ class Render:
     """A frame and its labels; points are (x, y) in pixels, pixel centres at +0.5.
 
     Attributes:
+        person: who is seen (of a swap: whose head it is);  performance: what they do.
         pixels: uint8 RGB (S, S, 3).
         points: float32 (5, 2), the five points of :data:`facekit.types.POINTS`.
-        landmarks: float32 (68, 2), in iBUG-68's order.
-        face_mask: uint8 (S, S), 255 on the inner face: brows to chin, without hair over it.
-        pose: yaw, pitch, roll in degrees, as :mod:`facekit.types` has them.
+        landmarks: float32 (70, 2), in iBUG-68's order, then the irises' centres, the picture's
+            left one first.
+        visible: bool (70,), False where something nearer hides the landmark, or outside.
+        masks: by the names of ``MASKS``, uint8 (S, S), the covered share of each pixel times 255.
+            "face": the inner face, brows to chin, without hair or frame over it; "skin": bare
+            skin with its brows, lashes and beard; "hair": of the head; "mouth": what is seen
+            between the lips, of which "teeth" is a part; "glasses": frame and lenses.
+        depth: float32 (S, S), from the camera along its axis in dm; inf on the background.
+        pose: yaw, pitch, roll of the head relative to the camera, in degrees.
+        expression: float32 (52,), in the order of ``FACE_UNITS``.
+        identity: float32 (D,), the person's vector.
+        intrinsics: float64 (3, 3), pinhole, in pixels.
+        camera_from_head: float64 (3, 4), from the person's head at rest (dm; x to the person's
+            own left, y up, z to the front) to OpenCV's camera (x right, y down, z forward).
     """
 
+    person: Person
+    performance: Performance
     pixels: Pixels
     points: Floats
     landmarks: Floats
-    face_mask: NDArray[np.uint8]
+    visible: NDArray[np.bool_]
+    masks: dict[str, NDArray[np.uint8]]
+    depth: Floats
     pose: tuple[float, float, float]
+    expression: Floats
+    identity: Floats
+    intrinsics: NDArray[np.float64]
+    camera_from_head: NDArray[np.float64]
+
+    @property
+    def face_mask(self) -> NDArray[np.uint8]:
+        """uint8 (S, S): 255 where the inner face covers more than half of a pixel."""
+        return np.where(self.masks["face"] > 127, 255, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
-class _Model:
-    """What stays the same through all frames of a person."""
+class Rigid:
+    """What turns with the head and never deforms, at rest.
 
-    head: Array
-    places: Array
-    points: Array
-    turn: Array
-    openness: Array
-    mouth: Array
+    Attributes:
+        triangles: (T, 3);  materials: (T,);  points: (M, 3).
+        values: (M, 8): normal, tangent along the strand, shade, openness.
+        scene: Embree's.
+    """
+
     triangles: Indices
     materials: Indices
-    centre: Array
+    points: Array
+    values: Array
+    scene: Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """What stays the same through all frames of a person.
+
+    Attributes:
+        person: whose head it is;  inside: whose eyes.
+        head: (N, 3) the person's head at rest.
+        turn, nod: (N,) how far a vertex follows the head, and the neck.
+        pivot: (3,) about which the head turns;  base: the neck;  middle: where the camera looks.
+        triangles, materials: of the head.
+        transfer: of the surroundings' light to the head's vertices.
+        skin: paint.
+        rigid: hair and glasses, or None.
+    """
+
+    person: Person
+    inside: Person
+    head: Array
+    turn: Array
+    nod: Array
     pivot: Array
-    colour: Array
-    atlas: Array
+    base: Array
+    middle: Array
+    triangles: Indices
+    materials: Indices
+    transfer: lights.Transfer
+    skin: skin.Skin
+    rigid: Rigid | None
 
 
 @lru_cache(maxsize=3)
-def _model(person_json: str) -> _Model:
+def model(person_json: str) -> Model:
+    """The model of a person, from ``Person.model_dump_json()``."""
     person = Person.model_validate_json(person_json)
-    base = basis.load()
-    head = people.neutral(person_json)
-    grown = hair.grow(person, head, basis.normals(head, base.triangles))
-    points, places, triangles = head, base.vertices, base.triangles
-    materials, openness, mouth = base.materials, base.openness, base.mouth
-    if grown is not None:
-        count = len(grown.points)
-        triangles = np.concatenate([triangles, grown.triangles + len(points)])
-        points = np.concatenate([points, grown.points])
-        places = np.concatenate([places, grown.places])
-        materials = np.concatenate([materials, np.full(len(grown.triangles), HAIR, np.int32)])
-        # Hair that hangs is darker towards the neck.
-        shade = np.clip(0.55 + 0.45 * (grown.places[:, 1] - 6.2) / 1.4, 0.5, 1)
-        openness = np.concatenate([openness, shade])
-        mouth = np.concatenate([mouth, np.zeros(count, np.float32)])
-    turn = _turn(places)
-    neck = (turn[: len(head)] > 0.3) & (turn[: len(head)] < 0.7)
-    eyes = [head[np.unique(base.triangles[base.materials == eye])] for eye in (LEFT_EYE, RIGHT_EYE)]
-    between = np.mean([eye.mean(0) for eye in eyes], axis=0)
-    return _Model(
-        head=head,
-        places=places.astype(np.float32),
-        points=points.astype(np.float32),
+    return assembled(person, person, people.neutral(person_json), skin.paint(person_json))
+
+
+def assembled(person: Person, inside: Person, head: Array, painted: skin.Skin) -> Model:
+    """A model of a head (N, 3) at rest."""
+    neutral = basis.load()
+    normal = basis.normals(head, neutral.triangles)
+    own = people.neutral(person.model_dump_json())
+    rigid = _rigid(person, own, basis.normals(own, neutral.triangles))
+    turn, nod = _turn(neutral.vertices), _nod(neutral.vertices)
+    eyes = [own[shading.eye_vertices(eye)].mean(0) for eye in (LEFT_EYE, RIGHT_EYE)]
+    return Model(
+        person=person,
+        inside=inside,
+        head=head.astype(np.float32),
         turn=turn,
-        openness=openness.astype(np.float32),
-        mouth=mouth.astype(np.float32),
-        triangles=np.ascontiguousarray(triangles, np.int32),
-        materials=materials,
-        centre=(between + np.array([0, 0, 0.1])).astype(np.float32),
-        pivot=head[neck].mean(0),
-        colour=np.array(person.hair_colour, np.float32),
-        atlas=skin.paint(person_json).atlas,
+        nod=nod,
+        pivot=own[(turn > 0.3) & (turn < 0.7)].mean(0),
+        base=own[(nod > 0.3) & (nod < 0.7)].mean(0),
+        middle=np.mean(eyes, axis=0) + np.array([0, 0, 0.1]),
+        triangles=np.ascontiguousarray(neutral.triangles, np.int32),
+        materials=neutral.materials,
+        transfer=_transfer(head, normal, rigid),
+        skin=painted,
+        rigid=rigid,
     )
 
 
+def _scene(corners: Array) -> Any:
+    """Embree's scene of triangles (T, 3, 3)."""
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    TriangleMesh(scene, np.ascontiguousarray(corners, np.float32))
+    return scene
+
+
+def _rigid(person: Person, head: Array, normal: Array) -> Rigid | None:
+    grown = hair.grow(person, head, normal)
+    if grown is None:
+        return None
+    count = len(grown.points)
+    outwards = basis.normals(grown.points, grown.triangles)
+    down = np.broadcast_to(np.array([0, -1, 0], np.float32), outwards.shape)
+    tangent = getattr(grown, "tangent", down)
+    shade = getattr(grown, "shade", np.ones(count, np.float32))
+    openness = getattr(grown, "openness", np.ones(count, np.float32))
+    values = np.concatenate([outwards, tangent, shade[:, None], openness[:, None]], 1)
+    return Rigid(
+        triangles=grown.triangles,
+        materials=np.full(len(grown.triangles), HAIR, np.int32),
+        points=grown.points,
+        values=np.ascontiguousarray(values, np.float32),
+        scene=_scene(grown.points[grown.triangles]),
+    )
+
+
+def _transfer(head: Array, normal: Array, rigid: Rigid | None) -> lights.Transfer:
+    """The surroundings' light at the head's vertices, past head, hair and glasses."""
+    count = len(lights.DIRECTIONS)
+    seen = _seen_by_head().copy()
+    if rigid is not None:
+        vertex, way = np.nonzero((normal @ lights.DIRECTIONS.T > 0.02) & (seen > 0))
+        origins = head[vertex] + 0.015 * normal[vertex]
+        seen[vertex, way] *= _free(rigid.scene, origins, lights.DIRECTIONS[way])
+    assert seen.shape == (len(head), count)
+    return lights.transfer(normal.astype(np.float32), seen)
+
+
+@lru_cache(maxsize=1)
+def _seen_by_head() -> Array:
+    """1 where a direction (of 64) is free of the neutral head itself at a vertex (N, 64)."""
+    neutral = basis.load()
+    normal = basis.normals(neutral.vertices, neutral.triangles)
+    scene = _scene(neutral.vertices[neutral.triangles])
+    seen = np.zeros((len(normal), len(lights.DIRECTIONS)), np.float32)
+    vertex, way = np.nonzero(normal @ lights.DIRECTIONS.T > 0.02)
+    origins = neutral.vertices[vertex] + 0.01 * normal[vertex]
+    seen[vertex, way] = _free(scene, origins, lights.DIRECTIONS[way])
+    return seen
+
+
+def _free(scene: Any, origins: Array, directions: Array) -> NDArray[np.bool_]:
+    """Whether rays meet nothing (P,)."""
+    hits = scene.run(
+        np.ascontiguousarray(origins, np.float32),
+        np.ascontiguousarray(directions, np.float32),
+        query="OCCLUDED",
+    )
+    free: NDArray[np.bool_] = np.asarray(hits) < 0
+    return free
+
+
+def _smooth(share: Array) -> Array:
+    share = np.clip(share, 0, 1)
+    result: Array = (share * share * (3 - 2 * share)).astype(np.float32)
+    return result
+
+
 def _turn(places: Array) -> Array:
-    """How far a point follows the head (1) or stays with the shoulders (0)."""
-    share = np.clip((places[:, 1] + 0.45 * np.maximum(places[:, 2], -0.5) - 5.9) / 0.8, 0, 1)
-    turn: Array = (share * share * (3 - 2 * share)).astype(np.float32)
-    return turn
+    """How far a point follows the head (1) or stays with the neck (0)."""
+    return _smooth((places[:, 1] + 0.45 * np.maximum(places[:, 2], -0.5) - 5.9) / 0.8)
+
+
+def _nod(places: Array) -> Array:
+    """How far a point follows the neck (1) or stays with the shoulders (0)."""
+    wide = np.maximum(np.abs(places[:, 0]) - 0.45, 0)
+    return _smooth((places[:, 1] + 0.45 * np.maximum(places[:, 2], -0.5) - 0.5 * wide - 5.3) / 0.7)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Array:
@@ -117,7 +250,16 @@ def rotation(yaw: float, pitch: float, roll: float) -> Array:
     return result
 
 
-def _expression(performance: Performance) -> dict[str, float]:
+def angles(turned: Array) -> tuple[float, float, float]:
+    """Yaw, pitch, roll in degrees of a rotation (3, 3): the inverse of :func:`rotation`."""
+    front, up = turned[:, 2], turned[1]
+    yaw = np.degrees(np.arctan2(front[0], front[2]))
+    pitch = np.degrees(np.arcsin(np.clip(front[1], -1, 1)))
+    roll = np.degrees(np.arctan2(-up[0], up[1]))
+    return float(yaw), float(pitch), float(roll)
+
+
+def _units(performance: Performance) -> dict[str, float]:
     """The face units, and the lids following the eyes."""
     units = dict(performance.expression)
     up = performance.gaze_y / 35
@@ -129,8 +271,8 @@ def _expression(performance: Performance) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Camera:
-    """Looks along −z from (0, 0, distance); focal length and centre in fine pixels."""
+class Camera:
+    """Looks along −z from (0, 0, distance); focal length and centre in pixels."""
 
     distance: float
     focal: float
@@ -138,7 +280,7 @@ class _Camera:
     y: float
 
     def project(self, points: Array) -> Array:
-        """Points (..., 3) to fine pixels (..., 2)."""
+        """Points (..., 3) to pixels (..., 2)."""
         depth = self.distance - points[..., 2]
         x = self.x + self.focal * points[..., 0] / depth
         y = self.y - self.focal * points[..., 1] / depth
@@ -146,11 +288,63 @@ class _Camera:
         return seen
 
     def rays(self, columns: Array, rows: Array) -> Array:
-        """Directions (P, 3) through fine pixels' centres."""
-        x = (columns + 0.5 - self.x) / self.focal
-        y = -(rows + 0.5 - self.y) / self.focal
-        directions: Array = np.stack([x, y, np.full_like(x, -1)], 1).astype(np.float32)
+        """Directions (P, 3) through places in the picture; one unit of depth long."""
+        directions = np.empty((len(columns), 3), np.float32)
+        directions[:, 0] = (columns - self.x) / self.focal
+        directions[:, 1] = (self.y - rows) / self.focal
+        directions[:, 2] = -1
         return directions
+
+    def finer(self, times: int) -> "Camera":
+        """The same, with each pixel cut in ``times`` a side."""
+        return Camera(self.distance, self.focal * times, self.x * times, self.y * times)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A model in a performance, in the camera's axes (x right, y up, z towards the camera).
+
+    Attributes:
+        points: (N, 3) the head's vertices.
+        turned: (3, 3) the head's axes;  moved: (3,) so that rigid p goes to turned @ p + moved.
+        camera: in pixels.
+    """
+
+    points: Array
+    turned: Array
+    moved: Array
+    camera: Camera
+
+
+def posed(of: Model, performance: Performance, size: int) -> Pose:
+    """Move the model as the performance says."""
+    own = rotation(performance.yaw, performance.pitch, performance.roll)
+    neck = rotation(performance.neck_yaw, performance.neck_pitch, performance.neck_roll)
+    camera_yaw = rotation(performance.camera_yaw, 0, 0)
+    about = rotation(0, performance.camera_pitch, 0) @ camera_yaw
+
+    points = of.head
+    units = _units(performance)
+    if units:
+        points = points + basis.load().displaced(units)
+    points = points - of.pivot
+    points += of.turn[:, None] * (points @ own.T - points)
+    points += of.pivot - of.base
+    points += of.nod[:, None] * (points @ neck.T - points)
+    # The camera goes about a place in the head, behind the eyes that it keeps its distance from.
+    behind = np.array([0, 0, 0.7])
+    aim = of.base - of.middle + behind
+    points = (points + aim) @ about.T - behind
+
+    turned = about @ neck @ own
+    moved = about @ (neck @ (of.pivot - own @ of.pivot - of.base) + aim) - behind
+    camera = Camera(
+        performance.distance,
+        performance.focal / SENSOR * size,
+        performance.centre_x * size,
+        performance.centre_y * size,
+    )
+    return Pose(np.ascontiguousarray(points, np.float32), turned, moved.astype(np.float32), camera)
 
 
 def render(person: Person, performance: Performance, size: int = 256) -> Render:
@@ -162,410 +356,400 @@ def render(person: Person, performance: Performance, size: int = 256) -> Render:
     Raises:
         FacekitError: if ``size`` is out of range.
     """
+    return picture(model(person.model_dump_json()), performance, size)
+
+
+def picture(of: Model, performance: Performance, size: int) -> Render:
+    """Render one frame of a model."""
     if not 16 <= size <= MAX_SIZE:
         raise FacekitError(f"size {size}: allowed are 16 to {MAX_SIZE} pixels")
-    base = basis.load()
-    model = _model(person.model_dump_json())
-    turned = rotation(performance.yaw, performance.pitch, performance.roll)
-
-    points = model.points.copy()
-    units = _expression(performance)
-    if units:
-        points[: len(model.head)] += base.displaced(units)
-    points -= model.pivot
-    points += model.turn[:, None] * (points @ turned.T - points)
-    points += model.pivot - model.centre
-    points = np.ascontiguousarray(points, np.float32)
-
-    fine = size * _FINE
-    focal = performance.scale * fine / 2.4 * performance.distance
-    camera = _Camera(
-        performance.distance, focal, performance.centre_x * fine, performance.centre_y * fine
-    )
-    colour, covered, face = _shade(person, performance, model, points, turned, camera, fine)
-    picture = _encode(_over_background(colour, covered, performance, size))
-    marks = landmarks(points)
-    five = _five(points, marks, turned)
+    pose = posed(of, performance, size)
+    traced = _traced(of, performance, pose, size * _FINE)
+    share = _shrunk(traced.covered)[..., None]
+    shown = _shrunk(traced.colour) + (1 - share) * backdrop.background(performance, size)
+    marks = np.concatenate([landmarks(pose.points), _irises(performance, pose)])
+    camera = pose.camera
     return Render(
-        pixels=picture,
-        points=(camera.project(five) / _FINE).astype(np.float32),
-        landmarks=(camera.project(marks) / _FINE).astype(np.float32),
-        face_mask=np.where(_shrink(face) > 0.5, 255, 0).astype(np.uint8),
-        pose=(performance.yaw, performance.pitch, performance.roll),
+        person=of.person,
+        performance=performance,
+        pixels=backdrop.exposed(shown, performance),
+        points=camera.project(_five(pose, marks)),
+        landmarks=camera.project(marks),
+        visible=_visible(of, pose, traced.scene, marks, size),
+        masks={
+            name: (_shrunk(mask) * 255 + 0.5).astype(np.uint8)
+            for name, mask in traced.masks.items()
+        },
+        depth=_nearest(traced.depth),
+        pose=angles(pose.turned),
+        expression=np.array([performance.expression.get(u, 0) for u in FACE_UNITS], np.float32),
+        identity=of.person.vector,
+        intrinsics=np.array(
+            [[camera.focal, 0, camera.x], [0, camera.focal, camera.y], [0, 0, 1]], np.float64
+        ),
+        camera_from_head=_camera_from_head(pose),
     )
 
 
-def _shrink(picture: Array) -> Array:
-    """The mean of each 2×2 block."""
-    height, width = picture.shape[:2]
-    blocks = picture.reshape(height // 2, 2, width // 2, 2, *picture.shape[2:])
-    mean: Array = blocks.mean((1, 3))
-    return mean
+def _camera_from_head(pose: Pose) -> NDArray[np.float64]:
+    """From the head at rest to OpenCV's camera."""
+    flip = np.diag([1.0, -1.0, -1.0])
+    ahead = np.array([0, 0, pose.camera.distance])
+    return np.column_stack([flip @ pose.turned, flip @ pose.moved + ahead]).astype(np.float64)
 
 
-def _shade(
-    person: Person,
-    performance: Performance,
-    model: _Model,
-    points: Array,
-    turned: Array,
-    camera: _Camera,
-    fine: int,
-) -> tuple[Array, Array, Array]:
-    """Linear colour (fine, fine, 3), coverage and face region (fine, fine)."""
-    from embreex.mesh_construction import TriangleMesh
-    from embreex.rtcore_scene import EmbreeScene
-
-    scene = EmbreeScene()
-    corners = points[model.triangles]
-    TriangleMesh(scene, corners)
-
-    seen = camera.project(points)
-    low = np.clip(np.floor(seen.min(0)).astype(int), 0, fine - 1)
-    high = np.clip(np.ceil(seen.max(0)).astype(int), 1, fine)
-    grid = np.meshgrid(
-        np.arange(low[0], high[0], dtype=np.float32), np.arange(low[1], high[1], dtype=np.float32)
+def _shrunk(values: Array) -> Array:
+    """The mean of each block of fine pixels."""
+    height, width = values.shape[:2]
+    small = cv2.resize(
+        np.asarray(values, np.float32),
+        (width // _FINE, height // _FINE),
+        interpolation=cv2.INTER_AREA,
     )
-    columns, rows = grid[0].ravel(), grid[1].ravel()
-    directions = camera.rays(columns, rows)
-    origins = np.zeros_like(directions)
-    origins[:, 2] = camera.distance
-    hits = scene.run(origins, directions, query="INTERSECT", output=True)
-    found = hits["primID"] >= 0
-    prim = hits["primID"][found]
-    u, v = hits["u"][found], hits["v"][found]
-    view = -directions[found]
-    view /= np.linalg.norm(view, axis=1, keepdims=True)
-    place = (rows[found].astype(np.int64), columns[found].astype(np.int64))
-
-    values = np.concatenate(
-        [
-            basis.normals(points, model.triangles),
-            model.places,
-            points,
-            model.openness[:, None],
-            model.mouth[:, None],
-        ],
-        1,
-    ).astype(np.float32)
-    abc = model.triangles[prim]
-    mixed = values[abc[:, 0]] * (1 - u - v)[:, None]
-    mixed += values[abc[:, 1]] * u[:, None]
-    mixed += values[abc[:, 2]] * v[:, None]
-    normal = mixed[:, :3]
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
-    # Both sides of the curtain of hair are seen.
-    backwards = (normal * view).sum(1) < 0
-    normal[backwards & (model.materials[prim] == HAIR)] *= -1
-    where, at = mixed[:, 3:6], mixed[:, 6:9]
-    openness, mouth = mixed[:, 9], mixed[:, 10]
-    material = model.materials[prim]
-
-    lamp = _lamp(performance)
-    lit = _shadow(scene, at, normal, lamp, place, fine)
-    light = _Light(
-        lamp,
-        np.array(performance.key, np.float32),
-        np.array(performance.ambient, np.float32),
-    )
-    result = np.zeros((len(prim), 3), np.float32)
-    for kind in (SKIN, TEETH, TONGUE, HAIR):
-        mask = material == kind
-        if mask.any():
-            albedo, gloss = _surface(kind, person, model, where[mask], mouth[mask])
-            sky, key = openness[mask], lit[mask]
-            if kind == SKIN:
-                sky = sky * (1 - 0.85 * mouth[mask])
-            if kind in (TEETH, TONGUE):
-                # Inside the mouth it is dark, the more so the further back.
-                sky = np.clip((where[mask][:, 2] - 0.75) / 0.65, 0.05, 1) ** 1.5 * 0.8
-                key = key * np.sqrt(sky)
-            result[mask] = light.on(albedo, gloss, normal[mask], view[mask], sky, key, kind)
-    for eye in (LEFT_EYE, RIGHT_EYE):
-        mask = material == eye
-        if mask.any():
-            result[mask] = _eye(
-                person, performance, points, turned, eye, at[mask], view[mask], lit[mask], light
-            )
-
-    colour = np.zeros((fine, fine, 3), np.float32)
-    covered = np.zeros((fine, fine), np.float32)
-    face = np.zeros((fine, fine), np.float32)
-    colour[place] = result
-    covered[place] = 1
-    face[place] = _inner_face(where) & (material != HAIR)
-    return colour, covered, face
+    return np.asarray(small, np.float32)
 
 
-def _inner_face(where: Array) -> NDArray[np.bool_]:
-    """Brows to chin and cheek to cheek, on the neutral head."""
-    x, y = np.abs(where[:, 0]), where[:, 1]
-    wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
-    inside: NDArray[np.bool_] = (x < wide) & (y > 6.2) & (y < 7.6) & (where[:, 2] > 0.3)
+def _nearest(depth: Array) -> Floats:
+    """The least of each block of fine pixels."""
+    side = len(depth) // _FINE
+    least: Floats = depth.reshape(side, _FINE, side, _FINE).min((1, 3))
+    return least
+
+
+def _irises(performance: Performance, pose: Pose) -> Array:
+    """The irises' centres (2, 3), the picture's left one first."""
+    gaze = pose.turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
+    found = []
+    for eye in (RIGHT_EYE, LEFT_EYE):  # The person's own right eye is on the picture's left.
+        centre, radius = shading.eyeball(pose.points, eye)
+        found.append(centre + radius * gaze[:, 2])
+    return np.stack(found)
+
+
+def _five(pose: Pose, marks: Array) -> Array:
+    """MTCNN's five points (5, 3): the eyes' middles on the ball, nose tip, mouth corners."""
+    eyes = []
+    for eye in (RIGHT_EYE, LEFT_EYE):
+        centre, radius = shading.eyeball(pose.points, eye)
+        eyes.append(centre + radius * pose.turned[:, 2])
+    five: Array = np.stack([*eyes, marks[30], marks[48], marks[54]])
+    return five
+
+
+def _visible(of: Model, pose: Pose, scene: Any, marks: Array, size: int) -> NDArray[np.bool_]:
+    """Whether the camera sees landmarks (70, 3)."""
+    at = pose.camera.project(marks)
+    inside: NDArray[np.bool_] = np.all((at >= 0) & (at < size), axis=1)
+    eye = np.array([0, 0, pose.camera.distance], np.float32)
+    ways = (marks - eye).astype(np.float32)
+    # A landmark lies on the skin or a hair's breadth below it.
+    ways *= 1 - 0.06 / np.linalg.norm(ways, axis=1, keepdims=True)
+    origins = np.broadcast_to(eye, ways.shape)
+    for met, start, way in _both(of, pose, scene, origins, ways):
+        hits = met.run(start, way, query="DISTANCE")
+        inside = inside & (np.asarray(hits) >= 1)
     return inside
 
 
-def _lamp(performance: Performance) -> Array:
-    azimuth, elevation = np.radians([performance.key_azimuth, performance.key_elevation])
-    direction: Array = np.array(
-        [
-            np.sin(azimuth) * np.cos(elevation),
-            np.sin(elevation),
-            np.cos(azimuth) * np.cos(elevation),
-        ],
-        np.float32,
+def _both(
+    of: Model, pose: Pose, scene: Any, origins: Array, ways: Array
+) -> list[tuple[Any, Array, Array]]:
+    """The scenes, each with rays in its own axes."""
+    found = [(scene, np.ascontiguousarray(origins), np.ascontiguousarray(ways))]
+    if of.rigid is not None:
+        found.append((of.rigid.scene, _at_rest(origins, pose), ways @ pose.turned))
+    return found
+
+
+def _at_rest(points: Array, pose: Pose) -> Array:
+    """Points (P, 3) in the resting head's axes."""
+    there: Array = ((points - pose.moved) @ pose.turned).astype(np.float32)
+    return there
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """What rays met, on the fine grid (F, F).
+
+    Attributes:
+        colour: linear (F, F, 3), 0 where nothing is;  covered: 1 where something is.
+        masks: by name;  depth: inf where nothing is.
+        scene: of what deforms.
+    """
+
+    colour: Array
+    covered: Array
+    masks: dict[str, Array]
+    depth: Array
+    scene: Any
+
+
+def _tiles(camera: Camera, points: Array, triangles: Indices, fine: int) -> NDArray[np.int64]:
+    """Fine pixels (flat indices) of all tiles that a triangle's bounding box touches."""
+    tiles = -(-fine // _TILE)
+    corners = camera.project(points)[triangles] / _TILE
+    low = np.clip(np.floor(corners.min(1)), 0, tiles).astype(np.int64)
+    high = np.clip(np.floor(corners.max(1)) + 1, 0, tiles).astype(np.int64)
+    # Each box adds 1 at its corners in such a way that the running sum is 1 inside it.
+    wide = tiles + 1
+    change = np.zeros(wide * wide, np.int64)
+    for rows, columns, sign in (
+        (low[:, 1], low[:, 0], 1),
+        (high[:, 1], low[:, 0], -1),
+        (low[:, 1], high[:, 0], -1),
+        (high[:, 1], high[:, 0], 1),
+    ):
+        change += sign * np.bincount(rows * wide + columns, minlength=wide * wide)
+    touched = change.reshape(wide, wide).cumsum(0).cumsum(1)[:tiles, :tiles] > 0
+    full = np.repeat(np.repeat(touched, _TILE, 0), _TILE, 1)[:fine, :fine]
+    return np.flatnonzero(full)
+
+
+def _hits(scene: Any, origins: Array, ways: Array) -> dict[str, Any]:
+    hits: dict[str, Any] = scene.run(
+        np.ascontiguousarray(origins, np.float32),
+        np.ascontiguousarray(ways, np.float32),
+        query="INTERSECT",
+        output=True,
     )
-    return direction
+    return hits
 
 
-def _shadow(
-    scene: object,
-    at: Array,
-    normal: Array,
-    lamp: Array,
-    place: tuple[NDArray[np.int64], NDArray[np.int64]],
+def _mixed(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array) -> Array:
+    """Values at vertices (N, C), interpolated at hits (P, C)."""
+    abc = triangles[prim]
+    mixed = values[abc[:, 0]]
+    mixed *= (1 - u - v)[:, None]
+    for corner, share in ((abc[:, 1], u), (abc[:, 2], v)):
+        part = values[corner]
+        part *= share[:, None]
+        mixed += part
+    return mixed
+
+
+def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Traced:
+    """Cast and shade all rays of a picture."""
+    camera = pose.camera.finer(_FINE)
+    scene = _scene(pose.points[of.triangles])
+    eye = np.array([0, 0, camera.distance], np.float32)
+
+    cells = _tiles(camera, pose.points, of.triangles, fine)
+    ways = camera.rays((cells % fine) + np.float32(0.5), (cells // fine) + np.float32(0.5))
+    hits = _hits(scene, np.broadcast_to(eye, ways.shape), ways)
+    depth = np.full(fine * fine, np.inf, np.float32)
+    found = hits["primID"] >= 0
+    depth[cells[found]] = hits["tfar"][found]
+
+    stiff: tuple[Any, ...] | None = None
+    if of.rigid is not None:
+        rest = of.rigid.points @ pose.turned.T + pose.moved
+        over = _tiles(camera, rest, of.rigid.triangles, fine)
+        aside = camera.rays((over % fine) + np.float32(0.5), (over // fine) + np.float32(0.5))
+        start = np.broadcast_to(_at_rest(eye[None], pose), aside.shape)
+        met = _hits(of.rigid.scene, start, aside @ pose.turned)
+        nearer = (met["primID"] >= 0) & (met["tfar"] < depth[over])
+        stiff = (
+            over[nearer],
+            aside[nearer],
+            *(met[k][nearer] for k in ("primID", "u", "v", "tfar")),
+        )
+        depth[stiff[0]] = stiff[5]
+        found &= hits["tfar"] <= depth[cells]
+
+    soft = (cells[found], ways[found], *(hits[k][found] for k in ("primID", "u", "v", "tfar")))
+    light = Light(
+        np.array(performance.environment, np.float32),
+        tuple(Lamp.placed(lamp) for lamp in performance.lamps),
+    )
+    colour = np.zeros((fine * fine, 3), np.float32)
+    masks = {name: np.zeros(fine * fine, np.float32) for name in MASKS}
+
+    face = _face_hits(of, pose, light, *soft)
+    strands = _hair_hits(of, pose, *stiff) if stiff is not None else None
+    lit_face, lit_hair = _shadows(of, pose, scene, light, face, strands, fine)
+    colour[face.cells] = _shaded_face(of, performance, pose, light, lit_face, face, masks)
+    if strands is not None:
+        colour[strands.cells] = shading.hair(of.person, strands, light, lit_hair)
+        masks["hair"][strands.cells] = 1
+    return _Traced(
+        colour=colour.reshape(fine, fine, 3),
+        covered=np.isfinite(depth).reshape(fine, fine).astype(np.float32),
+        masks={name: mask.reshape(fine, fine) for name, mask in masks.items()},
+        depth=depth.reshape(fine, fine),
+        scene=scene,
+    )
+
+
+def _face_hits(
+    of: Model,
+    pose: Pose,
+    light: Light,
+    cells: NDArray[np.int64],
+    ways: Array,
+    prim: Indices,
+    u: Array,
+    v: Array,
+    far: Array,
+) -> shading.Hits:
+    """What the camera sees of the head's surface."""
+    neutral = basis.load()
+    values = np.concatenate(
+        [
+            basis.normals(pose.points, of.triangles),
+            neutral.vertices,
+            of.transfer.share(light.turned(pose.turned)),
+            neutral.mouth[:, None],
+        ],
+        1,
+    ).astype(np.float32)
+    mixed = _mixed(values, of.triangles, prim, u, v)
+    at = ways * far[:, None]
+    at[:, 2] += pose.camera.distance
+    return shading.Hits(
+        cells=cells,
+        at=at,
+        view=unit(-ways),
+        normal=unit(mixed[:, :3].copy()),
+        where=mixed[:, 3:6],
+        sky=mixed[:, 6:9],
+        mouth=mixed[:, 9],
+        material=of.materials[prim],
+    )
+
+
+def _hair_hits(
+    of: Model,
+    pose: Pose,
+    cells: NDArray[np.int64],
+    ways: Array,
+    prim: Indices,
+    u: Array,
+    v: Array,
+    far: Array,
+) -> shading.Strands:
+    """What the camera sees of the hair."""
+    assert of.rigid is not None
+    mixed = _mixed(of.rigid.values, of.rigid.triangles, prim, u, v)
+    at = ways * far[:, None]
+    at[:, 2] += pose.camera.distance
+    view = unit(-ways)
+    normal = unit(mixed[:, :3] @ pose.turned.T)
+    # Both sides of a lock are seen.
+    normal[np.einsum("ij,ij->i", normal, view) < 0] *= -1
+    return shading.Strands(
+        cells=cells,
+        at=at,
+        view=view,
+        normal=normal,
+        tangent=unit(mixed[:, 3:6] @ pose.turned.T),
+        shade=mixed[:, 6],
+        openness=mixed[:, 7],
+        material=of.rigid.materials[prim],
+    )
+
+
+def _shadows(
+    of: Model,
+    pose: Pose,
+    scene: Any,
+    light: Light,
+    face: shading.Hits,
+    strands: shading.Strands | None,
+    fine: int,
+) -> tuple[Array, Array]:
+    """The share of each lamp that reaches the hits of face and hair: (L, P) and (L, Q).
+
+    The first lamp's shadow is traced with one ray a pixel and softened, for face and hair apart;
+    of the others, less arrives where less of the surroundings does.
+    """
+    found = []
+    for hits in (face, strands):
+        if hits is None:
+            found.append(np.zeros((len(light.lamps), 0), np.float32))
+            continue
+        lit = np.ones((len(light.lamps), len(hits.cells)), np.float32)
+        open_sky = hits.sky.mean(1) if isinstance(hits, shading.Hits) else hits.openness
+        for i, lamp in enumerate(light.lamps):
+            if i == 0:
+                lit[i] = _traced_shadow(of, pose, scene, lamp, hits, fine)
+            else:
+                lit[i] = np.clip(1.6 * open_sky - 0.2, 0, 1)
+        found.append(lit)
+    return found[0], found[1]
+
+
+def _traced_shadow(
+    of: Model,
+    pose: Pose,
+    scene: Any,
+    lamp: Lamp,
+    hits: "shading.Hits | shading.Strands",
     fine: int,
 ) -> Array:
-    """The share of the lamp that reaches each hit (P,), one ray a pixel, softened."""
-    rows, columns = place
+    """The share (P,) of a lamp that reaches hits, one ray a pixel, softened."""
+    rows, columns = np.divmod(hits.cells, fine)
     few = (rows % 2 == 0) & (columns % 2 == 0)
-    origins = at[few] + 0.02 * normal[few] + 0.01 * lamp
-    directions = np.broadcast_to(lamp, origins.shape)
-    hits = scene.run(  # type: ignore[attr-defined]
-        np.ascontiguousarray(origins, np.float32),
-        np.ascontiguousarray(directions, np.float32),
-        query="OCCLUDED",
-    )
+    origins = hits.at[few] + 0.02 * hits.normal[few] + 0.01 * lamp.direction
+    ways = np.broadcast_to(lamp.direction, origins.shape)
+    free = hits.normal[few] @ lamp.direction > -0.3
+    towards = np.flatnonzero(free)
+    for met, start, way in _both(of, pose, scene, origins[towards], ways[towards]):
+        free[towards] &= _free(met, start, way)
     half = fine // 2
-    lit = np.zeros((half, half), np.float32)
-    weight = np.zeros((half, half), np.float32)
+    both = np.zeros((half, half, 2), np.float32)
     cell = (rows[few] // 2, columns[few] // 2)
-    lit[cell] = np.asarray(hits) < 0
-    weight[cell] = 1
-    sigma = 0.012 * half
-    blurred = np.asarray(cv2.GaussianBlur(np.dstack([lit, weight]), (0, 0), sigma), np.float32)
+    both[..., 0][cell] = free
+    both[..., 1][cell] = 1
+    blurred = np.asarray(cv2.GaussianBlur(both, (0, 0), 0.012 * half), np.float32)
     share = blurred[..., 0] / np.maximum(blurred[..., 1], 1e-3)
     soft: Array = share[rows // 2, columns // 2]
     return soft
 
 
-@dataclass(frozen=True)
-class _Light:
-    lamp: Array
-    key: Array
-    ambient: Array
-
-    def on(
-        self,
-        albedo: Array,
-        gloss: Array,
-        normal: Array,
-        view: Array,
-        sky: Array,
-        lit: Array,
-        kind: int,
-    ) -> Array:
-        """Radiance (P, 3): soft ambient light, a wrapped key light and its gleam."""
-        facing = normal @ self.lamp
-        # Light wraps round skin, red most: a cheap stand-in for scattering below the surface.
-        wrap = np.array([0.38, 0.24, 0.18] if kind == SKIN else [0.2, 0.2, 0.2], np.float32)
-        diffuse = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, None) ** 1.2
-        shade = (0.12 + 0.88 * lit)[:, None]
-        above = (0.72 + 0.28 * normal[:, 1]) * (0.18 + 0.82 * sky)
-        ambient = self.ambient * above[:, None]
-        half = self.lamp + view
-        half /= np.linalg.norm(half, axis=1, keepdims=True)
-        aligned = np.clip((normal * half).sum(1), 0, 1)
-        grazing = (1 - np.clip((normal * view).sum(1), 0, 1)) ** 4
-        gleam = gloss * lit * (0.10 * aligned**14 + 0.22 * aligned**60)
-        sheen = gloss * (0.05 + 0.35 * grazing) * sky * 0.25
-        result: Array = albedo * (self.key * diffuse * shade + ambient)
-        result += gleam[:, None] * self.key * 0.6 + sheen[:, None] * self.ambient
-        return result
-
-
-_PLAIN = {TEETH: ((0.62, 0.57, 0.47), 0.6), TONGUE: ((0.33, 0.10, 0.09), 0.5)}
-
-
-def _surface(
-    kind: int, person: Person, model: _Model, where: Array, mouth: Array
-) -> tuple[Array, Array]:
-    """Albedo (P, 3) and gloss (P,) of a material at places on the neutral head."""
-    if kind == SKIN:
-        return _skin(person, model, where, mouth)
-    if kind == HAIR:
-        return _hair(person, model, where)
-    colour, gloss = _PLAIN[kind]
-    albedo = np.broadcast_to(np.array(colour, np.float32), where.shape)
-    return albedo, np.full(len(where), gloss, np.float32)
-
-
-def _skin(person: Person, model: _Model, where: Array, mouth: Array) -> tuple[Array, Array]:
-    """Albedo and gloss of skin, the mouth's inside, and clothes below the collar."""
-    column, row = basis.atlas_place(where)
-    texture: Array = cv2.remap(  # type: ignore[assignment]
-        model.atlas,
-        _tile(column),
-        _tile(row),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    ).reshape(-1, 4)[: len(where)]
-    albedo, gloss = texture[:, :3].copy(), texture[:, 3].copy()
-    inside = mouth[:, None]
-    albedo += inside * (np.array([0.22, 0.06, 0.055], np.float32) - albedo)
-    level = where[:, 1] + 0.4 * where[:, 2] - 0.12 * np.abs(where[:, 0])
-    cloth = level < 5.98
-    ribbed = 1 - 0.18 * (level > 5.9)
-    albedo[cloth] = np.array(person.cloth, np.float32) * ribbed[cloth, None]
-    gloss[cloth] = 0.05
-    return albedo, gloss
-
-
-def _tile(values: Array) -> Array:
-    """Coordinates as a picture whose sides OpenCV's remap accepts (below 32768)."""
-    width = 1024
-    padded = np.zeros(-(-len(values) // width) * width, np.float32)
-    padded[: len(values)] = values - 0.5
-    return padded.reshape(-1, width)
-
-
-@lru_cache(maxsize=2)
-def _strands(curly: bool) -> Array:
-    """A tile of strands (rows run along them) or of curls, around 1."""
-    random = rng(11, int(curly))
-    noise = random.normal(size=(512, 512)).astype(np.float32)
-    noise = np.tile(noise, (3, 3))  # So that the tile's edges meet.
-    if curly:
-        fine, coarse = (cv2.GaussianBlur(noise, (0, 0), sigma) for sigma in (3.0, 6.0))
-        tile = np.asarray(3 * fine + 6 * coarse)
-    else:
-        tile = 6.0 * np.asarray(cv2.GaussianBlur(noise, (0, 0), sigmaX=1.0, sigmaY=26))
-        tile = tile + 20.0 * np.asarray(cv2.GaussianBlur(noise, (0, 0), sigmaX=5, sigmaY=60))
-    tile = tile[512:1024, 512:1024]
-    centred: Array = (1 + 0.3 * (tile - tile.mean()) / tile.std()).astype(np.float32)
-    return np.clip(centred, 0.25, 2.2)
-
-
-def _hair(person: Person, model: _Model, where: Array) -> tuple[Array, Array]:
-    style = hair.STYLES[person.hair]
-    curly = style is not None and style.curl > 0
-    around = np.arctan2(where[:, 0], where[:, 2] - 0.15)
-    if curly:
-        column, row = around * (1024 / (2 * np.pi)), where[:, 1] * 150
-    else:
-        out = np.hypot(where[:, 0], where[:, 2] - 0.15)
-        column, row = around * (1024 / (2 * np.pi)), where[:, 1] * 120 - out * 60
-    tile = _strands(curly)
-    shade = cv2.remap(
-        tile, _tile(column % 512), _tile(row % 512), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    ).ravel()[: len(where)]
-    albedo = model.colour * shade[:, None]
-    gloss = np.clip((0.15 if curly else 0.5) * (shade - 0.4), 0, 1)
-    return albedo, gloss.astype(np.float32)
-
-
-def _eye(
-    person: Person,
+def _shaded_face(
+    of: Model,
     performance: Performance,
-    points: Array,
-    turned: Array,
-    eye: int,
-    at: Array,
-    view: Array,
+    pose: Pose,
+    light: Light,
     lit: Array,
-    light: _Light,
+    hits: shading.Hits,
+    masks: dict[str, Array],
 ) -> Array:
-    """An eyeball shaded as a sphere: sclera, iris with fibres, pupil, and the lamp's highlight."""
-    centre, _ = _eyeball(points, eye)
-    outwards = at - centre
-    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
-    gaze = turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
-    local = outwards @ gaze  # Into the eye's own frame: z along the gaze.
-    angle = np.arctan2(local[:, 1], local[:, 0])
-    off = np.hypot(local[:, 0], local[:, 1]) / 0.44
-    off = np.where(local[:, 2] > 0, off, 9.0)
-    iris = np.array(person.iris, np.float32)
-    fibres = 1 + 0.22 * np.sin(angle * 23) * np.sin(angle * 9 + 1) + 0.25 * np.cos(off * 9)
-    ring = 1 - 0.75 * np.clip((off - 0.78) / 0.2, 0, 1)
-    inner = (iris * 1.25 + 0.01) * (fibres * ring)[:, None]
-    sclera = np.array([0.68, 0.64, 0.62], np.float32) * np.ones((len(at), 1), np.float32)
-    # Blood in the corners.
-    corner = np.clip(np.abs(local[:, 0]) - 0.55, 0, 0.5)
-    sclera[:, 1:] *= (1 - 0.6 * corner)[:, None]
-    albedo = sclera + np.clip((1.05 - off) / 0.1, 0, 1)[:, None] * (inner - sclera)
-    albedo *= 1 - 0.97 * np.clip((0.40 - off) / 0.06, 0, 1)[:, None]
-    # The upper lid and its lashes shade the ball.
-    height = outwards @ turned[:, 1]
-    shade = np.clip(1 - 1.6 * np.clip(height - 0.05, 0, 1), 0.35, 1)
-    result: Array = albedo * (
-        light.ambient * (0.8 * shade)[:, None]
-        + light.key * (np.clip(outwards @ light.lamp + 0.25, 0, 1) * shade * lit * 0.8)[:, None]
-    )
-    half = light.lamp + view
-    half /= np.linalg.norm(half, axis=1, keepdims=True)
-    # The cornea bulges: its normal leans from the ball's towards the rim of the iris.
-    bulge = outwards + np.where(off < 1.15, 0.9, 0.0)[:, None] * (outwards - gaze[:, 2])
-    bulge /= np.linalg.norm(bulge, axis=1, keepdims=True)
-    spot = np.clip((bulge * half).sum(1), 0, 1) ** 350
-    window = np.clip((bulge @ _WINDOW), 0, 1) ** 250
-    result += (1.6 * spot * (0.3 + 0.7 * lit) + 0.35 * window)[:, None]
+    """Radiance (P, 3) of the head's surface; fills the masks."""
+    result = np.zeros((len(hits.cells), 3), np.float32)
+    expression: Mapping[str, float] = performance.expression
+    for kind in range(HAIR):
+        chosen = np.flatnonzero(hits.material == kind)
+        if not len(chosen):
+            continue
+        part, light_part = hits.take(chosen), lit[:, chosen]
+        if kind == SKIN:
+            result[chosen], cloth = shading.skin_and_cloth(
+                of.person, of.skin, expression, part, light, light_part, pose.turned
+            )
+            inside = part.mouth > 0.5
+            masks["cloth"][part.cells[cloth]] = 1
+            masks["mouth"][part.cells[inside & ~cloth]] = 1
+            masks["skin"][part.cells[~inside & ~cloth]] = 1
+        elif kind in (LEFT_EYE, RIGHT_EYE):
+            gaze = pose.turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
+            centre, _ = shading.eyeball(pose.points, kind)
+            result[chosen] = shading.eye(
+                of.inside, gaze, pose.turned, centre, part, light, light_part
+            )
+            masks["eyes"][part.cells] = 1
+        else:
+            result[chosen] = shading.mouth(kind, part, light, light_part)
+            masks["mouth"][part.cells] = 1
+            if kind == basis.TEETH:
+                masks["teeth"][part.cells] = 1
+    masks["face"][hits.cells] = inner_face(hits.where) & (masks["cloth"][hits.cells] == 0)
     return result
 
 
-_WINDOW = np.array([-0.18, 0.26, 0.95], np.float32)
-_WINDOW /= np.linalg.norm(_WINDOW)
-
-
-def _eyeball(points: Array, eye: int) -> tuple[Array, float]:
-    vertices = _eye_vertices(eye)
-    centre = (points[vertices].min(0) + points[vertices].max(0)) / 2
-    radius = float(np.linalg.norm(points[vertices] - centre, axis=1).mean())
-    return centre, radius
-
-
-@lru_cache(maxsize=2)
-def _eye_vertices(eye: int) -> Indices:
-    base = basis.load()
-    return np.unique(base.triangles[base.materials == eye])
-
-
-def _over_background(colour: Array, covered: Array, performance: Performance, size: int) -> Array:
-    """Linear picture (S, S, 3): the person over soft shapes out of focus."""
-    random = rng(performance.background)
-    side = 64
-    tone = np.array(performance.background_colour, np.float32)
-    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    slope = random.normal(0, 0.35, 2)
-    back = tone * (1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5))[..., None]
-    for _ in range(int(random.integers(2, 7))):
-        cx, cy = random.uniform(-0.1, 1.1, 2)
-        wide, high = random.uniform(0.06, 0.35, 2)
-        inside = (np.abs(x - cx) < wide) & (np.abs(y - cy) < high)
-        if random.random() < 0.4:
-            inside = ((x - cx) / wide) ** 2 + ((y - cy) / high) ** 2 < 1
-        shape = tone * random.uniform(0.4, 1.8) * (1 + 0.25 * random.uniform(-1, 1, 3))
-        back[inside] = shape
-    back = cv2.GaussianBlur(back.astype(np.float32), (0, 0), float(random.uniform(2, 5)))
-    back = cv2.resize(np.clip(back, 0.005, 0.95), (size, size), interpolation=cv2.INTER_CUBIC)
-    share = _shrink(covered)[..., None]
-    result: Array = _shrink(colour) + (1 - share) * back
-    return result
-
-
-def _encode(picture: Array) -> Pixels:
-    """Linear light to sRGB bytes, with a soft shoulder."""
-    x = np.clip(picture, 0, None)
-    x = 1.12 * x / (1 + 0.22 * x)
-    encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    pixels: Pixels = (np.clip(encoded, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return pixels
-
-
-def _five(points: Array, marks: Array, turned: Array) -> Array:
-    """MTCNN's five points (5, 3): the eyes' middles on the ball, nose tip, mouth corners."""
-    eyes = []
-    for eye in (RIGHT_EYE, LEFT_EYE):  # The person's own right eye is on the picture's left.
-        centre, radius = _eyeball(points, eye)
-        eyes.append(centre + radius * turned[:, 2])
-    five: Array = np.stack([*eyes, marks[30], marks[48], marks[54]])
-    return five
+def inner_face(where: Array) -> NDArray[np.bool_]:
+    """Brows to chin and cheek to cheek, at places (P, 3) on the neutral head."""
+    x, y = np.abs(where[:, 0]), where[:, 1]
+    wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
+    inside: NDArray[np.bool_] = (x < wide) & (y > 6.2) & (y < 7.6) & (where[:, 2] > 0.3)
+    return inside

@@ -1,0 +1,220 @@
+"""How surfaces answer light: skin, cloth and hair; each hit's radiance from what is known of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.studio import basis, skin
+from facekit.studio.basis import TEETH, Array, Indices
+from facekit.studio.light import Light
+from facekit.studio.person import Person
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What rays met on the head, in the camera's axes.
+
+    Attributes:
+        cells: (P,) flat indices of fine pixels;  material: (P,).
+        at, view, normal: (P, 3), the place, the unit direction to the camera, the unit normal.
+        where: (P, 3) the place on the neutral head.
+        sky: (P, 3) the share of the surroundings' light that arrives, by colour.
+        mouth: (P,) 1 inside the mouth.
+    """
+
+    cells: NDArray[np.int64]
+    at: Array
+    view: Array
+    normal: Array
+    where: Array
+    sky: Array
+    mouth: Array
+    material: Indices
+
+    def take(self, chosen: NDArray[np.int64]) -> "Hits":
+        """Some of the hits."""
+        return Hits(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Strands:
+    """What rays met on hair, in the camera's axes; see :class:`Hits`.
+
+    Attributes:
+        tangent: (P, 3) unit, along the strand;  shade: (P,) a factor of the albedo.
+        openness: (P,) 0 deep inside, 1 outside.
+    """
+
+    cells: NDArray[np.int64]
+    at: Array
+    view: Array
+    normal: Array
+    tangent: Array
+    shade: Array
+    openness: Array
+    material: Indices
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Of vectors (P, 3) and (P, 3) or (3,): (P,)."""
+    result: Array = a @ b if b.ndim == 1 else np.einsum("ij,ij->i", a, b)
+    return result
+
+
+def unit(vectors: Array) -> Array:
+    """Vectors (P, 3) brought to length 1, in place."""
+    vectors /= np.sqrt(np.maximum(dot(vectors, vectors), 1e-12))[:, None]
+    return vectors
+
+
+def raised(values: Array, doublings: int) -> Array:
+    """``max(values, 0) ** 2**doublings``, quicker than a power."""
+    result = np.maximum(values, 0)
+    for _ in range(doublings):
+        result *= result
+    return result
+
+
+_WRAP = np.array([0.34, 0.17, 0.12], np.float32)
+
+
+def skin_and_cloth(
+    person: Person,
+    painted: skin.Skin,
+    expression: Mapping[str, float],
+    hits: Hits,
+    light: Light,
+    lit: Array,
+    turned: Array,
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Radiance (P, 3) of skin and of the clothes over it, and which hits are cloth (P,)."""
+    albedo, gloss, tilt = skin.sample(painted, person, hits.where, expression)
+    albedo, gloss = albedo.copy(), gloss.copy()
+    inside = hits.mouth[:, None]
+    albedo += inside * (np.array([0.22, 0.06, 0.055], np.float32) - albedo)
+    level = hits.where[:, 1] + 0.4 * hits.where[:, 2] - 0.12 * np.abs(hits.where[:, 0])
+    cloth = level < 5.98
+    albedo[cloth] = np.array(person.cloth, np.float32)
+    gloss[cloth] = 0.02
+    normal = unit(hits.normal + tilt @ turned.T)
+    sky = hits.sky * (1 - 0.85 * inside)
+    return matt(albedo, gloss, normal, hits.view, sky, light, lit, _WRAP), cloth
+
+
+def matt(
+    albedo: Array,
+    gloss: Array,
+    normal: Array,
+    view: Array,
+    sky: Array,
+    light: Light,
+    lit: Array,
+    wrap: Array,
+) -> Array:
+    """Radiance (P, 3) of a matt surface with a gleam, into which light may scatter (``wrap``)."""
+    # Light that bounces about in a hollow takes the surface's colour (Jimenez et al. 2016).
+    sky = sky / (1 - albedo * (1 - sky))
+    around = light.irradiance(normal)
+    diffuse = around * sky
+    grazing = raised(1 - np.clip(dot(normal, view), 0, 1), 2)
+    gleam = (gloss * (0.02 + 0.16 * grazing))[:, None] * diffuse
+    for lamp, share in zip(light.lamps, lit, strict=True):
+        facing = dot(normal, lamp.direction)
+        soft = (facing[:, None] + wrap) / (1 + wrap)
+        diffuse += (np.clip(soft, 0, None) * share[:, None]) * lamp.colour
+        aligned = dot(normal, unit(lamp.direction + view))
+        lobes = 0.10 * raised(aligned, 4) + 0.20 * raised(aligned, 6)
+        gleam += (gloss * share * lobes * (facing > 0) * (1 + 2 * grazing))[:, None] * lamp.colour
+    result: Array = albedo * diffuse + gleam
+    return result
+
+
+def hair(person: Person, hits: Strands, light: Light, lit: Array) -> Array:
+    """Radiance (P, 3) of hair (Kajiya & Kay 1989), its gleam in two lobes as Marschner found."""
+    colour = np.array(person.hair_colour, np.float32)
+    albedo = colour * hits.shade[:, None]
+    along_view = dot(hits.tangent, hits.view)
+    across_view = np.sqrt(np.maximum(1 - along_view**2, 0))
+    sky = hits.openness[:, None]
+    result = albedo * light.irradiance(hits.normal) * (0.15 + 0.85 * sky)
+    for lamp, share in zip(light.lamps, lit, strict=True):
+        along = dot(hits.tangent, lamp.direction)
+        across = np.sqrt(np.maximum(1 - along**2, 0))
+        towards = np.clip(0.35 + 0.65 * dot(hits.normal, lamp.direction), 0, 1)
+        arrives = share * towards * (0.25 + 0.75 * hits.openness)
+        result += albedo * (0.85 * across * arrives)[:, None] * lamp.colour
+        aligned = across * across_view - along * along_view
+        first = 0.05 * raised(aligned, 5)
+        second = 0.35 * raised(aligned, 3)
+        shine = first[:, None] + second[:, None] * albedo
+        result += shine * (arrives * hits.shade)[:, None] * lamp.colour
+    return result
+
+
+_PLAIN = {TEETH: ((0.62, 0.57, 0.47), 0.6)}
+
+
+def mouth(kind: int, hits: Hits, light: Light, lit: Array) -> Array:
+    """Radiance (P, 3) of teeth and tongue."""
+    colour, gloss = _PLAIN.get(kind, ((0.33, 0.10, 0.09), 0.5))
+    albedo = np.broadcast_to(np.array(colour, np.float32), hits.where.shape)
+    # Inside the mouth it is dark, the more so the further back.
+    sky = np.clip((hits.where[:, 2] - 0.75) / 0.65, 0.05, 1) ** 1.5 * 0.8
+    return matt(
+        albedo,
+        np.full(len(albedo), gloss, np.float32),
+        hits.normal,
+        hits.view,
+        np.repeat(sky[:, None], 3, 1),
+        light,
+        lit * np.sqrt(sky),
+        np.full(3, 0.2, np.float32),
+    )
+
+
+def eye(
+    person: Person, gaze: Array, turned: Array, centre: Array, hits: Hits, light: Light, lit: Array
+) -> Array:
+    """Radiance (P, 3) of an eyeball: sclera, iris with fibres, pupil, and highlights."""
+    outwards = unit(hits.at - centre)
+    local = outwards @ gaze  # Into the eye's own frame: z along the gaze.
+    angle = np.arctan2(local[:, 1], local[:, 0])
+    off = np.hypot(local[:, 0], local[:, 1]) / 0.44
+    off = np.where(local[:, 2] > 0, off, 9.0)
+    iris = np.array(person.iris, np.float32)
+    fibres = 1 + 0.22 * np.sin(angle * 23) * np.sin(angle * 9 + 1) + 0.25 * np.cos(off * 9)
+    ring = 1 - 0.75 * np.clip((off - 0.78) / 0.2, 0, 1)
+    inner = (iris * 1.25 + 0.01) * (fibres * ring)[:, None]
+    albedo = np.array([0.68, 0.64, 0.62], np.float32) * np.ones((len(outwards), 1), np.float32)
+    albedo += np.clip((1.05 - off) / 0.1, 0, 1)[:, None] * (inner - albedo)
+    albedo *= 1 - 0.97 * np.clip((0.40 - off) / 0.06, 0, 1)[:, None]
+    height = outwards @ turned[:, 1]
+    shade = np.clip(1 - 1.6 * np.clip(height - 0.05, 0, 1), 0.35, 1)[:, None]
+    result: Array = albedo * light.irradiance(outwards) * (0.8 * shade)
+    bulge = unit(outwards + np.where(off < 1.15, 0.9, 0.0)[:, None] * (outwards - gaze[:, 2]))
+    for lamp, share in zip(light.lamps, lit, strict=True):
+        facing = np.clip(dot(outwards, lamp.direction) + 0.25, 0, 1) * share * 0.8
+        result += albedo * (shade * facing[:, None]) * lamp.colour
+        spot = raised(dot(bulge, unit(lamp.direction + hits.view)), 8)
+        result += 1.6 * (spot * (0.3 + 0.7 * share))[:, None] * lamp.colour
+    return result
+
+
+def eyeball(points: Array, eye: int) -> tuple[Array, float]:
+    """Centre (3,) and radius of an eyeball of a posed head (N, 3)."""
+    vertices = eye_vertices(eye)
+    centre = (points[vertices].min(0) + points[vertices].max(0)) / 2
+    radius = float(np.linalg.norm(points[vertices] - centre, axis=1).mean())
+    return centre, radius
+
+
+@lru_cache(maxsize=2)
+def eye_vertices(eye: int) -> Indices:
+    """The vertices of an eyeball."""
+    base = basis.load()
+    found: Any = np.unique(base.triangles[base.materials == eye])
+    return np.asarray(found, np.int32)
