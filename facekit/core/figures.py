@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from facekit.core.config import find, read_yaml
 
@@ -55,10 +56,15 @@ def show(figures: Sequence[Figure], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(*rows[0].keys()) if rows else Table("no figures")
+    # Columns that no row fills are left out.
+    keys = [
+        key for key in (rows[0] if rows else ()) if any(row[key] not in (None, "") for row in rows)
+    ]
+    table = Table(*(Column(key, no_wrap=True) for key in keys or ["no figures"]), box=SIMPLE)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+        table.add_row(*(_cell(row[key]) for key in keys))
+    # Wider than a narrow terminal or pipe is, where need be: the table takes what it needs.
+    Console(width=200).print(table)
 
 
 def _cell(value: object) -> str:
