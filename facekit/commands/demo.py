@@ -161,9 +161,10 @@ def command(out: Path, quick: bool, seed: int, workers: int) -> None:
 def _people(workers: int) -> Callable[[Demo], dict[str, Any]]:
     def work(demo: Demo) -> dict[str, Any]:
         plan, folder = demo.plan, demo.out / "people"
+        processes = min(workers, plan.people * plan.frames)
         facekit(
             *("studio", "render", "--people", plan.people, "--frames", plan.frames),
-            *("--size", plan.size, "--seed", demo.seed, "--workers", workers, "--out", folder),
+            *("--size", plan.size, "--seed", demo.seed, "--workers", processes, "--out", folder),
         )
         from facekit.commands.demo_pictures import grid
         from facekit.media.images import read_image, write_image
@@ -187,11 +188,12 @@ def _clip(workers: int) -> Callable[[Demo], dict[str, Any]]:
         plan = demo.plan
         items = read_manifest(demo.out / "people")
         seeds = {item.subject: item.facts["person_seed"] for item in items}
+        processes = min(workers, max(round(plan.seconds * plan.rate), 1))
         for name, person in (("clip", plan.target), ("truth", plan.source)):
             facekit(
                 *("studio", "clip", "--person-seed", seeds[person], "--seconds", plan.seconds),
                 *("--rate", plan.rate, "--size", plan.size, "--seed", CLIP_SEED + demo.seed),
-                *("--workers", workers, "--out", demo.out / name),
+                *("--workers", processes, "--out", demo.out / name),
             )
         return {}
 

@@ -384,7 +384,7 @@ def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.d
     locator = Locator(device)
     images = torch.empty((people, moments, size, size, 3), dtype=torch.uint8)
     with progress("rendering the studio's pairs", len(pairs)) as advance:
-        for i, shot in enumerate(render_frames(pairs, 160, workers=2)):
+        for i, shot in enumerate(render_frames(pairs, 160, min(2, len(pairs)), want=())):
             (faces,) = locator.locate([shot.pixels])
             # As in use, the locator's points; where it sees no face, the studio's.
             points = faces[0].points if faces else shot.points

@@ -12,7 +12,7 @@ other labels of a frame hold for the degraded one.
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -25,11 +25,11 @@ from facekit.core.seed import Purpose, rng
 from facekit.types import Pixels
 
 Linear = NDArray[np.float32]
+Gain = Annotated[float, Field(ge=0.25, le=4)]
 
 Strength = Literal["mild", "strong"]
 STRENGTHS: tuple[Strength, ...] = get_args(Strength)
-
-Gain = Field(ge=0.25, le=4)
+DEGRADATIONS = ("none", *STRENGTHS)
 
 _CODES = np.arange(256) / 255
 _LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4)
@@ -78,7 +78,7 @@ class Degradation(Config):
     seed: int = Field(0, ge=0)
     blur: float | None = Field(None, ge=0, le=0.05)
     noise: Noise | None = None
-    white_balance: tuple[float, float, float] | None = None
+    white_balance: tuple[Gain, Gain, Gain] | None = None
     downscale: float | None = Field(None, gt=0, le=1)
     jpeg: Jpeg | None = None
     h264: int | None = Field(None, ge=0, le=51)
@@ -140,17 +140,19 @@ class Degradation(Config):
         """The parameters as JSON values."""
         return self.model_dump(mode="json")
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def apply(self, pixels: Pixels, index: int = 0) -> Pixels:
         """Degrade one picture.
 
         Args:
             pixels: uint8 RGB (H, W, 3); it is left as it is.
+            index: of the frame within its clip; each has noise of its own. Without H.264, the
+                result is that of :meth:`apply_clip` for this frame.
 
         Returns:
             uint8 RGB (H, W, 3). The same arguments give the same bytes.
         """
-        (result,) = self.apply_clip([pixels])
-        return result
+        single = self._single(pixels, index)
+        return single if self.h264 is None else next(_through_h264(iter([single]), self.h264))
 
     def apply_clip(self, frames: Iterable[Pixels]) -> Iterator[Pixels]:
         """Degrade the frames of one clip, in order: one camera, new noise in each frame.
@@ -164,7 +166,7 @@ class Degradation(Config):
             as many frames of the same size.
         """
         single = (self._single(pixels, index) for index, pixels in enumerate(frames))
-        return single if self.h264 is None else _through_h264(single, self.h264)
+        yield from single if self.h264 is None else _through_h264(single, self.h264)
 
     def _single(self, pixels: Pixels, index: int) -> Pixels:
         """All that is done to each frame by itself; ``index`` within its clip."""
@@ -190,6 +192,21 @@ class Degradation(Config):
         if self.white_balance is not None:
             light = light * np.array(self.white_balance, np.float32)
         return to_srgb(light)
+
+
+def chosen(name: str, seed: int) -> Degradation | None:
+    """The degradation of a picture or clip by its seed: that of ``--degrade NAME``.
+
+    Args:
+        name: "none", "mild" or "strong".
+        seed: of the picture's or clip's performance.
+
+    Raises:
+        FacekitError: for an unknown name.
+    """
+    if name not in DEGRADATIONS:
+        raise FacekitError(f"unknown degradation '{name}'; {did_you_mean(name, DEGRADATIONS)}")
+    return None if name == "none" else Degradation.sample(seed, name)
 
 
 def to_linear(pixels: Pixels) -> Linear:
