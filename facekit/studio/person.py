@@ -11,7 +11,7 @@ from pydantic import Field
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.seed import rng
-from facekit.studio import basis
+from facekit.studio import basis, shapes
 from facekit.studio.basis import AGES, BUILDS, GENDERS, ORIGINS, WEIGHTS, Array
 
 HairStyle = Literal[
@@ -47,71 +47,6 @@ MONK = (
 )
 """The ten swatches of the Monk Skin Tone scale (E. Monk 2019, skintone.google, CC BY 4.0)."""
 
-# Mild local changes: name → standard deviation, as a share of MakeHuman's full slider.
-_CHANGES = {
-    "nose-scale-horiz": 0.4,
-    "nose-scale-vert": 0.4,
-    "nose-scale-depth": 0.45,
-    "nose-width1": 0.4,
-    "nose-width2": 0.4,
-    "nose-width3": 0.4,
-    "nose-hump": 0.4,
-    "nose-curve": 0.35,
-    "nose-point": 0.4,
-    "nose-point-width": 0.45,
-    "nose-volume": 0.35,
-    "nose-base": 0.3,
-    "nose-nostrils-width": 0.4,
-    "mouth-scale-horiz": 0.4,
-    "mouth-upperlip-height": 0.35,
-    "mouth-lowerlip-height": 0.35,
-    "mouth-upperlip-volume": 0.35,
-    "mouth-lowerlip-volume": 0.4,
-    "mouth-cupidsbow": 0.4,
-    "mouth-trans": 0.3,
-    "mouth-angles": 0.3,
-    "chin-width": 0.45,
-    "chin-height": 0.4,
-    "chin-prominent": 0.4,
-    "chin-bones": 0.4,
-    "chin-jaw-drop": 0.35,
-    "cheek-bones": 0.45,
-    "cheek-volume": 0.4,
-    "cheek-inner": 0.25,
-    "eye-scale": 0.35,
-    "eye-height2": 0.3,
-    "eye-trans": 0.25,
-    "eye-corner1": 0.3,
-    "eye-corner2": 0.3,
-    "eye-bag": 0.3,
-    "eyebrows-angle": 0.45,
-    "eyebrows-trans": 0.35,
-    "forehead-scale-vert": 0.35,
-    "forehead-temple": 0.35,
-    "forehead-nubian": 0.3,
-    "head-scale-horiz": 0.3,
-    "head-scale-vert": 0.3,
-    "head-fat": 0.35,
-    "ear-scale": 0.35,
-    "ear-wing": 0.4,
-    "ear-lobe": 0.35,
-}
-_OUTLINES = (
-    "head-oval",
-    "head-round",
-    "head-square",
-    "head-rectangular",
-    "head-triangular",
-    "head-invertedtriangular",
-    "head-diamond",
-)
-_ENDS = (
-    ("decr", "incr"),
-    ("down", "up"),
-    ("in", "out"),
-    ("concave", "convex"),
-)
-
 _HAIR_COLOURS = {
     "black": (0.012, 0.010, 0.009),
     "dark brown": (0.038, 0.022, 0.014),
@@ -146,7 +81,7 @@ class Person(Config):
         sex: 0 female, 1 male, as MakeHuman's shapes have it.
         african, asian, caucasian: weights of MakeHuman's ancestral shapes.
         muscle, weight: of the build.
-        shape: local changes in [-1, 1] by MakeHuman's names.
+        shape: local changes in [-1, 1] by MakeHuman's names, see :mod:`facekit.studio.shapes`.
         skin_tone: 1 to 10, the group on the Monk scale.
         skin_shift: lightness within the group, -1 to 1.
         redness, freckles, mottling, wrinkles: of the skin.
@@ -214,10 +149,8 @@ class Person(Config):
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         person = validate(values, cls, "person")
         for name, value in person.shape.items():
-            if name not in _allowed_shapes():
-                raise FacekitError(
-                    f"unknown shape '{name}'; {did_you_mean(name, _allowed_shapes())}"
-                )
+            if name not in shapes.names():
+                raise FacekitError(f"unknown shape '{name}'; {did_you_mean(name, shapes.names())}")
             if not -1 <= value <= 1:
                 raise FacekitError(f"shape '{name}': {value} is out of range; allowed: -1 to 1")
         return person
@@ -258,14 +191,15 @@ class Person(Config):
         """
         numbers = [(self.age - 49) / 31, *(getattr(self, name) for name in _SHARES)]
         numbers += [self.skin_tone / 5 - 1.1, self.skin_shift, *self.iris, *self.hair_colour]
-        numbers += [self.shape.get(name, 0.0) for name in _allowed_shapes()]
+        numbers += [self.shape.get(name, 0.0) for name in shapes.names()]
         numbers += [float(self.hair == style) for style in get_args(HairStyle)]
         numbers += [float(self.beard == beard) for beard in get_args(Beard)]
         return np.array(numbers, np.float32)
 
     def coefficients(self) -> dict[str, float]:
         """Target → coefficient, for :meth:`facekit.studio.basis.Basis.displaced`."""
-        return _phenotype(self) | _local(self)
+        found = _phenotype(self) | shapes.coefficients(self.shape)
+        return found | shapes.at_rest(found)
 
 
 _SHARES = (
@@ -364,26 +298,6 @@ def _three(value: float) -> tuple[float, float, float]:
     return max(1 - 2 * value, 0.0), 1 - abs(2 * value - 1), max(2 * value - 1, 0.0)
 
 
-def _local(person: Person) -> dict[str, float]:
-    found: dict[str, float] = {}
-    known = basis.load().index
-    for name, value in person.shape.items():
-        if name in _OUTLINES:
-            found[name] = abs(value)
-            continue
-        for side in ("", "l-", "r-"):
-            for low, high in _ENDS:
-                target = f"{side}{name}-{high if value > 0 else low}"
-                if target in known:
-                    found[target] = abs(value)
-                    break
-    return found
-
-
-def _allowed_shapes() -> list[str]:
-    return [*_CHANGES, *_OUTLINES]
-
-
 def _sample(seed: int) -> Person:
     random = rng(seed, 1)
     age = float(np.clip(18 + 62 * random.beta(1.3, 1.7), 18, 80))
@@ -392,9 +306,8 @@ def _sample(seed: int) -> Person:
     tone = int(random.integers(1, 11))
     african, asian, caucasian = _ancestry(random, tone)
 
-    shape = {name: _mild(random, 0.72 * deviation) for name, deviation in _CHANGES.items()}
-    shape[str(random.choice(_OUTLINES))] = float(random.uniform(0.05, 0.4))
-
+    weight = float(np.clip(random.normal(0.5, 0.2), 0.1, 0.95))
+    shape = shapes.sample(random, male=male, age=age, african=african, asian=asian, weight=weight)
     hair = _hair_style(random, male, age, african)
     colour = _hair_colour(random, tone, asian, age)
     iris = _iris(random, tone)
@@ -409,7 +322,7 @@ def _sample(seed: int) -> Person:
         asian=asian,
         caucasian=caucasian,
         muscle=float(np.round(random.uniform(0.35, 0.8), 4)),
-        weight=float(np.round(np.clip(random.normal(0.5, 0.2), 0.1, 0.95), 4)),
+        weight=round(weight, 4),
         shape=shape,
         skin_tone=tone,
         skin_shift=_mild(random, 0.5),
