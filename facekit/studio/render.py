@@ -22,7 +22,7 @@ from facekit.studio import person as people
 from facekit.studio.basis import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Array, Indices
 from facekit.studio.landmarks import landmarks
 from facekit.studio.light import Lamp, Light
-from facekit.studio.performance import FACE_UNITS, Performance
+from facekit.studio.performance import FACE_UNITS, Performance, angles, rotation
 from facekit.studio.person import Person
 from facekit.studio.scene import SENSOR
 from facekit.studio.shading import unit
@@ -240,25 +240,6 @@ def _nod(places: Array) -> Array:
     return _smooth((places[:, 1] + 0.45 * np.maximum(places[:, 2], -0.5) - 0.5 * wide - 5.3) / 0.7)
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> Array:
-    """The head's rotation (3, 3): roll, then pitch, then yaw; angles as in facekit.types."""
-    (sy, sp, sr), (cy, cp, cr) = (f(np.radians([yaw, pitch, roll])) for f in (np.sin, np.cos))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-    result: Array = (about_y @ about_x @ about_z).astype(np.float32)
-    return result
-
-
-def angles(turned: Array) -> tuple[float, float, float]:
-    """Yaw, pitch, roll in degrees of a rotation (3, 3): the inverse of :func:`rotation`."""
-    front, up = turned[:, 2], turned[1]
-    yaw = np.degrees(np.arctan2(front[0], front[2]))
-    pitch = np.degrees(np.arcsin(np.clip(front[1], -1, 1)))
-    roll = np.degrees(np.arctan2(-up[0], up[1]))
-    return float(yaw), float(pitch), float(roll)
-
-
 def _units(performance: Performance) -> dict[str, float]:
     """The face units, and the lids following the eyes."""
     units = dict(performance.expression)
@@ -319,9 +300,7 @@ class Pose:
 def posed(of: Model, performance: Performance, size: int) -> Pose:
     """Move the model as the performance says."""
     own = rotation(performance.yaw, performance.pitch, performance.roll)
-    neck = rotation(performance.neck_yaw, performance.neck_pitch, performance.neck_roll)
-    camera_yaw = rotation(performance.camera_yaw, 0, 0)
-    about = rotation(0, performance.camera_pitch, 0) @ camera_yaw
+    neck, about = performance.neck_rotation, performance.camera_rotation
 
     points = of.head
     units = _units(performance)
@@ -376,10 +355,7 @@ def picture(of: Model, performance: Performance, size: int) -> Render:
         points=camera.project(_five(pose, marks)),
         landmarks=camera.project(marks),
         visible=_visible(of, pose, traced.scene, marks, size),
-        masks={
-            name: (_shrunk(mask) * 255 + 0.5).astype(np.uint8)
-            for name, mask in traced.masks.items()
-        },
+        masks={name: np.asarray(_shrunk(mask), np.uint8) for name, mask in traced.masks.items()},
         depth=_nearest(traced.depth),
         pose=angles(pose.turned),
         expression=np.array([performance.expression.get(u, 0) for u in FACE_UNITS], np.float32),
@@ -398,21 +374,17 @@ def _camera_from_head(pose: Pose) -> NDArray[np.float64]:
     return np.column_stack([flip @ pose.turned, flip @ pose.moved + ahead]).astype(np.float64)
 
 
-def _shrunk(values: Array) -> Array:
+def _shrunk(values: NDArray[Any]) -> NDArray[Any]:
     """The mean of each block of fine pixels."""
     height, width = values.shape[:2]
-    small = cv2.resize(
-        np.asarray(values, np.float32),
-        (width // _FINE, height // _FINE),
-        interpolation=cv2.INTER_AREA,
-    )
-    return np.asarray(small, np.float32)
+    small = (width // _FINE, height // _FINE)
+    return np.asarray(cv2.resize(values, small, interpolation=cv2.INTER_AREA))
 
 
 def _nearest(depth: Array) -> Floats:
-    """The least of each block of fine pixels."""
-    side = len(depth) // _FINE
-    least: Floats = depth.reshape(side, _FINE, side, _FINE).min((1, 3))
+    """The least of each block of 2×2 fine pixels."""
+    across = np.minimum(depth[:, ::2], depth[:, 1::2])
+    least: Floats = np.minimum(across[::2], across[1::2])
     return least
 
 
@@ -479,7 +451,7 @@ class _Traced:
 
     colour: Array
     covered: Array
-    masks: dict[str, Array]
+    masks: dict[str, NDArray[np.uint8]]
     depth: Array
     scene: Any
 
@@ -562,7 +534,7 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
         tuple(Lamp.placed(lamp) for lamp in performance.lamps),
     )
     colour = np.zeros((fine * fine, 3), np.float32)
-    masks = {name: np.zeros(fine * fine, np.float32) for name in MASKS}
+    masks = {name: np.zeros(fine * fine, np.uint8) for name in MASKS}
 
     face = _face_hits(of, pose, light, *soft)
     strands = _hair_hits(of, pose, *stiff) if stiff is not None else None
@@ -570,7 +542,7 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     colour[face.cells] = _shaded_face(of, performance, pose, light, lit_face, face, masks)
     if strands is not None:
         colour[strands.cells] = shading.hair(of.person, strands, light, lit_hair)
-        masks["hair"][strands.cells] = 1
+        masks["hair"][strands.cells] = 255
     return _Traced(
         colour=colour.reshape(fine, fine, 3),
         covered=np.isfinite(depth).reshape(fine, fine).astype(np.float32),
@@ -713,7 +685,7 @@ def _shaded_face(
     light: Light,
     lit: Array,
     hits: shading.Hits,
-    masks: dict[str, Array],
+    masks: dict[str, NDArray[np.uint8]],
 ) -> Array:
     """Radiance (P, 3) of the head's surface; fills the masks."""
     result = np.zeros((len(hits.cells), 3), np.float32)
@@ -728,22 +700,23 @@ def _shaded_face(
                 of.person, of.skin, expression, part, light, light_part, pose.turned
             )
             inside = part.mouth > 0.5
-            masks["cloth"][part.cells[cloth]] = 1
-            masks["mouth"][part.cells[inside & ~cloth]] = 1
-            masks["skin"][part.cells[~inside & ~cloth]] = 1
+            masks["cloth"][part.cells[cloth]] = 255
+            masks["mouth"][part.cells[inside & ~cloth]] = 255
+            masks["skin"][part.cells[~inside & ~cloth]] = 255
         elif kind in (LEFT_EYE, RIGHT_EYE):
             gaze = pose.turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
             centre, _ = shading.eyeball(pose.points, kind)
             result[chosen] = shading.eye(
                 of.inside, gaze, pose.turned, centre, part, light, light_part
             )
-            masks["eyes"][part.cells] = 1
+            masks["eyes"][part.cells] = 255
         else:
             result[chosen] = shading.mouth(kind, part, light, light_part)
-            masks["mouth"][part.cells] = 1
+            masks["mouth"][part.cells] = 255
             if kind == basis.TEETH:
-                masks["teeth"][part.cells] = 1
-    masks["face"][hits.cells] = inner_face(hits.where) & (masks["cloth"][hits.cells] == 0)
+                masks["teeth"][part.cells] = 255
+    inner = inner_face(hits.where) & (masks["cloth"][hits.cells] == 0)
+    masks["face"][hits.cells[inner]] = 255
     return result
 
 
