@@ -7,7 +7,7 @@ averaged and encoded as sRGB. One thread; the same arguments give the same bytes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -83,13 +83,13 @@ class Rigid:
     """What turns with the head and never deforms, at rest.
 
     Attributes:
-        triangles: (T, 3);  materials: (T,);  points: (M, 3).
+        triangles: (T, 3);  framed: (T,) True on the frame of glasses;  points: (M, 3).
         values: (M, 8): normal, tangent along the strand, shade, openness.
         scene: Embree's.
     """
 
     triangles: Indices
-    materials: Indices
+    framed: NDArray[np.bool_]
     points: Array
     values: Array
     scene: Any
@@ -100,61 +100,90 @@ class Model:
     """What stays the same through all frames of a person.
 
     Attributes:
-        person: whose head it is;  inside: whose eyes.
-        head: (N, 3) the person's head at rest.
+        person: whose head it is;  inner: whose inner face, the same unless in a swap.
+        head: (N, 3) at rest.
         turn, nod: (N,) how far a vertex follows the head, and the neck.
-        pivot: (3,) about which the head turns;  base: the neck;  middle: where the camera looks.
-        triangles, materials: of the head.
+        pivot: (3,) about which the head turns;  base: the neck;  middle: between the eyes.
+        strands: lashes, brows, beard, that move with the skin.
+        triangles, materials: of the head and, after them, of the strands.
         transfer: of the surroundings' light to the head's vertices.
-        skin: paint.
-        rigid: hair and glasses, or None.
+        coat: paint.
+        rigid: hair and the frame of glasses, or None;  lenses: theirs, or None.
     """
 
     person: Person
-    inside: Person
+    inner: Person
     head: Array
     turn: Array
     nod: Array
     pivot: Array
     base: Array
     middle: Array
+    strands: Any
     triangles: Indices
     materials: Indices
     transfer: lights.Transfer
-    skin: skin.Skin
+    coat: shading.Coat
     rigid: Rigid | None
+    lenses: Rigid | None
+
+
+STRAND = HAIR
+"""The material of triangles of lashes, brows and beard in the scene that deforms."""
 
 
 @lru_cache(maxsize=3)
 def model(person_json: str) -> Model:
     """The model of a person, from ``Person.model_dump_json()``."""
     person = Person.model_validate_json(person_json)
-    return assembled(person, person, people.neutral(person_json), skin.paint(person_json))
+    painted = skin.paint(person_json)
+    coat = shading.Coat(person, painted, person, painted)
+    head = people.neutral(person_json)
+    normal = basis.normals(head, basis.load().triangles)
+    return assembled(coat, head, _attached(person, head, normal))
 
 
-def assembled(person: Person, inside: Person, head: Array, painted: skin.Skin) -> Model:
-    """A model of a head (N, 3) at rest."""
+def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
+    """A model of a painted head (N, 3) at rest, with the hair and glasses of ``coat.person``."""
     neutral = basis.load()
-    normal = basis.normals(head, neutral.triangles)
+    person = coat.person
     own = people.neutral(person.model_dump_json())
-    rigid = _rigid(person, own, basis.normals(own, neutral.triangles))
+    rigid, lenses = _rigid(person, own, basis.normals(own, neutral.triangles))
     turn, nod = _turn(neutral.vertices), _nod(neutral.vertices)
     eyes = [own[shading.eye_vertices(eye)].mean(0) for eye in (LEFT_EYE, RIGHT_EYE)]
+    materials = [neutral.materials, np.full(len(strands.triangles), STRAND, np.int32)]
     return Model(
         person=person,
-        inside=inside,
+        inner=coat.inner,
         head=head.astype(np.float32),
         turn=turn,
         nod=nod,
         pivot=own[(turn > 0.3) & (turn < 0.7)].mean(0),
         base=own[(nod > 0.3) & (nod < 0.7)].mean(0),
         middle=np.mean(eyes, axis=0) + np.array([0, 0, 0.1]),
-        triangles=np.ascontiguousarray(neutral.triangles, np.int32),
-        materials=neutral.materials,
-        transfer=_transfer(head, normal, rigid),
-        skin=painted,
+        strands=strands,
+        triangles=np.concatenate([neutral.triangles, strands.triangles + len(head)]),
+        materials=np.concatenate(materials),
+        transfer=_transfer(head, basis.normals(head, neutral.triangles), rigid),
+        coat=coat,
         rigid=rigid,
+        lenses=lenses,
     )
+
+
+def _attached(person: Person, head: Array, normal: Array) -> Any:
+    if hasattr(hair, "attach"):
+        return hair.attach(person, head, normal)
+    from types import SimpleNamespace
+
+    none = np.zeros((0, 3), np.float32)
+    return SimpleNamespace(
+        roots=none.astype(np.int32), weights=none, offset=none, triangles=none.astype(np.int32)
+    )
+
+
+def _glasses(person: Person, head: Array) -> Any:
+    return None
 
 
 def _scene(corners: Array) -> Any:
@@ -167,23 +196,56 @@ def _scene(corners: Array) -> Any:
     return scene
 
 
-def _rigid(person: Person, head: Array, normal: Array) -> Rigid | None:
+def _rigid(person: Person, head: Array, normal: Array) -> tuple[Rigid | None, Rigid | None]:
+    """Hair with the frame of glasses, and their lenses."""
+    points: list[Array] = []
+    triangles: list[Indices] = []
+    values: list[Array] = []
+    framed: list[NDArray[np.bool_]] = []
     grown = hair.grow(person, head, normal)
-    if grown is None:
-        return None
-    count = len(grown.points)
-    outwards = basis.normals(grown.points, grown.triangles)
-    down = np.broadcast_to(np.array([0, -1, 0], np.float32), outwards.shape)
-    tangent = getattr(grown, "tangent", down)
-    shade = getattr(grown, "shade", np.ones(count, np.float32))
-    openness = getattr(grown, "openness", np.ones(count, np.float32))
-    values = np.concatenate([outwards, tangent, shade[:, None], openness[:, None]], 1)
+    if grown is not None:
+        points.append(grown.points)
+        triangles.append(grown.triangles)
+        outwards = basis.normals(grown.points, grown.triangles)
+        count = len(outwards)
+        down = np.broadcast_to(np.array([0, -1, 0], np.float32), outwards.shape)
+        tangent = getattr(grown, "tangent", down)
+        shade = getattr(grown, "shade", np.ones(count, np.float32))
+        openness = getattr(grown, "openness", np.ones(count, np.float32))
+        more = [outwards, tangent, shade[:, None], openness[:, None]]
+        values.append(np.concatenate(more, 1))
+        framed.append(np.zeros(len(grown.triangles), bool))
+    worn = _glasses(person, head)
+    lenses = None
+    if worn is not None:
+        outwards = basis.normals(worn.points, worn.triangles)
+        plain = np.concatenate([outwards, outwards, np.ones((len(outwards), 2))], 1)
+        frame = worn.triangles[worn.material == 0]
+        triangles.append(frame + sum(map(len, points)))
+        points.append(worn.points)
+        values.append(plain)
+        framed.append(np.ones(len(frame), bool))
+        glass = worn.triangles[worn.material == 1]
+        if len(glass):
+            lenses = _stiff([worn.points], [glass], [plain], [np.zeros(len(glass), bool)])
+    rigid = _stiff(points, triangles, values, framed) if points else None
+    return rigid, lenses
+
+
+def _stiff(
+    points: list[Array],
+    triangles: list[Indices],
+    values: list[Array],
+    framed: list[NDArray[np.bool_]],
+) -> Rigid:
+    all_points = np.concatenate(points).astype(np.float32)
+    all_triangles = np.concatenate(triangles).astype(np.int32)
     return Rigid(
-        triangles=grown.triangles,
-        materials=np.full(len(grown.triangles), HAIR, np.int32),
-        points=grown.points,
-        values=np.ascontiguousarray(values, np.float32),
-        scene=_scene(grown.points[grown.triangles]),
+        triangles=all_triangles,
+        framed=np.concatenate(framed),
+        points=all_points,
+        values=np.ascontiguousarray(np.concatenate(values), np.float32),
+        scene=_scene(all_points[all_triangles]),
     )
 
 
@@ -286,15 +348,27 @@ class Pose:
     """A model in a performance, in the camera's axes (x right, y up, z towards the camera).
 
     Attributes:
-        points: (N, 3) the head's vertices.
+        points: (N + M, 3) the vertices of the head and of its strands.
         turned: (3, 3) the head's axes;  moved: (3,) so that rigid p goes to turned @ p + moved.
+        gaze: (3, 3) the eyes' axes, which look along their third.
         camera: in pixels.
     """
 
     points: Array
     turned: Array
     moved: Array
+    gaze: Array
     camera: Camera
+
+    def carried(self, points: Array) -> Array:
+        """Rigid points (P, 3), from the resting head's axes to the camera's."""
+        there: Array = (points @ self.turned.T + self.moved).astype(np.float32)
+        return there
+
+    def at_rest(self, points: Array) -> Array:
+        """Points (P, 3) in the resting head's axes: the inverse of ``carried``."""
+        there: Array = ((points - self.moved) @ self.turned).astype(np.float32)
+        return there
 
 
 def posed(of: Model, performance: Performance, size: int) -> Pose:
@@ -317,13 +391,21 @@ def posed(of: Model, performance: Performance, size: int) -> Pose:
 
     turned = about @ neck @ own
     moved = about @ (neck @ (of.pivot - own @ of.pivot - of.base) + aim) - behind
+    strands = of.strands
+    held = (points[strands.roots] * strands.weights[..., None]).sum(1) + strands.offset @ turned.T
     camera = Camera(
         performance.distance,
         performance.focal / SENSOR * size,
         performance.centre_x * size,
         performance.centre_y * size,
     )
-    return Pose(np.ascontiguousarray(points, np.float32), turned, moved.astype(np.float32), camera)
+    return Pose(
+        points=np.concatenate([points, held]).astype(np.float32),
+        turned=turned,
+        moved=moved.astype(np.float32),
+        gaze=turned @ rotation(performance.gaze_x, performance.gaze_y, 0),
+        camera=camera,
+    )
 
 
 def render(person: Person, performance: Performance, size: int = 256) -> Render:
@@ -346,7 +428,7 @@ def picture(of: Model, performance: Performance, size: int) -> Render:
     traced = _traced(of, performance, pose, size * _FINE)
     share = _shrunk(traced.covered)[..., None]
     shown = _shrunk(traced.colour) + (1 - share) * backdrop.background(performance, size)
-    marks = np.concatenate([landmarks(pose.points), _irises(performance, pose)])
+    marks = np.concatenate([landmarks(pose.points), _irises(pose)])
     camera = pose.camera
     return Render(
         person=of.person,
@@ -388,13 +470,12 @@ def _nearest(depth: Array) -> Floats:
     return least
 
 
-def _irises(performance: Performance, pose: Pose) -> Array:
+def _irises(pose: Pose) -> Array:
     """The irises' centres (2, 3), the picture's left one first."""
-    gaze = pose.turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
     found = []
     for eye in (RIGHT_EYE, LEFT_EYE):  # The person's own right eye is on the picture's left.
         centre, radius = shading.eyeball(pose.points, eye)
-        found.append(centre + radius * gaze[:, 2])
+        found.append(centre + radius * pose.gaze[:, 2])
     return np.stack(found)
 
 
@@ -429,14 +510,8 @@ def _both(
     """The scenes, each with rays in its own axes."""
     found = [(scene, np.ascontiguousarray(origins), np.ascontiguousarray(ways))]
     if of.rigid is not None:
-        found.append((of.rigid.scene, _at_rest(origins, pose), ways @ pose.turned))
+        found.append((of.rigid.scene, pose.at_rest(origins), ways @ pose.turned))
     return found
-
-
-def _at_rest(points: Array, pose: Pose) -> Array:
-    """Points (P, 3) in the resting head's axes."""
-    there: Array = ((points - pose.moved) @ pose.turned).astype(np.float32)
-    return there
 
 
 @dataclass(frozen=True)
@@ -477,16 +552,6 @@ def _tiles(camera: Camera, points: Array, triangles: Indices, fine: int) -> NDAr
     return np.flatnonzero(full)
 
 
-def _hits(scene: Any, origins: Array, ways: Array) -> dict[str, Any]:
-    hits: dict[str, Any] = scene.run(
-        np.ascontiguousarray(origins, np.float32),
-        np.ascontiguousarray(ways, np.float32),
-        query="INTERSECT",
-        output=True,
-    )
-    return hits
-
-
 def _mixed(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array) -> Array:
     """Values at vertices (N, C), interpolated at hits (P, C)."""
     abc = triangles[prim]
@@ -499,50 +564,83 @@ def _mixed(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array)
     return mixed
 
 
+@dataclass(frozen=True)
+class _Met:
+    """Hits of camera rays with one scene.
+
+    Attributes:
+        cells: (P,) flat indices of fine pixels;  ways: (P, 3) the rays.
+        prim, u, v: (P,) triangle and place in it;  far: (P,) depth along the camera's axis.
+    """
+
+    cells: NDArray[np.int64]
+    ways: Array
+    prim: Indices
+    u: Array
+    v: Array
+    far: Array
+
+    def take(self, chosen: NDArray[Any]) -> "_Met":
+        """Some of the hits, by a mask or indices."""
+        return _Met(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+
+def _met(
+    scene: Any, camera: Camera, cells: NDArray[np.int64], fine: int, pose: Pose | None
+) -> _Met:
+    """Rays from the camera through fine pixels; ``pose`` brings them into the head's axes."""
+    ways = camera.rays((cells % fine) + np.float32(0.5), (cells // fine) + np.float32(0.5))
+    eye = np.array([[0, 0, camera.distance]], np.float32)
+    start, there = (eye, ways) if pose is None else (pose.at_rest(eye), ways @ pose.turned)
+    hits = scene.run(
+        np.ascontiguousarray(np.broadcast_to(start, there.shape)),
+        np.ascontiguousarray(there, np.float32),
+        query="INTERSECT",
+        output=True,
+    )
+    everything = _Met(cells, ways, hits["primID"], hits["u"], hits["v"], hits["tfar"])
+    return everything.take(np.flatnonzero(hits["primID"] >= 0))
+
+
 def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Traced:
     """Cast and shade all rays of a picture."""
     camera = pose.camera.finer(_FINE)
     scene = _scene(pose.points[of.triangles])
-    eye = np.array([0, 0, camera.distance], np.float32)
-
-    cells = _tiles(camera, pose.points, of.triangles, fine)
-    ways = camera.rays((cells % fine) + np.float32(0.5), (cells // fine) + np.float32(0.5))
-    hits = _hits(scene, np.broadcast_to(eye, ways.shape), ways)
     depth = np.full(fine * fine, np.inf, np.float32)
-    found = hits["primID"] >= 0
-    depth[cells[found]] = hits["tfar"][found]
-
-    stiff: tuple[Any, ...] | None = None
+    soft = _met(scene, camera, _tiles(camera, pose.points, of.triangles, fine), fine, None)
+    depth[soft.cells] = soft.far
+    stiff = None
     if of.rigid is not None:
-        rest = of.rigid.points @ pose.turned.T + pose.moved
-        over = _tiles(camera, rest, of.rigid.triangles, fine)
-        aside = camera.rays((over % fine) + np.float32(0.5), (over // fine) + np.float32(0.5))
-        start = np.broadcast_to(_at_rest(eye[None], pose), aside.shape)
-        met = _hits(of.rigid.scene, start, aside @ pose.turned)
-        nearer = (met["primID"] >= 0) & (met["tfar"] < depth[over])
-        stiff = (
-            over[nearer],
-            aside[nearer],
-            *(met[k][nearer] for k in ("primID", "u", "v", "tfar")),
-        )
-        depth[stiff[0]] = stiff[5]
-        found &= hits["tfar"] <= depth[cells]
+        cells = _tiles(camera, pose.carried(of.rigid.points), of.rigid.triangles, fine)
+        stiff = _met(of.rigid.scene, camera, cells, fine, pose)
+        stiff = stiff.take(stiff.far < depth[stiff.cells])
+        depth[stiff.cells] = stiff.far
+        soft = soft.take(soft.far <= depth[soft.cells])
 
-    soft = (cells[found], ways[found], *(hits[k][found] for k in ("primID", "u", "v", "tfar")))
     light = Light(
         np.array(performance.environment, np.float32),
         tuple(Lamp.placed(lamp) for lamp in performance.lamps),
     )
     colour = np.zeros((fine * fine, 3), np.float32)
     masks = {name: np.zeros(fine * fine, np.uint8) for name in MASKS}
-
-    face = _face_hits(of, pose, light, *soft)
-    strands = _hair_hits(of, pose, *stiff) if stiff is not None else None
-    lit_face, lit_hair = _shadows(of, pose, scene, light, face, strands, fine)
-    colour[face.cells] = _shaded_face(of, performance, pose, light, lit_face, face, masks)
-    if strands is not None:
-        colour[strands.cells] = shading.hair(of.person, strands, light, lit_hair)
-        masks["hair"][strands.cells] = 255
+    sky = of.transfer.share(light.turned(pose.turned))
+    parts = _parted(of, pose, sky, soft, stiff)
+    for part, lit in zip(parts, _shadows(of, pose, scene, light, parts, fine), strict=True):
+        if isinstance(part, shading.Hits):
+            colour[part.cells] = _shaded_face(of, performance, pose, light, lit, part, masks)
+        elif part.framed:
+            paint = np.array(of.person.glasses_colour, np.float32)
+            colour[part.cells] = shading.lacquer(paint, part.normal, part.view, light, lit)
+            masks["glasses"][part.cells] = 255
+        else:
+            colour[part.cells] = shading.hair(part, light, lit)
+            name = "hair" if part.rigid else "skin"
+            masks[name][part.cells] = 255
+            if not part.rigid:
+                inner = shading.inner_depth(part.where) > 0
+                masks["face"][part.cells[inner]] = 255
+    if of.lenses is not None:
+        _glazed(of.lenses, performance, pose, camera, light, colour, depth, masks["glasses"], fine)
     return _Traced(
         colour=colour.reshape(fine, fine, 3),
         covered=np.isfinite(depth).reshape(fine, fine).astype(np.float32),
@@ -552,72 +650,135 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     )
 
 
-def _face_hits(
-    of: Model,
-    pose: Pose,
-    light: Light,
-    cells: NDArray[np.int64],
-    ways: Array,
-    prim: Indices,
-    u: Array,
-    v: Array,
-    far: Array,
-) -> shading.Hits:
-    """What the camera sees of the head's surface."""
-    neutral = basis.load()
-    values = np.concatenate(
-        [
-            basis.normals(pose.points, of.triangles),
-            neutral.vertices,
-            of.transfer.share(light.turned(pose.turned)),
-            neutral.mouth[:, None],
-        ],
-        1,
-    ).astype(np.float32)
-    mixed = _mixed(values, of.triangles, prim, u, v)
-    at = ways * far[:, None]
-    at[:, 2] += pose.camera.distance
+def _parted(
+    of: Model, pose: Pose, sky: Array, soft: _Met, stiff: _Met | None
+) -> list[shading.Hits | shading.Strands]:
+    """Hits by what they are on: the head, its strands, the hair, the frame of glasses."""
+    values = _values(of, pose, sky)
+    material = of.materials[soft.prim]
+    strands = np.flatnonzero(material == STRAND)
+    parts: list[shading.Hits | shading.Strands] = []
+    if len(strands):
+        parts.append(_face_hits(of, pose, values, soft.take(np.flatnonzero(material != STRAND))))
+        parts.append(_strand_hits(of, pose, values, soft.take(strands)))
+    else:
+        parts.append(_face_hits(of, pose, values, soft))
+    if stiff is not None and of.rigid is not None:
+        framed = of.rigid.framed[stiff.prim]
+        hairs = stiff.take(np.flatnonzero(~framed))
+        parts.append(_rigid_hits(of.rigid, of.person, pose, hairs, framed=False))
+        if framed.any():
+            frame = stiff.take(np.flatnonzero(framed))
+            parts.append(_rigid_hits(of.rigid, of.person, pose, frame, framed=True))
+    return parts
+
+
+def _values(of: Model, pose: Pose, sky: Array) -> Array:
+    """What is interpolated over the head and its strands: (N + M, 10).
+
+    The normal, the place on the neutral head, the share of the sky (N, 3), the mouth.
+    """
+    neutral, strands, count = basis.load(), of.strands, len(of.head)
+    values = np.empty((len(pose.points), 10), np.float32)
+    values[:, :3] = basis.normals(pose.points, of.triangles)
+    values[:count, 3:6] = neutral.vertices
+    values[:count, 6:9] = sky
+    values[:count, 9] = neutral.mouth
+    if len(strands.roots):
+        weights = strands.weights[..., None]
+        values[count:, 3:] = (values[strands.roots, 3:] * weights).sum(1)
+    return values
+
+
+def _at(pose: Pose, met: _Met) -> Array:
+    """The places (P, 3) of hits, in the camera's axes."""
+    at = met.ways * met.far[:, None]
+    at[:, 2] += np.float32(pose.camera.distance)
+    return at
+
+
+def _face_hits(of: Model, pose: Pose, values: Array, met: _Met) -> shading.Hits:
+    mixed = _mixed(values, of.triangles, met.prim, met.u, met.v)
     return shading.Hits(
-        cells=cells,
-        at=at,
-        view=unit(-ways),
+        cells=met.cells,
+        at=_at(pose, met),
+        view=unit(-met.ways),
         normal=unit(mixed[:, :3].copy()),
         where=mixed[:, 3:6],
         sky=mixed[:, 6:9],
         mouth=mixed[:, 9],
-        material=of.materials[prim],
+        material=of.materials[met.prim],
     )
 
 
-def _hair_hits(
-    of: Model,
-    pose: Pose,
-    cells: NDArray[np.int64],
-    ways: Array,
-    prim: Indices,
-    u: Array,
-    v: Array,
-    far: Array,
-) -> shading.Strands:
-    """What the camera sees of the hair."""
-    assert of.rigid is not None
-    mixed = _mixed(of.rigid.values, of.rigid.triangles, prim, u, v)
-    at = ways * far[:, None]
-    at[:, 2] += pose.camera.distance
-    view = unit(-ways)
-    normal = unit(mixed[:, :3] @ pose.turned.T)
-    # Both sides of a lock are seen.
-    normal[np.einsum("ij,ij->i", normal, view) < 0] *= -1
+def _strand_hits(of: Model, pose: Pose, values: Array, met: _Met) -> shading.Strands:
+    strands = of.strands
+    own = np.concatenate([strands.tangent, strands.shade[:, None], strands.colour], 1)
+    triangles = of.triangles - len(of.head)
+    mixed = _mixed(np.asarray(own, np.float32), triangles, met.prim, met.u, met.v)
+    around = _mixed(values, of.triangles, met.prim, met.u, met.v)
+    view = unit(-met.ways)
     return shading.Strands(
-        cells=cells,
-        at=at,
+        cells=met.cells,
+        at=_at(pose, met),
         view=view,
-        normal=normal,
+        normal=_facing(unit(around[:, :3].copy()), view),
+        where=around[:, 3:6],
+        tangent=unit(mixed[:, :3] @ pose.turned.T),
+        shade=mixed[:, 3],
+        colour=mixed[:, 4:],
+        openness=around[:, 6:9].mean(1),
+        rigid=False,
+        framed=False,
+    )
+
+
+def _rigid_hits(
+    rigid: Rigid, person: Person, pose: Pose, met: _Met, framed: bool
+) -> shading.Strands:
+    mixed = _mixed(rigid.values, rigid.triangles, met.prim, met.u, met.v)
+    view = unit(-met.ways)
+    return shading.Strands(
+        cells=met.cells,
+        at=_at(pose, met),
+        view=view,
+        normal=_facing(unit(mixed[:, :3] @ pose.turned.T), view),
+        where=mixed[:, :0],
         tangent=unit(mixed[:, 3:6] @ pose.turned.T),
         shade=mixed[:, 6],
+        colour=np.array(person.hair_colour, np.float32),
         openness=mixed[:, 7],
-        material=of.rigid.materials[prim],
+        rigid=True,
+        framed=framed,
     )
+
+
+def _facing(normal: Array, view: Array) -> Array:
+    """Both sides of a lock, and of a frame, are seen."""
+    normal[shading.dot(normal, view) < 0] *= -1
+    return normal
+
+
+def _glazed(
+    lenses: Rigid,
+    performance: Performance,
+    pose: Pose,
+    camera: Camera,
+    light: Light,
+    colour: Array,
+    depth: Array,
+    mask: NDArray[np.uint8],
+    fine: int,
+) -> None:
+    """Lay lenses over what is seen through them, in place; depth stays what is behind."""
+    cells = _tiles(camera, pose.carried(lenses.points), lenses.triangles, fine)
+    met = _met(lenses.scene, camera, cells, fine, pose)
+    met = met.take((met.far < depth[met.cells]) & np.isfinite(depth[met.cells]))
+    mixed = _mixed(lenses.values, lenses.triangles, met.prim, met.u, met.v)
+    view = unit(-met.ways)
+    normal = _facing(unit(mixed[:, :3] @ pose.turned.T), view)
+    colour[met.cells] = shading.lens(colour[met.cells], normal, view, light)
+    mask[met.cells] = 255
 
 
 def _shadows(
@@ -625,29 +786,25 @@ def _shadows(
     pose: Pose,
     scene: Any,
     light: Light,
-    face: shading.Hits,
-    strands: shading.Strands | None,
+    parts: list[shading.Hits | shading.Strands],
     fine: int,
-) -> tuple[Array, Array]:
-    """The share of each lamp that reaches the hits of face and hair: (L, P) and (L, Q).
+) -> list[Array]:
+    """The share of each lamp that reaches the hits of each part, (L, P) each.
 
-    The first lamp's shadow is traced with one ray a pixel and softened, for face and hair apart;
-    of the others, less arrives where less of the surroundings does.
+    The first lamp's shadow is traced with one ray a pixel and softened, for each part apart; of
+    the others, less arrives where less of the surroundings does.
     """
     found = []
-    for hits in (face, strands):
-        if hits is None:
-            found.append(np.zeros((len(light.lamps), 0), np.float32))
-            continue
+    for hits in parts:
         lit = np.ones((len(light.lamps), len(hits.cells)), np.float32)
-        open_sky = hits.sky.mean(1) if isinstance(hits, shading.Hits) else hits.openness
         for i, lamp in enumerate(light.lamps):
-            if i == 0:
-                lit[i] = _traced_shadow(of, pose, scene, lamp, hits, fine)
-            else:
-                lit[i] = np.clip(1.6 * open_sky - 0.2, 0, 1)
+            lit[i] = (
+                _traced_shadow(of, pose, scene, lamp, hits, fine)
+                if i == 0
+                else np.clip(1.6 * hits.open_sky - 0.2, 0, 1)
+            )
         found.append(lit)
-    return found[0], found[1]
+    return found
 
 
 def _traced_shadow(
@@ -655,7 +812,7 @@ def _traced_shadow(
     pose: Pose,
     scene: Any,
     lamp: Lamp,
-    hits: "shading.Hits | shading.Strands",
+    hits: shading.Hits | shading.Strands,
     fine: int,
 ) -> Array:
     """The share (P,) of a lamp that reaches hits, one ray a pixel, softened."""
@@ -690,24 +847,23 @@ def _shaded_face(
     """Radiance (P, 3) of the head's surface; fills the masks."""
     result = np.zeros((len(hits.cells), 3), np.float32)
     expression: Mapping[str, float] = performance.expression
-    for kind in range(HAIR):
+    for kind in range(STRAND):
         chosen = np.flatnonzero(hits.material == kind)
         if not len(chosen):
             continue
         part, light_part = hits.take(chosen), lit[:, chosen]
         if kind == SKIN:
             result[chosen], cloth = shading.skin_and_cloth(
-                of.person, of.skin, expression, part, light, light_part, pose.turned
+                of.coat, expression, part, light, light_part, pose.turned
             )
             inside = part.mouth > 0.5
             masks["cloth"][part.cells[cloth]] = 255
             masks["mouth"][part.cells[inside & ~cloth]] = 255
             masks["skin"][part.cells[~inside & ~cloth]] = 255
         elif kind in (LEFT_EYE, RIGHT_EYE):
-            gaze = pose.turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
             centre, _ = shading.eyeball(pose.points, kind)
             result[chosen] = shading.eye(
-                of.inside, gaze, pose.turned, centre, part, light, light_part
+                of.inner, pose.gaze, pose.turned, centre, part, light, light_part
             )
             masks["eyes"][part.cells] = 255
         else:
@@ -715,14 +871,6 @@ def _shaded_face(
             masks["mouth"][part.cells] = 255
             if kind == basis.TEETH:
                 masks["teeth"][part.cells] = 255
-    inner = inner_face(hits.where) & (masks["cloth"][hits.cells] == 0)
+    inner = (shading.inner_depth(hits.where) > 0) & (masks["cloth"][hits.cells] == 0)
     masks["face"][hits.cells[inner]] = 255
     return result
-
-
-def inner_face(where: Array) -> NDArray[np.bool_]:
-    """Brows to chin and cheek to cheek, at places (P, 3) on the neutral head."""
-    x, y = np.abs(where[:, 0]), where[:, 1]
-    wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
-    inside: NDArray[np.bool_] = (x < wide) & (y > 6.2) & (y < 7.6) & (where[:, 2] > 0.3)
-    return inside

@@ -35,6 +35,12 @@ class Hits:
     mouth: Array
     material: Indices
 
+    @property
+    def open_sky(self) -> Array:
+        """The share of the surroundings that is free, (P,)."""
+        mean: Array = self.sky.mean(1)
+        return mean
+
     def take(self, chosen: NDArray[np.int64]) -> "Hits":
         """Some of the hits."""
         return Hits(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
@@ -45,8 +51,11 @@ class Strands:
     """What rays met on hair, in the camera's axes; see :class:`Hits`.
 
     Attributes:
-        tangent: (P, 3) unit, along the strand;  shade: (P,) a factor of the albedo.
+        tangent: (P, 3) unit, along the strand.
+        colour: (P, 3) or (3,) albedo;  shade: (P,) a factor of it.
         openness: (P,) 0 deep inside, 1 outside.
+        where: (P, 3) of what is rooted in skin, the place on the neutral head.
+        rigid: hair of the head, or the frame of glasses (``framed``).
     """
 
     cells: NDArray[np.int64]
@@ -54,9 +63,36 @@ class Strands:
     view: Array
     normal: Array
     tangent: Array
+    colour: Array
     shade: Array
     openness: Array
-    material: Indices
+    where: Array
+    rigid: bool
+    framed: bool
+
+    @property
+    def open_sky(self) -> Array:
+        """The share of the surroundings that is free, (P,)."""
+        return self.openness
+
+
+def lacquer(colour: Array, normal: Array, view: Array, light: Light, lit: Array) -> Array:
+    """Radiance (P, 3) of the frame of glasses: matt with a clear gleam."""
+    albedo = np.broadcast_to(colour, normal.shape)
+    gloss, sky = np.full(len(normal), 1.5, np.float32), np.full((len(normal), 3), 0.8, np.float32)
+    return matt(albedo, gloss, normal, view, sky, light, lit, np.zeros(3, np.float32))
+
+
+def lens(behind: Array, normal: Array, view: Array, light: Light) -> Array:
+    """Radiance (P, 3) of a coated lens over what is behind it (P, 3)."""
+    facing = np.abs(dot(normal, view))
+    mirror = 2 * dot(normal, view)[:, None] * normal - view
+    share = 0.025 + 0.5 * raised(1 - facing, 2)
+    result: Array = behind * np.array([0.94, 0.955, 0.95], np.float32)
+    result += share[:, None] * (light.radiance(mirror) - 0.5 * result)
+    for lamp in light.lamps:
+        result += (0.8 * raised(dot(mirror, lamp.direction), 8))[:, None] * lamp.colour
+    return result
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -79,12 +115,61 @@ def raised(values: Array, doublings: int) -> Array:
     return result
 
 
+def inner_depth(where: Array) -> Array:
+    """How deep within the inner face, in dm, places (P, 3) of the neutral head lie; < 0: outside.
+
+    The inner face reaches from the brows to the chin and from cheek to cheek.
+    """
+    x, y = np.abs(where[:, 0]), where[:, 1]
+    wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
+    depth = np.minimum(np.minimum(wide - x, y - 6.2), 7.6 - y)
+    return np.where(where[:, 2] > 0.3, depth, -1.0).astype(np.float32)
+
+
+def inner_share(where: Array) -> Array:
+    """The inner face with a soft border, 0.14 dm wide and all inside: (P,) in [0, 1]."""
+    share = np.clip(inner_depth(where) / 0.14, 0, 1)
+    result: Array = share * share * (3 - 2 * share)
+    return result
+
+
+@dataclass(frozen=True)
+class Coat:
+    """The paint of a head; of a swap, with somebody else's on the inner face.
+
+    Attributes:
+        person, skin: whose head it is.
+        inner, inner_skin: whose inner face;  ratio: (3,) what recolours it, or None.
+    """
+
+    person: Person
+    skin: skin.Skin
+    inner: Person
+    inner_skin: skin.Skin
+    ratio: Array | None = None
+
+    def sample(self, where: Array, expression: Mapping[str, float]) -> tuple[Array, Array, Array]:
+        """As :func:`facekit.studio.skin.sample`."""
+        albedo, gloss, tilt = skin.sample(self.skin, self.person, where, expression)
+        if self.ratio is None:
+            return albedo, gloss, tilt
+        share = inner_share(where)
+        changed = np.flatnonzero(share > 0)
+        share = share[changed]
+        values = skin.sample(self.inner_skin, self.inner, where[changed], expression)
+        albedo, gloss, tilt = albedo.copy(), gloss.copy(), tilt.copy()
+        recoloured = np.clip(values[0] * self.ratio, 0.004, 0.95)
+        albedo[changed] += share[:, None] * (recoloured - albedo[changed])
+        gloss[changed] += share * (values[1] - gloss[changed])
+        tilt[changed] += share[:, None] * (values[2] - tilt[changed])
+        return albedo, gloss, tilt
+
+
 _WRAP = np.array([0.34, 0.17, 0.12], np.float32)
 
 
 def skin_and_cloth(
-    person: Person,
-    painted: skin.Skin,
+    coat: Coat,
     expression: Mapping[str, float],
     hits: Hits,
     light: Light,
@@ -92,13 +177,13 @@ def skin_and_cloth(
     turned: Array,
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Radiance (P, 3) of skin and of the clothes over it, and which hits are cloth (P,)."""
-    albedo, gloss, tilt = skin.sample(painted, person, hits.where, expression)
+    albedo, gloss, tilt = coat.sample(hits.where, expression)
     albedo, gloss = albedo.copy(), gloss.copy()
     inside = hits.mouth[:, None]
     albedo += inside * (np.array([0.22, 0.06, 0.055], np.float32) - albedo)
     level = hits.where[:, 1] + 0.4 * hits.where[:, 2] - 0.12 * np.abs(hits.where[:, 0])
     cloth = level < 5.98
-    albedo[cloth] = np.array(person.cloth, np.float32)
+    albedo[cloth] = np.array(coat.person.cloth, np.float32)
     gloss[cloth] = 0.02
     normal = unit(hits.normal + tilt @ turned.T)
     sky = hits.sky * (1 - 0.85 * inside)
@@ -133,10 +218,9 @@ def matt(
     return result
 
 
-def hair(person: Person, hits: Strands, light: Light, lit: Array) -> Array:
+def hair(hits: Strands, light: Light, lit: Array) -> Array:
     """Radiance (P, 3) of hair (Kajiya & Kay 1989), its gleam in two lobes as Marschner found."""
-    colour = np.array(person.hair_colour, np.float32)
-    albedo = colour * hits.shade[:, None]
+    albedo = hits.colour * hits.shade[:, None]
     along_view = dot(hits.tangent, hits.view)
     across_view = np.sqrt(np.maximum(1 - along_view**2, 0))
     sky = hits.openness[:, None]
