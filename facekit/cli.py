@@ -18,6 +18,7 @@ COMMANDS = {
     "analyze": "Analyze files and write a report on each.",
     "watermark": "Embed a test mark, or read the mark of a file.",
     "weights": "List and verify the bundled weights.",
+    "bench": "Measure speed and memory on this machine.",
 }
 """Name → short help. The command ``name`` lives in ``facekit/commands/name.py`` as ``command``."""
 

@@ -65,7 +65,7 @@ def render_frames(
     basis.load()  # Fills the cache once, before several workers would.
     jobs = _jobs(pairs, stages, size, workers, wanted)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
         with _one_thread():
             waiting = [pool.submit(_render_job, job) for job in jobs[: 2 * workers]]
@@ -143,7 +143,8 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Make a new process a rendering worker: one thread, and an end with its parent."""
     import cv2
     from embreex.rtcore_scene import EmbreeScene
 
