@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.studio import backdrop, basis, hair, shading, skin
+from facekit.studio import backdrop, basis, eyes, hair, shading, skin
 from facekit.studio import light as lights
 from facekit.studio import person as people
 from facekit.studio.basis import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Array, Indices
@@ -39,7 +39,8 @@ class Render:
     """A frame and its labels; points are (x, y) in pixels, pixel centres at +0.5.
 
     Attributes:
-        person: who is seen (of a swap: whose head it is);  performance: what they do.
+        person: who is seen; of a swap, whose head it is.  performance: what they do.
+        inner: whose inner face it is: ``person``, unless in a swap.
         pixels: uint8 RGB (S, S, 3).
         points: float32 (5, 2), the five points of :data:`facekit.types.POINTS`.
         landmarks: float32 (70, 2), in iBUG-68's order, then the irises' centres, the picture's
@@ -52,7 +53,7 @@ class Render:
         depth: float32 (S, S), from the camera along its axis in dm; inf on the background.
         pose: yaw, pitch, roll of the head relative to the camera, in degrees.
         expression: float32 (52,), in the order of ``FACE_UNITS``.
-        identity: float32 (D,), the person's vector.
+        identity: float32 (D,), the vector of ``inner``.
         intrinsics: float64 (3, 3), pinhole, in pixels.
         camera_from_head: float64 (3, 4), from the person's head at rest (dm; x to the person's
             own left, y up, z to the front) to OpenCV's camera (x right, y down, z forward).
@@ -71,6 +72,7 @@ class Render:
     identity: Floats
     intrinsics: NDArray[np.float64]
     camera_from_head: NDArray[np.float64]
+    inner: Person
 
     @property
     def face_mask(self) -> NDArray[np.uint8]:
@@ -140,7 +142,7 @@ def model(person_json: str) -> Model:
     coat = shading.Coat(person, painted, person, painted)
     head = people.neutral(person_json)
     normal = basis.normals(head, basis.load().triangles)
-    return assembled(coat, head, _attached(person, head, normal))
+    return assembled(coat, head, attached(person, head, normal))
 
 
 def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
@@ -171,22 +173,29 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
     )
 
 
-def _attached(person: Person, head: Array, normal: Array) -> Any:
+@dataclass(frozen=True)
+class _Bare:
+    roots: Indices
+    weights: Array
+    offset: Array
+    triangles: Indices
+    tangent: Array
+    shade: Array
+    colour: Array
+
+
+def attached(person: Person, head: Array, normal: Array) -> Any:
     if hasattr(hair, "attach"):
         return hair.attach(person, head, normal)
-    from types import SimpleNamespace
-
-    none = np.zeros((0, 3), np.float32)
-    return SimpleNamespace(
-        roots=none.astype(np.int32), weights=none, offset=none, triangles=none.astype(np.int32)
-    )
+    none, whole = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
+    return _Bare(whole, none, none, whole, none, none[:, 0], none)
 
 
 def _glasses(person: Person, head: Array) -> Any:
     return None
 
 
-def _scene(corners: Array) -> Any:
+def built(corners: Array) -> Any:
     """Embree's scene of triangles (T, 3, 3)."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
@@ -245,7 +254,7 @@ def _stiff(
         framed=np.concatenate(framed),
         points=all_points,
         values=np.ascontiguousarray(np.concatenate(values), np.float32),
-        scene=_scene(all_points[all_triangles]),
+        scene=built(all_points[all_triangles]),
     )
 
 
@@ -266,7 +275,7 @@ def _seen_by_head() -> Array:
     """1 where a direction (of 64) is free of the neutral head itself at a vertex (N, 64)."""
     neutral = basis.load()
     normal = basis.normals(neutral.vertices, neutral.triangles)
-    scene = _scene(neutral.vertices[neutral.triangles])
+    scene = built(neutral.vertices[neutral.triangles])
     seen = np.zeros((len(normal), len(lights.DIRECTIONS)), np.float32)
     vertex, way = np.nonzero(normal @ lights.DIRECTIONS.T > 0.02)
     origins = neutral.vertices[vertex] + 0.01 * normal[vertex]
@@ -441,11 +450,12 @@ def picture(of: Model, performance: Performance, size: int) -> Render:
         depth=_nearest(traced.depth),
         pose=angles(pose.turned),
         expression=np.array([performance.expression.get(u, 0) for u in FACE_UNITS], np.float32),
-        identity=of.person.vector,
+        identity=of.inner.vector,
         intrinsics=np.array(
             [[camera.focal, 0, camera.x], [0, camera.focal, camera.y], [0, 0, 1]], np.float64
         ),
         camera_from_head=_camera_from_head(pose),
+        inner=of.inner,
     )
 
 
@@ -498,13 +508,13 @@ def _visible(of: Model, pose: Pose, scene: Any, marks: Array, size: int) -> NDAr
     # A landmark lies on the skin or a hair's breadth below it.
     ways *= 1 - 0.06 / np.linalg.norm(ways, axis=1, keepdims=True)
     origins = np.broadcast_to(eye, ways.shape)
-    for met, start, way in _both(of, pose, scene, origins, ways):
+    for met, start, way in both_scenes(of, pose, scene, origins, ways):
         hits = met.run(start, way, query="DISTANCE")
         inside = inside & (np.asarray(hits) >= 1)
     return inside
 
 
-def _both(
+def both_scenes(
     of: Model, pose: Pose, scene: Any, origins: Array, ways: Array
 ) -> list[tuple[Any, Array, Array]]:
     """The scenes, each with rays in its own axes."""
@@ -552,7 +562,7 @@ def _tiles(camera: Camera, points: Array, triangles: Indices, fine: int) -> NDAr
     return np.flatnonzero(full)
 
 
-def _mixed(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array) -> Array:
+def mixed_at(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array) -> Array:
     """Values at vertices (N, C), interpolated at hits (P, C)."""
     abc = triangles[prim]
     mixed = values[abc[:, 0]]
@@ -565,8 +575,8 @@ def _mixed(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array)
 
 
 @dataclass(frozen=True)
-class _Met:
-    """Hits of camera rays with one scene.
+class Met:
+    """What camera rays met in one scene.
 
     Attributes:
         cells: (P,) flat indices of fine pixels;  ways: (P, 3) the rays.
@@ -580,15 +590,18 @@ class _Met:
     v: Array
     far: Array
 
-    def take(self, chosen: NDArray[Any]) -> "_Met":
+    def take(self, chosen: NDArray[Any]) -> "Met":
         """Some of the hits, by a mask or indices."""
-        return _Met(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        return Met(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
 
-def _met(
+def met_by(
     scene: Any, camera: Camera, cells: NDArray[np.int64], fine: int, pose: Pose | None
-) -> _Met:
-    """Rays from the camera through fine pixels; ``pose`` brings them into the head's axes."""
+) -> Met:
+    """Rays from the camera through pixels of a picture of side ``fine``.
+
+    With a ``pose`` they are brought into the head's axes, where rigid scenes rest.
+    """
     ways = camera.rays((cells % fine) + np.float32(0.5), (cells // fine) + np.float32(0.5))
     eye = np.array([[0, 0, camera.distance]], np.float32)
     start, there = (eye, ways) if pose is None else (pose.at_rest(eye), ways @ pose.turned)
@@ -598,21 +611,21 @@ def _met(
         query="INTERSECT",
         output=True,
     )
-    everything = _Met(cells, ways, hits["primID"], hits["u"], hits["v"], hits["tfar"])
+    everything = Met(cells, ways, hits["primID"], hits["u"], hits["v"], hits["tfar"])
     return everything.take(np.flatnonzero(hits["primID"] >= 0))
 
 
 def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Traced:
     """Cast and shade all rays of a picture."""
     camera = pose.camera.finer(_FINE)
-    scene = _scene(pose.points[of.triangles])
+    scene = built(pose.points[of.triangles])
     depth = np.full(fine * fine, np.inf, np.float32)
-    soft = _met(scene, camera, _tiles(camera, pose.points, of.triangles, fine), fine, None)
+    soft = met_by(scene, camera, _tiles(camera, pose.points, of.triangles, fine), fine, None)
     depth[soft.cells] = soft.far
     stiff = None
     if of.rigid is not None:
         cells = _tiles(camera, pose.carried(of.rigid.points), of.rigid.triangles, fine)
-        stiff = _met(of.rigid.scene, camera, cells, fine, pose)
+        stiff = met_by(of.rigid.scene, camera, cells, fine, pose)
         stiff = stiff.take(stiff.far < depth[stiff.cells])
         depth[stiff.cells] = stiff.far
         soft = soft.take(soft.far <= depth[soft.cells])
@@ -651,7 +664,7 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
 
 
 def _parted(
-    of: Model, pose: Pose, sky: Array, soft: _Met, stiff: _Met | None
+    of: Model, pose: Pose, sky: Array, soft: Met, stiff: Met | None
 ) -> list[shading.Hits | shading.Strands]:
     """Hits by what they are on: the head, its strands, the hair, the frame of glasses."""
     values = _values(of, pose, sky)
@@ -690,18 +703,18 @@ def _values(of: Model, pose: Pose, sky: Array) -> Array:
     return values
 
 
-def _at(pose: Pose, met: _Met) -> Array:
+def places_of(pose: Pose, met: Met) -> Array:
     """The places (P, 3) of hits, in the camera's axes."""
     at = met.ways * met.far[:, None]
     at[:, 2] += np.float32(pose.camera.distance)
     return at
 
 
-def _face_hits(of: Model, pose: Pose, values: Array, met: _Met) -> shading.Hits:
-    mixed = _mixed(values, of.triangles, met.prim, met.u, met.v)
+def _face_hits(of: Model, pose: Pose, values: Array, met: Met) -> shading.Hits:
+    mixed = mixed_at(values, of.triangles, met.prim, met.u, met.v)
     return shading.Hits(
         cells=met.cells,
-        at=_at(pose, met),
+        at=places_of(pose, met),
         view=unit(-met.ways),
         normal=unit(mixed[:, :3].copy()),
         where=mixed[:, 3:6],
@@ -711,16 +724,16 @@ def _face_hits(of: Model, pose: Pose, values: Array, met: _Met) -> shading.Hits:
     )
 
 
-def _strand_hits(of: Model, pose: Pose, values: Array, met: _Met) -> shading.Strands:
+def _strand_hits(of: Model, pose: Pose, values: Array, met: Met) -> shading.Strands:
     strands = of.strands
     own = np.concatenate([strands.tangent, strands.shade[:, None], strands.colour], 1)
     triangles = of.triangles - len(of.head)
-    mixed = _mixed(np.asarray(own, np.float32), triangles, met.prim, met.u, met.v)
-    around = _mixed(values, of.triangles, met.prim, met.u, met.v)
+    mixed = mixed_at(np.asarray(own, np.float32), triangles, met.prim, met.u, met.v)
+    around = mixed_at(values, of.triangles, met.prim, met.u, met.v)
     view = unit(-met.ways)
     return shading.Strands(
         cells=met.cells,
-        at=_at(pose, met),
+        at=places_of(pose, met),
         view=view,
         normal=_facing(unit(around[:, :3].copy()), view),
         where=around[:, 3:6],
@@ -734,13 +747,13 @@ def _strand_hits(of: Model, pose: Pose, values: Array, met: _Met) -> shading.Str
 
 
 def _rigid_hits(
-    rigid: Rigid, person: Person, pose: Pose, met: _Met, framed: bool
+    rigid: Rigid, person: Person, pose: Pose, met: Met, framed: bool
 ) -> shading.Strands:
-    mixed = _mixed(rigid.values, rigid.triangles, met.prim, met.u, met.v)
+    mixed = mixed_at(rigid.values, rigid.triangles, met.prim, met.u, met.v)
     view = unit(-met.ways)
     return shading.Strands(
         cells=met.cells,
-        at=_at(pose, met),
+        at=places_of(pose, met),
         view=view,
         normal=_facing(unit(mixed[:, :3] @ pose.turned.T), view),
         where=mixed[:, :0],
@@ -772,9 +785,9 @@ def _glazed(
 ) -> None:
     """Lay lenses over what is seen through them, in place; depth stays what is behind."""
     cells = _tiles(camera, pose.carried(lenses.points), lenses.triangles, fine)
-    met = _met(lenses.scene, camera, cells, fine, pose)
+    met = met_by(lenses.scene, camera, cells, fine, pose)
     met = met.take((met.far < depth[met.cells]) & np.isfinite(depth[met.cells]))
-    mixed = _mixed(lenses.values, lenses.triangles, met.prim, met.u, met.v)
+    mixed = mixed_at(lenses.values, lenses.triangles, met.prim, met.u, met.v)
     view = unit(-met.ways)
     normal = _facing(unit(mixed[:, :3] @ pose.turned.T), view)
     colour[met.cells] = shading.lens(colour[met.cells], normal, view, light)
@@ -822,7 +835,7 @@ def _traced_shadow(
     ways = np.broadcast_to(lamp.direction, origins.shape)
     free = hits.normal[few] @ lamp.direction > -0.3
     towards = np.flatnonzero(free)
-    for met, start, way in _both(of, pose, scene, origins[towards], ways[towards]):
+    for met, start, way in both_scenes(of, pose, scene, origins[towards], ways[towards]):
         free[towards] &= _free(met, start, way)
     half = fine // 2
     both = np.zeros((half, half, 2), np.float32)
@@ -861,9 +874,9 @@ def _shaded_face(
             masks["mouth"][part.cells[inside & ~cloth]] = 255
             masks["skin"][part.cells[~inside & ~cloth]] = 255
         elif kind in (LEFT_EYE, RIGHT_EYE):
-            centre, _ = shading.eyeball(pose.points, kind)
-            result[chosen] = shading.eye(
-                of.inner, pose.gaze, pose.turned, centre, part, light, light_part
+            ball = eyes.ball(pose.points, pose.turned, kind)
+            result[chosen] = eyes.shade(
+                of.inner, performance, ball, pose.turned, part.at, part.view, light, light_part
             )
             masks["eyes"][part.cells] = 255
         else:

@@ -122,7 +122,8 @@ def inner_depth(where: Array) -> Array:
     """
     x, y = np.abs(where[:, 0]), where[:, 1]
     wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
-    depth = np.minimum(np.minimum(wide - x, y - 6.2), 7.6 - y)
+    throat = y + 0.45 * where[:, 2] - 6.69
+    depth = np.minimum(np.minimum(wide - x, throat), np.minimum(y - 6.2, 7.6 - y))
     return np.where(where[:, 2] > 0.3, depth, -1.0).astype(np.float32)
 
 
