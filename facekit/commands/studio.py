@@ -1,6 +1,7 @@
 """``facekit studio``: people who don't exist."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -302,7 +303,15 @@ def person(
     width = max(map(len, parameters))
     for name, value in parameters.items():
         first, rest = f"  {name:{width}}  ", " " * (width + 4)
-        click.echo(click.wrap_text(_words(value), 100, first, rest))
+        click.echo(
+            textwrap.fill(
+                _words(value),
+                100,
+                initial_indent=first,
+                subsequent_indent=rest,
+                break_on_hyphens=False,
+            )
+        )
     if path:
         click.echo(f"{path}: {frames} performances")
 
