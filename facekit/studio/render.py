@@ -152,7 +152,8 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
     own = people.neutral(person.model_dump_json())
     rigid, lenses = _rigid(person, own, basis.normals(own, neutral.triangles))
     turn, nod = _turn(neutral.vertices), _nod(neutral.vertices)
-    eyes = [own[shading.eye_vertices(eye)].mean(0) for eye in (LEFT_EYE, RIGHT_EYE)]
+    ahead = np.eye(3, dtype=np.float32)
+    balls = [eyes.ball(own, ahead, eye).centre for eye in (LEFT_EYE, RIGHT_EYE)]
     materials = [neutral.materials, np.full(len(strands.triangles), STRAND, np.int32)]
     return Model(
         person=person,
@@ -162,7 +163,7 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
         nod=nod,
         pivot=own[(turn > 0.3) & (turn < 0.7)].mean(0),
         base=own[(nod > 0.3) & (nod < 0.7)].mean(0),
-        middle=np.mean(eyes, axis=0) + np.array([0, 0, 0.1]),
+        middle=np.mean(balls, axis=0) + np.array([0, 0, 0.1]),
         strands=strands,
         triangles=np.concatenate([neutral.triangles, strands.triangles + len(head)]),
         materials=np.concatenate(materials),
@@ -437,7 +438,8 @@ def picture(of: Model, performance: Performance, size: int) -> Render:
     traced = _traced(of, performance, pose, size * _FINE)
     share = _shrunk(traced.covered)[..., None]
     shown = _shrunk(traced.colour) + (1 - share) * backdrop.background(performance, size)
-    marks = np.concatenate([landmarks(pose.points), _irises(pose)])
+    irises = eyes.iris_centres(pose.points, pose.turned, performance)
+    marks = np.concatenate([landmarks(pose.points), irises]).astype(np.float32)
     camera = pose.camera
     return Render(
         person=of.person,
@@ -480,22 +482,13 @@ def _nearest(depth: Array) -> Floats:
     return least
 
 
-def _irises(pose: Pose) -> Array:
-    """The irises' centres (2, 3), the picture's left one first."""
-    found = []
-    for eye in (RIGHT_EYE, LEFT_EYE):  # The person's own right eye is on the picture's left.
-        centre, radius = shading.eyeball(pose.points, eye)
-        found.append(centre + radius * pose.gaze[:, 2])
-    return np.stack(found)
-
-
 def _five(pose: Pose, marks: Array) -> Array:
     """MTCNN's five points (5, 3): the eyes' middles on the ball, nose tip, mouth corners."""
-    eyes = []
-    for eye in (RIGHT_EYE, LEFT_EYE):
-        centre, radius = shading.eyeball(pose.points, eye)
-        eyes.append(centre + radius * pose.turned[:, 2])
-    five: Array = np.stack([*eyes, marks[30], marks[48], marks[54]])
+    found = []
+    for eye in (RIGHT_EYE, LEFT_EYE):  # The person's own right eye is on the picture's left.
+        ball = eyes.ball(pose.points, pose.turned, eye)
+        found.append(ball.centre + ball.radius * pose.turned[:, 2])
+    five: Array = np.stack([*found, marks[30], marks[48], marks[54]])
     return five
 
 

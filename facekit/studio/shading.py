@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,47 +257,3 @@ def mouth(kind: int, hits: Hits, light: Light, lit: Array) -> Array:
         lit * np.sqrt(sky),
         np.full(3, 0.2, np.float32),
     )
-
-
-def eye(
-    person: Person, gaze: Array, turned: Array, centre: Array, hits: Hits, light: Light, lit: Array
-) -> Array:
-    """Radiance (P, 3) of an eyeball: sclera, iris with fibres, pupil, and highlights."""
-    outwards = unit(hits.at - centre)
-    local = outwards @ gaze  # Into the eye's own frame: z along the gaze.
-    angle = np.arctan2(local[:, 1], local[:, 0])
-    off = np.hypot(local[:, 0], local[:, 1]) / 0.44
-    off = np.where(local[:, 2] > 0, off, 9.0)
-    iris = np.array(person.iris, np.float32)
-    fibres = 1 + 0.22 * np.sin(angle * 23) * np.sin(angle * 9 + 1) + 0.25 * np.cos(off * 9)
-    ring = 1 - 0.75 * np.clip((off - 0.78) / 0.2, 0, 1)
-    inner = (iris * 1.25 + 0.01) * (fibres * ring)[:, None]
-    albedo = np.array([0.68, 0.64, 0.62], np.float32) * np.ones((len(outwards), 1), np.float32)
-    albedo += np.clip((1.05 - off) / 0.1, 0, 1)[:, None] * (inner - albedo)
-    albedo *= 1 - 0.97 * np.clip((0.40 - off) / 0.06, 0, 1)[:, None]
-    height = outwards @ turned[:, 1]
-    shade = np.clip(1 - 1.6 * np.clip(height - 0.05, 0, 1), 0.35, 1)[:, None]
-    result: Array = albedo * light.irradiance(outwards) * (0.8 * shade)
-    bulge = unit(outwards + np.where(off < 1.15, 0.9, 0.0)[:, None] * (outwards - gaze[:, 2]))
-    for lamp, share in zip(light.lamps, lit, strict=True):
-        facing = np.clip(dot(outwards, lamp.direction) + 0.25, 0, 1) * share * 0.8
-        result += albedo * (shade * facing[:, None]) * lamp.colour
-        spot = raised(dot(bulge, unit(lamp.direction + hits.view)), 8)
-        result += 1.6 * (spot * (0.3 + 0.7 * share))[:, None] * lamp.colour
-    return result
-
-
-def eyeball(points: Array, eye: int) -> tuple[Array, float]:
-    """Centre (3,) and radius of an eyeball of a posed head (N, 3)."""
-    vertices = eye_vertices(eye)
-    centre = (points[vertices].min(0) + points[vertices].max(0)) / 2
-    radius = float(np.linalg.norm(points[vertices] - centre, axis=1).mean())
-    return centre, radius
-
-
-@lru_cache(maxsize=2)
-def eye_vertices(eye: int) -> Indices:
-    """The vertices of an eyeball."""
-    base = basis.load()
-    found: Any = np.unique(base.triangles[base.materials == eye])
-    return np.asarray(found, np.int32)

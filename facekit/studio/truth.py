@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.studio import basis, shading, skin
+from facekit.studio import basis, eyes, shading, skin
 from facekit.studio import person as people
 from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, SKIN, Array
 from facekit.studio.person import Person
@@ -186,9 +186,9 @@ def _model_of(frame: Render) -> Model:
 
 def _rolled(at: Array, eye: int, before: Pose, after: Pose) -> Array:
     """Points (P, 3) of an eyeball, carried along by its gaze."""
-    (old, _), (new, radius) = (shading.eyeball(pose.points, eye) for pose in (before, after))
-    outwards = shading.unit(at - old)
-    rolled: Array = new + radius * (outwards @ before.gaze) @ after.gaze.T
+    old, new = (eyes.ball(pose.points, pose.turned, eye) for pose in (before, after))
+    outwards = shading.unit(at - old.centre)
+    rolled: Array = new.centre + new.radius * (outwards @ before.gaze) @ after.gaze.T
     return rolled
 
 
