@@ -84,7 +84,8 @@ class Person(Config):
         shape: local changes in [-1, 1] by MakeHuman's names, see :mod:`facekit.studio.shapes`.
         skin_tone: 1 to 10, the group on the Monk scale.
         skin_shift: lightness within the group, -1 to 1.
-        redness, freckles, mottling, wrinkles: of the skin.
+        undertone: of the skin, -1 yellowish to 1 pinkish.
+        redness, freckles, moles, blemishes, mottling, wrinkles: how much of each.
         lips: how far the lips differ from the skin; ``lip_red``: towards red.
         iris, hair_colour, cloth: colours; ``iris_name`` and ``hair_name`` are for people.
         brow_thickness, brow_density, brow_arch: of the eyebrows.
@@ -106,8 +107,11 @@ class Person(Config):
     shape: dict[str, float]
     skin_tone: int = Field(ge=1, le=10)
     skin_shift: float = Field(ge=-1, le=1)
+    undertone: float = Field(ge=-1, le=1)
     redness: float = Share
     freckles: float = Share
+    moles: float = Share
+    blemishes: float = Share
     mottling: float = Share
     wrinkles: float = Share
     lips: float = Share
@@ -203,8 +207,9 @@ class Person(Config):
 
 
 _SHARES = (
-    "sex african asian caucasian muscle weight redness freckles mottling wrinkles lips lip_red "
-    "volume forehead temples brow_thickness brow_density brow_arch lashes pores"
+    "sex african asian caucasian muscle weight undertone redness freckles moles blemishes "
+    "mottling wrinkles lips lip_red volume forehead temples brow_thickness brow_density "
+    "brow_arch lashes pores"
 ).split()
 _BEARD_WORDS = {
     "stubble": "stubble",
@@ -326,7 +331,10 @@ def _sample(seed: int) -> Person:
         shape=shape,
         skin_tone=tone,
         skin_shift=_mild(random, 0.5),
+        undertone=_mild(random, 0.45),
         redness=float(np.round(random.beta(2, 3), 4)),
+        moles=float(np.round(random.uniform(), 4)),
+        blemishes=float(np.round(random.beta(1, 2.5) * (1 if age < 30 else 0.6), 4)),
         freckles=float(np.round(random.beta(0.7, 2.5) * (1 if 1 < tone < 6 else 0.35), 4)),
         mottling=float(np.round(random.uniform(0.2, 0.9), 4)),
         wrinkles=float(np.round(np.clip((age - 28) / 50 + random.normal(0, 0.1), 0, 1), 4)),
