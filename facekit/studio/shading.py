@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.studio import basis, skin
+from facekit.studio import skin
 from facekit.studio.basis import TEETH, Array, Indices
 from facekit.studio.light import Light
 from facekit.studio.person import Person

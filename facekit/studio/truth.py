@@ -45,8 +45,8 @@ def swap(a: Person, frame_of_b: Render) -> Render:
     - brows and lashes are A's where the weight at their root is at least a half, else B's;
       irises are A's. A beard is B's, as all hair of the head.
 
-    Head, ears, neck, hair, beard, glasses, clothes, expression, pose, gaze, camera, light, background and
-    noise are the frame's. Shadows, hollows and highlights are computed anew for the new shape, so
+    Head, ears, neck, hair, beard, glasses, clothes, expression, pose, gaze, camera, light,
+    background and noise are the frame's. Shadows and hollows are computed anew for the shape, so
     light may change a little beyond the border, as it would if A's nose stood there.
 
     Args:
