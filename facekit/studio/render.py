@@ -186,6 +186,7 @@ class _Bare:
 
 
 def attached(person: Person, head: Array, normal: Array) -> Any:
+    """The strands of a person on a head (N, 3) with its normals."""
     if hasattr(hair, "attach"):
         return hair.attach(person, head, normal)
     none, whole = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
@@ -813,6 +814,10 @@ def _shadows(
     return found
 
 
+_LAMP = 0.07
+"""The radius of the first lamp over its distance: a window or a softbox rather than a bulb."""
+
+
 def _traced_shadow(
     of: Model,
     pose: Pose,
@@ -825,7 +830,14 @@ def _traced_shadow(
     rows, columns = np.divmod(hits.cells, fine)
     few = (rows % 2 == 0) & (columns % 2 == 0)
     origins = hits.at[few] + 0.02 * hits.normal[few] + 0.01 * lamp.direction
-    ways = np.broadcast_to(lamp.direction, origins.shape)
+    # Each ray aims at another spot of the lamp's face, so that its shadow softens with distance.
+    turn = (0.754878 * columns[few] + 0.569840 * rows[few]) * (2 * np.pi)
+    out = _LAMP * np.sqrt((0.5 + 0.618034 * columns[few] + 0.414214 * rows[few]) % 1)
+    right = np.cross(lamp.direction, [0.0, 1.0, 0.02])
+    right /= np.linalg.norm(right)
+    up = np.cross(right, lamp.direction)
+    ways = lamp.direction + np.outer(out * np.cos(turn), right) + np.outer(out * np.sin(turn), up)
+    ways = ways.astype(np.float32)
     free = hits.normal[few] @ lamp.direction > -0.3
     towards = np.flatnonzero(free)
     for met, start, way in both_scenes(of, pose, scene, origins[towards], ways[towards]):

@@ -177,13 +177,13 @@ def skin_and_cloth(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Radiance (P, 3) of skin and of the clothes over it, and which hits are cloth (P,)."""
     albedo, gloss, tilt = coat.sample(hits.where, expression)
-    albedo, gloss = albedo.copy(), gloss.copy()
+    albedo, gloss, tilt = albedo.copy(), gloss.copy(), tilt.copy()
     inside = hits.mouth[:, None]
     albedo += inside * (np.array([0.22, 0.06, 0.055], np.float32) - albedo)
     level = hits.where[:, 1] + 0.4 * hits.where[:, 2] - 0.12 * np.abs(hits.where[:, 0])
     cloth = level < 5.98
     albedo[cloth] = np.array(coat.person.cloth, np.float32)
-    gloss[cloth] = 0.02
+    gloss[cloth], tilt[cloth] = 0.02, 0
     normal = unit(hits.normal + tilt @ turned.T)
     sky = hits.sky * (1 - 0.85 * inside)
     return matt(albedo, gloss, normal, hits.view, sky, light, lit, _WRAP), cloth
@@ -209,7 +209,9 @@ def matt(
     for lamp, share in zip(light.lamps, lit, strict=True):
         facing = dot(normal, lamp.direction)
         soft = (facing[:, None] + wrap) / (1 + wrap)
-        diffuse += (np.clip(soft, 0, None) * share[:, None]) * lamp.colour
+        # Where a shadow begins, light still comes through the skin, most of it red.
+        soft *= share[:, None] + 1.5 * wrap * (share * (1 - share))[:, None]
+        diffuse += np.maximum(soft, 0) * lamp.colour
         aligned = dot(normal, unit(lamp.direction + view))
         lobes = 0.10 * raised(aligned, 4) + 0.20 * raised(aligned, 6)
         gleam += (gloss * share * lobes * (facing > 0) * (1 + 2 * grazing))[:, None] * lamp.colour
