@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.studio import backdrop, basis, eyes, hair, shading, skin
+from facekit.studio import backdrop, basis, eyes, hair, mouth, shading, skin
 from facekit.studio import light as lights
 from facekit.studio import person as people
 from facekit.studio.basis import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Array, Indices
@@ -158,7 +158,7 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
     return Model(
         person=person,
         inner=coat.inner,
-        head=head.astype(np.float32),
+        head=mouth.settled(head.astype(np.float32)),
         turn=turn,
         nod=nod,
         pivot=own[(turn > 0.3) & (turn < 0.7)].mean(0),
@@ -865,6 +865,7 @@ def _shaded_face(
     """Radiance (P, 3) of the head's surface; fills the masks."""
     result = np.zeros((len(hits.cells), 3), np.float32)
     expression: Mapping[str, float] = performance.expression
+    spacing = performance.distance * 24 / performance.focal / np.sqrt(len(masks["skin"]))
     for kind in range(STRAND):
         chosen = np.flatnonzero(hits.material == kind)
         if not len(chosen):
@@ -872,7 +873,7 @@ def _shaded_face(
         part, light_part = hits.take(chosen), lit[:, chosen]
         if kind == SKIN:
             result[chosen], cloth = shading.skin_and_cloth(
-                of.coat, expression, part, light, light_part, pose.turned
+                of.coat, expression, part, light, light_part, pose.turned, spacing
             )
             inside = part.mouth > 0.5
             masks["cloth"][part.cells[cloth]] = 255
@@ -885,7 +886,17 @@ def _shaded_face(
             )
             masks["eyes"][part.cells] = 255
         else:
-            result[chosen] = shading.mouth(kind, part, light, light_part)
+            result[chosen] = mouth.shade(
+                kind,
+                of.inner,
+                part.where,
+                part.normal,
+                part.view,
+                light,
+                light_part,
+                pose.turned,
+                mouth.opening(expression),
+            )
             masks["mouth"][part.cells] = 255
             if kind == basis.TEETH:
                 masks["teeth"][part.cells] = 255

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.studio import skin
-from facekit.studio.basis import TEETH, Array, Indices
+from facekit.studio import mouth, skin
+from facekit.studio.basis import Array, Indices
 from facekit.studio.light import Light
 from facekit.studio.person import Person
 
@@ -147,15 +147,17 @@ class Coat:
     inner_skin: skin.Skin
     ratio: Array | None = None
 
-    def sample(self, where: Array, expression: Mapping[str, float]) -> tuple[Array, Array, Array]:
+    def sample(
+        self, where: Array, expression: Mapping[str, float], spacing: float
+    ) -> tuple[Array, Array, Array]:
         """As :func:`facekit.studio.skin.sample`."""
-        albedo, gloss, tilt = skin.sample(self.skin, self.person, where, expression)
+        albedo, gloss, tilt = skin.sample(self.skin, self.person, where, expression, spacing)
         if self.ratio is None:
             return albedo, gloss, tilt
         share = inner_share(where)
         changed = np.flatnonzero(share > 0)
         share = share[changed]
-        values = skin.sample(self.inner_skin, self.inner, where[changed], expression)
+        values = skin.sample(self.inner_skin, self.inner, where[changed], expression, spacing)
         albedo, gloss, tilt = albedo.copy(), gloss.copy(), tilt.copy()
         recoloured = np.clip(values[0] * self.ratio, 0.004, 0.95)
         albedo[changed] += share[:, None] * (recoloured - albedo[changed])
@@ -174,18 +176,32 @@ def skin_and_cloth(
     light: Light,
     lit: Array,
     turned: Array,
+    spacing: float,
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Radiance (P, 3) of skin and of the clothes over it, and which hits are cloth (P,)."""
-    albedo, gloss, tilt = coat.sample(hits.where, expression)
+    """Radiance (P, 3) of skin and of the clothes over it, and which hits are cloth (P,).
+
+    ``spacing`` is how far apart, in dm, hits lie on a surface seen from the front.
+    """
+    albedo, gloss, tilt = coat.sample(hits.where, expression, spacing)
     albedo, gloss, tilt = albedo.copy(), gloss.copy(), tilt.copy()
-    inside = hits.mouth[:, None]
-    albedo += inside * (np.array([0.22, 0.06, 0.055], np.float32) - albedo)
+    sky = hits.sky
+    deep = np.flatnonzero(hits.mouth > 0.01)
+    if len(deep):
+        sky, lit = sky.copy(), lit.copy()
+        albedo[deep], gloss[deep], arrives = mouth.lining(
+            albedo[deep],
+            gloss[deep],
+            hits.where[deep],
+            hits.mouth[deep],
+            mouth.opening(expression),
+        )
+        sky[deep] *= arrives[:, None]
+        lit[:, deep] *= arrives
     level = hits.where[:, 1] + 0.4 * hits.where[:, 2] - 0.12 * np.abs(hits.where[:, 0])
     cloth = level < 5.98
     albedo[cloth] = np.array(coat.person.cloth, np.float32)
     gloss[cloth], tilt[cloth] = 0.02, 0
     normal = unit(hits.normal + tilt @ turned.T)
-    sky = hits.sky * (1 - 0.85 * inside)
     return matt(albedo, gloss, normal, hits.view, sky, light, lit, _WRAP), cloth
 
 
@@ -238,24 +254,3 @@ def hair(hits: Strands, light: Light, lit: Array) -> Array:
         shine = first[:, None] + second[:, None] * albedo
         result += shine * (arrives * hits.shade)[:, None] * lamp.colour
     return result
-
-
-_PLAIN = {TEETH: ((0.62, 0.57, 0.47), 0.6)}
-
-
-def mouth(kind: int, hits: Hits, light: Light, lit: Array) -> Array:
-    """Radiance (P, 3) of teeth and tongue."""
-    colour, gloss = _PLAIN.get(kind, ((0.33, 0.10, 0.09), 0.5))
-    albedo = np.broadcast_to(np.array(colour, np.float32), hits.where.shape)
-    # Inside the mouth it is dark, the more so the further back.
-    sky = np.clip((hits.where[:, 2] - 0.75) / 0.65, 0.05, 1) ** 1.5 * 0.8
-    return matt(
-        albedo,
-        np.full(len(albedo), gloss, np.float32),
-        hits.normal,
-        hits.view,
-        np.repeat(sky[:, None], 3, 1),
-        light,
-        lit * np.sqrt(sky),
-        np.full(3, 0.2, np.float32),
-    )
