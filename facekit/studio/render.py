@@ -106,8 +106,10 @@ class Model:
         head: (N, 3) at rest.
         turn, nod: (N,) how far a vertex follows the head, and the neck.
         pivot: (3,) about which the head turns;  base: the neck;  middle: between the eyes.
+        hem: (H,) vertices of the chest's lower rim, from which a skirt hangs.
         strands: lashes, brows, beard, that move with the skin.
-        triangles, materials: of the head and, after them, of the strands.
+        triangles, materials: of the head, the skirt and the strands; their vertices follow each
+            other in that order.
         transfer: of the surroundings' light to the head's vertices.
         coat: paint.
         rigid: hair and the frame of glasses, or None;  lenses: theirs, or None.
@@ -121,6 +123,7 @@ class Model:
     pivot: Array
     base: Array
     middle: Array
+    hem: Indices
     strands: Any
     triangles: Indices
     materials: Indices
@@ -154,7 +157,10 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
     turn, nod = _turn(neutral.vertices), _nod(neutral.vertices)
     ahead = np.eye(3, dtype=np.float32)
     balls = [eyes.ball(own, ahead, eye).centre for eye in (LEFT_EYE, RIGHT_EYE)]
-    materials = [neutral.materials, np.full(len(strands.triangles), STRAND, np.int32)]
+    hem, skirt = _skirt()
+    kinds = [(SKIN, len(skirt)), (STRAND, len(strands.triangles))]
+    materials = [neutral.materials, *(np.full(count, kind, np.int32) for kind, count in kinds)]
+    triangles = [neutral.triangles, skirt, strands.triangles + len(head) + len(hem)]
     return Model(
         person=person,
         inner=coat.inner,
@@ -164,8 +170,9 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
         pivot=own[(turn > 0.3) & (turn < 0.7)].mean(0),
         base=own[(nod > 0.3) & (nod < 0.7)].mean(0),
         middle=np.mean(balls, axis=0) + np.array([0, 0, 0.1]),
+        hem=hem,
         strands=strands,
-        triangles=np.concatenate([neutral.triangles, strands.triangles + len(head)]),
+        triangles=np.concatenate(triangles).astype(np.int32),
         materials=np.concatenate(materials),
         transfer=_transfer(head, basis.normals(head, neutral.triangles), rigid),
         coat=coat,
@@ -258,6 +265,35 @@ def _stiff(
         values=np.ascontiguousarray(np.concatenate(values), np.float32),
         scene=built(all_points[all_triangles]),
     )
+
+
+_DROP = np.array([0, -4, 0], np.float32)
+"""How far the skirt hangs, in dm."""
+
+
+@lru_cache(maxsize=1)
+def _skirt() -> tuple[Indices, Indices]:
+    """The chest's lower rim (H,), and triangles that hang from it (T, 3).
+
+    Their vertices from N on lie below those of the rim.
+    """
+    neutral = basis.load()
+    body = neutral.triangles[neutral.materials == SKIN].astype(np.int64)
+    edges = body[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    count = len(neutral.vertices)
+    there = edges[:, 0] * count + edges[:, 1]
+    back = edges[:, 1] * count + edges[:, 0]
+    rim = edges[~np.isin(there, back)]
+    rim = rim[neutral.vertices[rim, 1].max(1) < _RIM]
+    hem = np.unique(rim)
+    below = count + np.searchsorted(hem, rim)
+    a, b = rim.T
+    c, d = below.T
+    triangles = np.concatenate([np.stack([b, a, c], 1), np.stack([b, c, d], 1)])
+    return hem.astype(np.int32), triangles.astype(np.int32)
+
+
+_RIM = 5.3  # The chest's open edges lie below; eyes, nostrils and mouth above.
 
 
 def _transfer(head: Array, normal: Array, rigid: Rigid | None) -> lights.Transfer:
@@ -359,7 +395,7 @@ class Pose:
     """A model in a performance, in the camera's axes (x right, y up, z towards the camera).
 
     Attributes:
-        points: (N + M, 3) the vertices of the head and of its strands.
+        points: (N + H + M, 3) the vertices of the head, the skirt and the strands.
         turned: (3, 3) the head's axes;  moved: (3,) so that rigid p goes to turned @ p + moved.
         gaze: (3, 3) the eyes' axes, which look along their third.
         camera: in pixels.
@@ -411,7 +447,7 @@ def posed(of: Model, performance: Performance, size: int) -> Pose:
         performance.centre_y * size,
     )
     return Pose(
-        points=np.concatenate([points, held]).astype(np.float32),
+        points=np.concatenate([points, points[of.hem] + about @ _DROP, held]).astype(np.float32),
         turned=turned,
         moved=moved.astype(np.float32),
         gaze=turned @ rotation(performance.gaze_x, performance.gaze_y, 0),
@@ -681,7 +717,7 @@ def _parted(
 
 
 def _values(of: Model, pose: Pose, sky: Array) -> Array:
-    """What is interpolated over the head and its strands: (N + M, 10).
+    """What is interpolated over the head, the skirt and the strands: (N + H + M, 10).
 
     The normal, the place on the neutral head, the share of the sky (N, 3), the mouth.
     """
@@ -691,9 +727,12 @@ def _values(of: Model, pose: Pose, sky: Array) -> Array:
     values[:count, 3:6] = neutral.vertices
     values[:count, 6:9] = sky
     values[:count, 9] = neutral.mouth
+    end = count + len(of.hem)
+    values[count:end, 3:] = values[of.hem, 3:]
+    values[count:end, 3:6] += _DROP
     if len(strands.roots):
         weights = strands.weights[..., None]
-        values[count:, 3:] = (values[strands.roots, 3:] * weights).sum(1)
+        values[end:, 3:] = (values[strands.roots, 3:] * weights).sum(1)
     return values
 
 
@@ -721,7 +760,7 @@ def _face_hits(of: Model, pose: Pose, values: Array, met: Met) -> shading.Hits:
 def _strand_hits(of: Model, pose: Pose, values: Array, met: Met) -> shading.Strands:
     strands = of.strands
     own = np.concatenate([strands.tangent, strands.shade[:, None], strands.colour], 1)
-    triangles = of.triangles - len(of.head)
+    triangles = of.triangles - len(of.head) - len(of.hem)
     mixed = mixed_at(np.asarray(own, np.float32), triangles, met.prim, met.u, met.v)
     around = mixed_at(values, of.triangles, met.prim, met.u, met.v)
     view = unit(-met.ways)
@@ -865,13 +904,14 @@ def _shaded_face(
     """Radiance (P, 3) of the head's surface; fills the masks."""
     result = np.zeros((len(hits.cells), 3), np.float32)
     expression: Mapping[str, float] = performance.expression
-    spacing = performance.distance * 24 / performance.focal / np.sqrt(len(masks["skin"]))
     for kind in range(STRAND):
         chosen = np.flatnonzero(hits.material == kind)
         if not len(chosen):
             continue
         part, light_part = hits.take(chosen), lit[:, chosen]
         if kind == SKIN:
+            # Detail finer than a pixel, not than a ray: fine grain would only flicker.
+            spacing = (performance.distance - 0.5) / pose.camera.focal
             result[chosen], cloth = shading.skin_and_cloth(
                 of.coat, expression, part, light, light_part, pose.turned, spacing
             )
