@@ -77,6 +77,7 @@ def test_the_commands_stand_in_pipeline_order() -> None:
         "analyze",
         "watermark",
         "weights",
+        "bench",
     ]
 
 
