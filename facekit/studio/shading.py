@@ -217,7 +217,7 @@ def matt(
 ) -> Array:
     """Radiance (P, 3) of a matt surface with a gleam, into which light may scatter (``wrap``)."""
     # Light that bounces about in a hollow takes the surface's colour (Jimenez et al. 2016).
-    sky = sky / (1 - albedo * (1 - sky))
+    sky = sky / (1 - 0.7 * albedo * (1 - sky))
     around = light.irradiance(normal)
     diffuse = around * sky
     grazing = raised(1 - np.clip(dot(normal, view), 0, 1), 2)
