@@ -269,8 +269,7 @@ def neutral(person_json: str) -> Array:
     """The person's head at rest, (N, 3) in dm; from ``Person.model_dump_json()``."""
     person = Person.model_validate_json(person_json)
     head = basis.load()
-    points: Array = head.vertices + head.displaced(person.coefficients())
-    return points
+    return shapes.sealed(head.vertices + head.displaced(person.coefficients()))
 
 
 def anny_age(years: float) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facekit.studio import basis
 from facekit.studio.basis import Array
@@ -200,6 +201,7 @@ def sample(
     """
     traits = dict(zip(FACTORS, random.normal(size=len(FACTORS)).tolist(), strict=True))
     traits["flesh"] = 0.6 * traits["flesh"] + 4 * (weight - 0.5)
+    traits = _grown_up(traits)
     traits |= {"male": 1.0 if male else -1.0, "age": (age - 40) / 20}
     traits |= {"african": 2 * african - 0.6, "asian": 2 * asian - 0.6}
     shape = {}
@@ -213,6 +215,21 @@ def sample(
     for outline, most in zip(outlines, (0.4, 0.2), strict=True):
         shape[f"head-{_OUTLINES[outline]}"] = float(random.uniform(0, most))
     return {name: round(float(np.clip(value, -1, 1)), 4) for name, value in shape.items() if value}
+
+
+# Large eyes and full cheeks over a small nose and chin are a child's (Lorenz 1943).
+_CHILDLIKE = {"eyes": 1.0, "flesh": 0.7, "nose": -1.0, "length": -1.0, "robust": -0.7, "mid": -0.5}
+
+
+def _grown_up(traits: Mapping[str, float]) -> dict[str, float]:
+    """The traits, with what goes too far towards a child's face taken off."""
+    length = np.sqrt(sum(share**2 for share in _CHILDLIKE.values()))
+    extent = sum(share * traits[trait] for trait, share in _CHILDLIKE.items()) / length
+    surplus = max(float(extent) - 0.2, 0.0)
+    return {
+        trait: value - surplus * _CHILDLIKE.get(trait, 0.0) / float(length)
+        for trait, value in traits.items()
+    }
 
 
 def _draw(random: np.random.Generator, slider: Slider, traits: Mapping[str, float]) -> float:
@@ -236,7 +253,7 @@ def coefficients(shape: Mapping[str, float]) -> dict[str, float]:
 
 
 _CLOSED = -0.004  # How far the lips press on each other, in dm.
-_CORNERS = (-0.003, 0.02)  # How high the mouth's corners lie above its middle, in dm.
+_CORNERS = (0.004, 0.022)  # How high the mouth's corners lie above its middle, in dm.
 
 
 def at_rest(coefficients: Mapping[str, float]) -> dict[str, float]:
@@ -262,6 +279,25 @@ def at_rest(coefficients: Mapping[str, float]) -> dict[str, float]:
     return {"jawOpen": float(jaw), end: coefficients.get(end, 0.0) + float(raised)}
 
 
+def sealed(head: Array) -> Array:
+    """A head at rest (N, 3) whose lips also meet at the corners, for which the jaw is too blunt."""
+    base = basis.load().vertices
+    upper, lower = _lips(0.27)
+    order = np.argsort(np.abs(base[upper, 0]))
+    upper, lower = upper[order], lower[order]
+    opened = (head[upper, 1] - head[lower, 1]) - (base[upper, 1] - base[lower, 1])
+    x, y, z = base.T
+    gap = np.interp(np.abs(x), np.abs(base[upper, 0]), opened + 0.008)
+    reach = np.clip((0.3 - np.abs(x)) / 0.04, 0, 1) * (z > 1.25)
+    above = np.clip((y - _PARTING) / 0.004, -1, 1) * np.exp(-(((y - _PARTING) / 0.07) ** 2))
+    result = head.copy()
+    result[:, 1] -= 0.5 * np.clip(gap, 0, 0.03) * reach * above
+    return result
+
+
+_PARTING = 6.6105  # Where the neutral head's lips meet, in dm.
+
+
 @lru_cache(maxsize=1)
 def _effects() -> Array:
     """What each target does to the gap between the lips and to the corners' height: (K, 2), dm."""
@@ -276,14 +312,15 @@ def _effects() -> Array:
     return effects
 
 
-def _lips() -> tuple[Array, Array]:
-    """Vertices of the upper lip and those of the lower lip that they touch."""
-    head = basis.load()
-    places = head.vertices
-    drop = head.displaced({"jawOpen": 1.0})[:, 1]
-    near = (np.abs(places[:, 0]) < 0.2) & (np.abs(places[:, 1] - 6.61) < 0.03)
-    near &= places[:, 2] > 1.49
-    upper, lower = np.flatnonzero(near & (drop > -0.05)), np.flatnonzero(near & (drop < -0.12))
+@lru_cache(maxsize=2)
+def _lips(wide: float = 0.15) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Vertices of the upper lip, and below each the lower lip's vertex, for |x| ≤ ``wide``."""
+    places = basis.load().vertices
+    front = np.interp(np.abs(places[:, 0]), [0, 0.13, 0.2, 0.27], [1.53, 1.505, 1.43, 1.405])
+    near = (np.abs(places[:, 0]) < wide) & (places[:, 2] > front)
+    off = places[:, 1] - _PARTING
+    upper: NDArray[np.int64] = np.flatnonzero(near & (off > 0) & (off < 0.008))
+    lower: NDArray[np.int64] = np.flatnonzero(near & (off < 0) & (off > -0.014))
     apart = np.linalg.norm(places[upper][:, None] - places[lower], axis=2)
-    touching = (apart.min(1) < 0.031) & (places[upper, 2] > 1.53)
-    return upper[touching], lower[apart.argmin(1)[touching]]
+    nearest: NDArray[np.int64] = lower[apart.argmin(1)]
+    return upper, nearest

@@ -20,9 +20,9 @@ from facekit.studio.person import Person
 from facekit.studio.regions import blob, step
 
 _ALBEDO = (
-    (0.66, 0.49, 0.405),
-    (0.62, 0.44, 0.35),
-    (0.575, 0.39, 0.29),
+    (0.65, 0.465, 0.37),
+    (0.605, 0.42, 0.318),
+    (0.56, 0.372, 0.268),
     (0.51, 0.325, 0.225),
     (0.43, 0.258, 0.168),
     (0.335, 0.19, 0.115),
@@ -251,8 +251,8 @@ def paint(person_json: str) -> Skin:
     height = np.zeros(basis.ATLAS, np.float32)
     _grain(surface, height, person, noise)
     _spots(surface, height, person)
-    _lips(surface, height, person, noise)
     _face_hair(surface, person, noise)
+    _lips(surface, height, person, noise)
     _scalp(surface, person, noise)
     surface[..., :3] = np.clip(surface[..., :3], 0.004, 0.95)
     surface[..., 3] = np.clip(surface[..., 3], 0, 1)
@@ -311,6 +311,7 @@ class _Chart:
     Attributes:
         x, y, z: of each texel, in dm.
         right, down: (H, W, 3) the gradient in space of a height that grows by 1 a texel.
+        even: (H, W) 1, but 0 where a texel is drawn out so far that fine detail would smear.
     """
 
     x: Array
@@ -318,6 +319,7 @@ class _Chart:
     z: Array
     right: Array
     down: Array
+    even: Array
 
     def window(self, wide: float, low: float, high: float) -> tuple[slice, slice]:
         """The texels with |x| ≤ ``wide`` on the front, and y from ``low`` to ``high``."""
@@ -344,6 +346,7 @@ def _chart() -> _Chart:
         np.ascontiguousarray(z),
         ((c[..., None] * right - b[..., None] * down) * share).astype(np.float32),
         ((a[..., None] * down - b[..., None] * right) * share).astype(np.float32),
+        step(0.012 - np.sqrt(np.maximum(a, c)), 0, 0.005).astype(np.float32),
     )
 
 
@@ -419,9 +422,10 @@ def _pore_places() -> Array:
 def _grain(surface: Array, height: Array, person: Person, noise: _Noise) -> None:
     """Pores, fine bumps, and the crêpe of old skin."""
     grain = noise.pores()
-    size = _pore_places() * np.float32(0.4 + 0.6 * person.pores)
+    even = _chart().even
+    size = _pore_places() * np.float32(0.4 + 0.6 * person.pores) * even
     pits = np.minimum(grain, 0.5) * size  # Pits go deeper than the skin between them rises.
-    crepe = noise(38, 55)
+    crepe = noise(38, 55) * even
     height += np.float32(0.00075) * pits
     height += np.float32(0.00012 + 0.0003 * person.wrinkles) * crepe
     height += np.float32(0.0004) * noise(16)
@@ -525,7 +529,7 @@ def brow_colour(person: Person) -> Array:
 def _face_hair(surface: Array, person: Person, noise: _Noise) -> None:
     """What brows and beard shade, and the stubble's dots; the strands are geometry."""
     chart = _chart()
-    dots = 0.5 + 0.5 * np.clip(noise.pores(), -1, 2)
+    dots = 0.5 + 0.5 * np.clip(noise.pores(), -1, 2) * chart.even
     window = chart.window(0.62, 7.28, 7.72)
     x, y = chart.x[window], chart.y[window]
     along, across = regions.brow(person, x, y)
@@ -551,9 +555,9 @@ def _face_hair(surface: Array, person: Person, noise: _Noise) -> None:
         _cover(skin, region * np.clip(0.12 + 0.42 * dots, 0, 0.8), 0.9 * hair)
     else:
         if person.beard in ("moustache", "goatee"):
-            kept = regions.moustache(x, y)
+            kept = regions.moustache(x, y).astype(np.float32)
             if person.beard == "goatee":
-                kept = np.clip(kept + regions.goatee(x, y), 0, 1)
+                kept = np.clip(kept + regions.goatee(x, y).astype(np.float32), 0, 1)
             _cover(skin, 0.25 * region * (1 - kept) * dots, 0.9 * hair)
             region = region * kept
         _cover(skin, region * (0.5 + 0.2 * dots), 0.8 * hair)
