@@ -74,7 +74,8 @@ def iris_centres(points: Array, turned: Array, performance: Performance) -> Arra
     """Where the irises' centres lie on the corneas (2, 3), the picture's left eye first.
 
     Args:
-        points: (N, 3) the posed head's vertices;  turned: (3, 3) its axes.
+        points: (N, 3) the posed head's vertices.
+        turned: (3, 3) its axes.
         performance: for its gaze.
     """
     ahead = gaze(performance, turned)[:, 2]
@@ -115,10 +116,14 @@ def shade(
     """Radiance (P, 3) of hits on an eyeball.
 
     Args:
-        person: whose eye it is;  performance: for gaze and time.
-        ball: from :func:`ball`;  turned: (3, 3) the head's axes.
-        at, view: (P, 3) places in the camera's axes, and unit directions to the camera.
-        light: what shines;  lit: (L, P) the share of each lamp that arrives.
+        person: whose eye it is.
+        performance: for gaze and time.
+        ball: from :func:`ball`.
+        turned: (3, 3) the head's axes.
+        at: (P, 3) places in the camera's axes.
+        view: (P, 3) unit directions to the camera.
+        light: what shines.
+        lit: (L, P) the share of each lamp that arrives.
     """
     axes = gaze(performance, turned)
     see = view @ axes
@@ -179,8 +184,10 @@ def _white(person: Person, ball: Ball, out: Array, flat: Array) -> tuple[Array, 
     """The sclera's albedo (P, 3), how open the place is (P,), and how wet its rim (P,).
 
     Args:
-        person: for age and vessels;  ball: for the lids.
-        out: (P, 3) the place on the unit sphere in the eye's axes;  flat: in the head's.
+        person: for age and vessels.
+        ball: for the lids.
+        out: (P, 3) the place on the unit sphere, in the eye's axes.
+        flat: (P, 3) the same in the head's axes.
     """
     x, y = flat[:, 0], flat[:, 1]
     upper = np.interp(x, *ball.upper)
@@ -230,7 +237,7 @@ def _coloured(person: Person, off: Array, angle: Array, pupil: float) -> Array:
 
 
 def _softbox(towards: Array, lamp: Array, sharp: Array) -> Array:
-    """How much of a square lamp lies in unit directions (P, 3): its edges are softer off the cornea."""
+    """How much of a square lamp lies in directions (P, 3); softer where less ``sharp`` (P,)."""
     across = np.cross([0.0, 1.0, 0.0], lamp)
     across /= max(float(np.linalg.norm(across)), 1e-3)
     upwards = np.cross(lamp, across)
@@ -317,7 +324,7 @@ def _vessels(seed: int) -> Array:
 
 
 def _sampled(texture: Array, column: Array, row: Array) -> Array:
-    """A texture (H, W) or (H, W, C) at places in [0, 1] (P,), rows wrapping round: (P,) or (P, C)."""
+    """A texture (H, W) or (H, W, C) at places in [0, 1] (P,); its rows wrap round."""
     height, width = texture.shape[:2]
     c = np.clip(column * width - 0.5, 0, width - 1.001)
     r = row * height - 0.5

@@ -41,15 +41,31 @@ def settled(head: Array) -> Array:
     0.028 dm down, to be seen below the lip; the lower one goes down and behind it; the tongue is
     flattened and drawn back. Both rows go back 0.02 dm, away from closed lips.
     """
+    return head + _settling().astype(head.dtype)
+
+
+def put_out(points: Array, turned: Array, share: float) -> None:
+    """Take the tongue's part of :func:`settled` back, in place, as the tongue comes out.
+
+    Args:
+        points: (N, 3) of a posed head.
+        turned: (3, 3) its axes.
+        share: the coefficient of ``tongueOut``.
+    """
+    _, _, tongue = _vertices()
+    points[tongue] -= share * _settling()[tongue] @ turned.T
+
+
+@lru_cache(maxsize=1)
+def _settling() -> Array:
+    """What :func:`settled` adds to a head, (N, 3)."""
     upper, lower, tongue = _vertices()
-    moved = head.copy()
-    moved[upper] += np.array([0, -0.028, -0.02], head.dtype)
-    moved[lower] += np.array([0, -0.036, -0.045], head.dtype)
-    flat = moved[tongue]
-    base = flat[:, 1].min() + 0.12
-    flat[:, 1] = base + 0.62 * (flat[:, 1] - base) - 0.03
-    flat[:, 2] -= 0.06
-    moved[tongue] = flat
+    moved = np.zeros_like(basis.load().vertices)
+    moved[upper] = 0, -0.028, -0.02
+    moved[lower] = 0, -0.036, -0.045
+    height = basis.load().vertices[tongue, 1]
+    moved[tongue] = 0, -0.03, -0.06
+    moved[tongue, 1] -= 0.38 * (height - height.min() - 0.12)
     return moved
 
 
@@ -80,8 +96,11 @@ def shade(
     Args:
         kind: ``TEETH``, ``TONGUE``; anything else is the cavity.
         person: for the colour of teeth and gums.
-        where: (P, 3) on the neutral head;  normal, view: (P, 3) unit, in the camera's axes.
-        light: what shines;  lit: (L, P) the share of each lamp that arrives.
+        where: (P, 3) on the neutral head.
+        normal: (P, 3) unit, in the camera's axes.
+        view: (P, 3) unit, to the camera.
+        light: what shines.
+        lit: (L, P) the share of each lamp that arrives.
         turned: (3, 3) the head's axes.
         opening: from :func:`opening`.
     """
@@ -119,8 +138,10 @@ def lining(
     """Skin that turns into the lips' wet inner side and then the cavity's wall.
 
     Args:
-        albedo: (P, 3) and gloss: (P,) of the skin.
-        where: (P, 3) on the neutral head;  inside: (P,) 0 on the face to 1 in the mouth.
+        albedo: (P, 3) of the skin.
+        gloss: (P,) of the skin.
+        where: (P, 3) on the neutral head.
+        inside: (P,) 0 on the face to 1 in the mouth.
         opening: from :func:`opening`.
 
     Returns:
@@ -133,7 +154,7 @@ def lining(
     )
     result = rosy + np.clip(2 * share - 1, 0, 1) * (flesh - rosy)
     edge = np.clip(4 * inside * (1 - inside), 0, 1)
-    arrives = 1 - inside + inside * _depth(where) * (0.3 + 0.5 * opening)
+    arrives = 1 - inside + inside * (0.04 + _depth(where) * (0.3 + 0.5 * opening))
     return result, gloss + 0.7 * edge + 0.3 * inside * wet, arrives.astype(np.float32)
 
 
@@ -188,7 +209,7 @@ def _row(person: Person, row: str, where: Array) -> tuple[Array, Array, Array, A
     receding = 0.010 * worn
     scallop = height + receding - 0.020 * across**2
 
-    gap = 0.06 + 0.02 * unlike[:, 2]
+    gap = 0.05 + 0.015 * np.clip(unlike[:, 2], -1.5, 3)
     between = np.exp(-(((1 - np.abs(across)) / gap) ** 2))
     enamel = _enamel(person) * (1 + 0.035 * unlike[:, 3:])
     canine = (own == 2)[:, None]
@@ -198,7 +219,7 @@ def _row(person: Person, row: str, where: Array) -> tuple[Array, Array, Array, A
     # Light goes through the thin edge, behind which it is dark.
     thin = np.exp(-np.clip(up - low, 0, 1) / 0.012)[:, None]
     enamel = enamel * (1 - thin * np.array([0.30, 0.25, 0.18], np.float32))
-    enamel *= (1 - 0.72 * between)[:, None]
+    enamel *= (1 - 0.6 * between)[:, None]
 
     gum = _step((up - scallop) / 0.008 + 0.5)[:, None]
     flesh = _gum(person) * (1 - 0.25 * between)[:, None]
@@ -248,13 +269,13 @@ def _tongue(person: Person, where: Array) -> tuple[Array, Array, Array]:
     base = np.array([0.40, 0.155, 0.145], np.float32)
     pale = np.array([0.44, 0.27, 0.25], np.float32)
     albedo = base + np.clip(0.55 * coated, 0, 1)[:, None] * (pale - base)
-    albedo = albedo * (1 - 0.3 * groove + 0.07 * grain)[:, None]
-    gloss = 0.55 + 0.2 * grain - 0.3 * groove
+    albedo = albedo * (1 - 0.14 * groove + 0.05 * grain)[:, None]
+    gloss = 0.55 + 0.2 * grain - 0.15 * groove
     below = _step((y - 6.46) / 0.1)
     return (
         albedo.astype(np.float32),
         gloss.astype(np.float32),
-        (0.35 + 0.45 * below).astype(np.float32),
+        (0.45 + 0.5 * below).astype(np.float32),
     )
 
 
@@ -264,7 +285,7 @@ def _cavity(where: Array) -> tuple[Array, Array, Array]:
     front = np.array([0.34, 0.11, 0.10], np.float32)
     albedo = front * (1 - 0.7 * behind)[:, None]
     gloss = (0.5 * (1 - behind)).astype(np.float32)
-    return albedo, gloss, (0.8 - 0.6 * behind).astype(np.float32)
+    return albedo, gloss, (0.9 - 0.5 * behind).astype(np.float32)
 
 
 def _along(where: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.studio import backdrop, basis, eyes, hair, mouth, shading, skin
+from facekit.studio import backdrop, basis, eyes, hair, mouth, shading, skin, wear
 from facekit.studio import light as lights
 from facekit.studio import person as people
 from facekit.studio.basis import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, Array, Indices
@@ -200,10 +200,6 @@ def attached(person: Person, head: Array, normal: Array) -> Any:
     return _Bare(whole, none, none, whole, none, none[:, 0], none)
 
 
-def _glasses(person: Person, head: Array) -> Any:
-    return None
-
-
 def built(corners: Array) -> Any:
     """Embree's scene of triangles (T, 3, 3)."""
     from embreex.mesh_construction import TriangleMesh
@@ -233,17 +229,17 @@ def _rigid(person: Person, head: Array, normal: Array) -> tuple[Rigid | None, Ri
         more = [outwards, tangent, shade[:, None], openness[:, None]]
         values.append(np.concatenate(more, 1))
         framed.append(np.zeros(len(grown.triangles), bool))
-    worn = _glasses(person, head)
+    worn = wear.glasses(person, head)
     lenses = None
     if worn is not None:
         outwards = basis.normals(worn.points, worn.triangles)
         plain = np.concatenate([outwards, outwards, np.ones((len(outwards), 2))], 1)
-        frame = worn.triangles[worn.material == 0]
+        frame = worn.triangles[worn.material == wear.FRAME]
         triangles.append(frame + sum(map(len, points)))
         points.append(worn.points)
         values.append(plain)
         framed.append(np.ones(len(frame), bool))
-        glass = worn.triangles[worn.material == 1]
+        glass = worn.triangles[worn.material == wear.LENS]
         if len(glass):
             lenses = _stiff([worn.points], [glass], [plain], [np.zeros(len(glass), bool)])
     rigid = _stiff(points, triangles, values, framed) if points else None
@@ -437,6 +433,8 @@ def posed(of: Model, performance: Performance, size: int) -> Pose:
     points = (points + aim) @ about.T - behind
 
     turned = about @ neck @ own
+    if units.get("tongueOut"):
+        mouth.put_out(points, turned, units["tongueOut"])
     moved = about @ (neck @ (of.pivot - own @ of.pivot - of.base) + aim) - behind
     strands = of.strands
     held = (points[strands.roots] * strands.weights[..., None]).sum(1) + strands.offset @ turned.T
@@ -535,8 +533,10 @@ def _visible(of: Model, pose: Pose, scene: Any, marks: Array, size: int) -> NDAr
     inside: NDArray[np.bool_] = np.all((at >= 0) & (at < size), axis=1)
     eye = np.array([0, 0, pose.camera.distance], np.float32)
     ways = (marks - eye).astype(np.float32)
-    # A landmark lies on the skin or a hair's breadth below it.
-    ways *= 1 - 0.06 / np.linalg.norm(ways, axis=1, keepdims=True)
+    # A landmark lies on the skin or a hair's breadth below it, an iris beneath thin lids.
+    slack = np.full((len(marks), 1), 0.06, np.float32)
+    slack[68:] = 0.015
+    ways *= 1 - slack / np.linalg.norm(ways, axis=1, keepdims=True)
     origins = np.broadcast_to(eye, ways.shape)
     for met, start, way in both_scenes(of, pose, scene, origins, ways):
         hits = met.run(start, way, query="DISTANCE")
