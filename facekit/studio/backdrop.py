@@ -197,7 +197,7 @@ def _curve() -> Pixels:
     """Bytes for ``_STEPS`` levels of linear light up to ``_WHITE``: a soft shoulder, then sRGB."""
     x = (np.arange(_STEPS) + 0.5) * (_WHITE / _STEPS)
     # Hable's curve (2010), gentle in the shadows, softly closing in the highlights.
-    x = _filmic(1.9 * x) / _filmic(np.array(9.0))
+    x = _filmic(1.9 * x) / _filmic(np.array(7.0))
     encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
     # A photograph's contrast: shadows a little deeper, lights a little lighter.
     encoded = encoded - 0.3 * np.sin(2 * np.pi * encoded) / (2 * np.pi)
