@@ -20,16 +20,16 @@ from facekit.studio.person import Person
 from facekit.studio.regions import blob, step
 
 _ALBEDO = (
-    (0.65, 0.465, 0.37),
-    (0.605, 0.42, 0.318),
-    (0.56, 0.372, 0.268),
-    (0.51, 0.325, 0.225),
-    (0.43, 0.258, 0.168),
-    (0.335, 0.19, 0.115),
-    (0.25, 0.134, 0.08),
+    (0.60, 0.425, 0.332),
+    (0.565, 0.385, 0.287),
+    (0.53, 0.345, 0.243),
+    (0.48, 0.298, 0.200),
+    (0.41, 0.243, 0.156),
+    (0.325, 0.184, 0.111),
+    (0.245, 0.132, 0.078),
     (0.178, 0.092, 0.055),
-    (0.122, 0.062, 0.038),
-    (0.083, 0.043, 0.028),
+    (0.124, 0.063, 0.039),
+    (0.086, 0.045, 0.029),
 )
 """Linear albedo for each group of the Monk scale (E. Monk 2019, skintone.google).
 
@@ -228,14 +228,14 @@ def _groups() -> tuple[tuple[Mapping[str, float], ...], Array, Array]:
 
 
 def _strength(person: Person, expression: Mapping[str, float]) -> Array:
-    """How deep the wrinkles are, (h, w) on the coarse map, about in [0, 1.5]."""
+    """How deep the wrinkles are, (h, w) on the coarse map, about in [0, 1.3]."""
     units, rest, masks = _groups()
     moved = np.array(
         [sum(share * expression.get(unit, 0.0) for unit, share in of.items()) for of in units]
     )
-    depth = person.wrinkles * rest + (0.3 + 0.7 * person.wrinkles) * moved
+    depth = person.wrinkles * rest + (0.4 + 0.6 * person.wrinkles) * moved
     depth = depth + 0.04 * rest  # Nobody's skin is without a line.
-    strength: Array = np.tensordot(depth.astype(np.float32), masks, axes=1)
+    strength: Array = np.tensordot(np.minimum(depth, 1.3).astype(np.float32), masks, axes=1)
     return strength
 
 
@@ -489,7 +489,7 @@ def _lips(surface: Array, height: Array, person: Person, noise: _Noise) -> None:
     dark = float(np.interp(tone.mean(), [0.06, 0.3], [1, 0]))
     red = person.lip_red
     natural = tone * (
-        np.array([0.92, 0.60 - 0.16 * red, 0.60 - 0.12 * red]) + dark * np.array([0.0, 0.12, 0.16])
+        np.array([0.88, 0.63 - 0.15 * red, 0.69 - 0.12 * red]) + dark * np.array([0.0, 0.12, 0.16])
     )
     natural = natural + dark * np.array([0.03, 0.008, 0.01]) * (0.5 + red)
     if person.sex < 0.5 and red > 0.75:  # Lipstick
@@ -498,10 +498,10 @@ def _lips(surface: Array, height: Array, person: Person, noise: _Noise) -> None:
     cross = noise(9, 80)[window]
     patch = noise(20)[window]
     # In darker lips the lower one is pinker towards its middle.
-    inner = dark * 0.25 * np.exp(-(((y - 6.575) / 0.04) ** 2) - (x / 0.2) ** 2)
+    inner = dark * 0.3 * np.exp(-(((y - 6.575) / 0.04) ** 2) - (x / 0.2) ** 2)
     target = natural * (1 + 0.06 * cross + 0.05 * patch)[..., None]
     target *= np.exp(inner[..., None] * np.array([0.5, 0.2, 0.3]))
-    share = (mask * (0.45 + 0.5 * person.lips))[..., None]
+    share = (mask * (0.4 + 0.45 * person.lips))[..., None]
     skin = surface[window]
     skin[..., :3] += share * (target - skin[..., :3])
     parting = np.exp(-(((y - 6.612) / 0.012) ** 2)) * step(0.3 - np.abs(x), 0, 0.06) * mask
