@@ -187,8 +187,8 @@ def _model_of(frame: Render) -> Model:
 def _rolled(at: Array, eye: int, before: Pose, after: Pose) -> Array:
     """Points (P, 3) of an eyeball, carried along by its gaze."""
     old, new = (eyes.ball(pose.points, pose.turned, eye) for pose in (before, after))
-    outwards = shading.unit(at - old.centre)
-    rolled: Array = new.centre + new.radius * (outwards @ before.gaze) @ after.gaze.T
+    own = (at - old.centre) @ before.gaze
+    rolled: Array = new.centre + new.radius / old.radius * own @ after.gaze.T
     return rolled
 
 
