@@ -20,6 +20,7 @@ know a face from the front better than in half profile, real faces too.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -182,8 +183,8 @@ def take(
     pairs = [(persons[i], performance) for i, performance, _ in plan]
     locator = Locator(device, min_face=max(20, min(40, size // 4)))
     shots: list[Shot] = []
-    with progress("rendering and locating", len(plan)) as advance:
-        renders = render_frames(pairs, size, workers)
+    renders = render_frames(pairs, size, workers, want=["depth"])
+    with progress("rendering and locating", len(plan)) as advance, closing(renders):
         while batch := list(islice(renders, _AT_ONCE)):
             for result, located in zip(
                 batch, locator.locate([result.pixels for result in batch]), strict=True

@@ -95,7 +95,7 @@ def _rate(people: int, frames: int, size: int) -> tuple[float, float]:
             if k == before:
                 started = time.perf_counter()
             if k % frames == 0:
-                held = max(held, *(_peak(child.pid) for child in multiprocessing.active_children()))
+                held = max([held, *(_peak(one.pid) for one in multiprocessing.active_children())])
             advance(k, "")
         seconds = time.perf_counter() - started
     return (len(pairs) - before) / seconds, held
