@@ -110,8 +110,7 @@ class Performance(Config):
         """
         random = rng(_whole(seed), 2)
         expression = _still_expression(random)
-        pose = _still_pose(random)
-        return cls(expression=expression, **pose, **scene.sample(random))
+        return cls(expression=expression, **_still_pose(random), **scene.sample(random))
 
     @classmethod
     def clip(cls, seconds: float, rate: float = 25.0, seed: int = 0) -> list["Performance"]:
@@ -176,7 +175,7 @@ def _rounded(value: float) -> float:
     return round(float(value), 4)
 
 
-def _still_pose(random: np.random.Generator) -> dict[str, float]:
+def _still_pose(random: np.random.Generator) -> dict[str, Any]:
     """Camera, neck, head and eyes of a photograph."""
     wide = random.random() < 0.17
     if wide:

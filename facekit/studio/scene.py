@@ -99,11 +99,12 @@ def _camera(random: np.random.Generator) -> dict[str, Any]:
     sharp = random.random() < 0.7
     return {
         "distance": _rounded(distance),
-        "focal": _rounded(share * distance * SENSOR / HEAD_HEIGHT),
+        # The head's outline lies behind the eyes, and so looks smaller.
+        "focal": _rounded(share * (distance + 0.7) * SENSOR / HEAD_HEIGHT),
         "centre_x": _rounded(np.clip(random.normal(0.5, 0.03), 0.43, 0.57)),
         "centre_y": _rounded(middle),
         "blur": 0.0 if sharp else _rounded(random.uniform(0.001, 0.004)),
-        "noise": _rounded(np.clip(random.gamma(2, 0.004), 0, 0.03)),
+        "noise": _rounded(np.clip(random.gamma(2, 0.0015), 0, 0.012)),
     }
 
 
@@ -142,10 +143,14 @@ def _light(random: np.random.Generator) -> dict[str, Any]:
 _Place = tuple[Array, tuple[Lamp, ...], Array]
 
 
-def _wall(random: np.random.Generator, low: float, high: float, colourful: float = 0.2) -> Array:
-    """A background's mean colour, of brightness log-uniform between ``low`` and ``high``."""
+def _wall(random: np.random.Generator, low: float, high: float, colourful: float = 0.1) -> Array:
+    """A background's mean colour, of brightness log-uniform between ``low`` and ``high``.
+
+    Most are near grey, and differ more from warm to cool than from green to purple.
+    """
     bright = np.exp(random.uniform(np.log(low), np.log(high)))
-    return bright * np.clip(1 + colourful * random.normal(0, 0.6, 3), 0.4, 1.7)
+    warm, green = random.normal(0, [1.3 * colourful, 0.3 * colourful])
+    return bright * np.clip([1 + warm, 1 + green, 1 - warm], 0.35, 1.7)
 
 
 def _lamp(azimuth: float, elevation: float, colour: Array) -> Lamp:
@@ -161,7 +166,7 @@ def _window(random: np.random.Generator, side: float) -> _Place:
     room = _tint(random, 0.04)
     key = random.uniform(0.75, 1.0) * day
     environment = _lobe(azimuth, elevation, 0.75 * key)
-    environment += _even(random.uniform(0.2, 0.38) * room)
+    environment += _even(random.uniform(0.14, 0.3) * room)
     environment += _lobe(0, -90, random.uniform(0.03, 0.15) * room)
     lamps = (_lamp(azimuth, elevation, 0.5 * key),)
     return environment, lamps, _wall(random, 0.06, 0.5) * room
@@ -171,7 +176,7 @@ def _softbox(random: np.random.Generator, side: float) -> _Place:
     """A studio's key from above one side, fill from the other, a rim from behind."""
     azimuth, elevation = side * random.uniform(15, 55), random.uniform(15, 42)
     flash = _tint(random, 0, 0.02)
-    environment = _even(random.uniform(0.14, 0.26) * flash)
+    environment = _even(random.uniform(0.1, 0.2) * flash)
     environment += _lobe(azimuth, elevation, 0.4 * flash)
     fill = random.uniform(0.18, 0.4)
     environment += _lobe(-azimuth, 5, 0.5 * fill * flash)
@@ -181,7 +186,7 @@ def _softbox(random: np.random.Generator, side: float) -> _Place:
         _lamp(-side * random.uniform(25, 60), random.uniform(0, 15), 0.6 * fill * flash),
         _lamp(-side * random.uniform(130, 160), random.uniform(15, 45), rim),
     )
-    return environment, lamps[: int(random.integers(2, 4))], _wall(random, 0.03, 0.7, 0.25)
+    return environment, lamps[: int(random.integers(2, 4))], _wall(random, 0.03, 0.7, 0.2)
 
 
 def _overcast(random: np.random.Generator, side: float) -> _Place:
@@ -195,7 +200,7 @@ def _overcast(random: np.random.Generator, side: float) -> _Place:
     if random.random() < 0.5:
         sun = random.uniform(0.15, 0.4) * _tint(random, 0.07, 0.03)
         lamps = (_lamp(side * random.uniform(20, 70), random.uniform(20, 50), sun),)
-    green = np.array([0.9, 1.05, 0.85]) if random.random() < 0.5 else np.array([0.95, 1.0, 1.08])
+    green = np.array([0.93, 1.03, 0.85]) if random.random() < 0.5 else np.array([0.96, 1.0, 1.06])
     return environment, lamps, _wall(random, 0.12, 0.8) * green
 
 
@@ -204,7 +209,7 @@ def _lamplight(random: np.random.Generator, side: float) -> _Place:
     azimuth, elevation = side * random.uniform(20, 65), random.uniform(8, 45)
     bulb = _tint(random, 0.16, 0.04)
     room = _tint(random, 0.08, 0.06)
-    environment = _even(random.uniform(0.26, 0.42) * room)
+    environment = _even(random.uniform(0.18, 0.34) * room)
     environment += _lobe(azimuth, elevation, 0.35 * bulb)
     lamps: tuple[Lamp, ...] = (_lamp(azimuth, elevation, random.uniform(0.5, 0.75) * bulb),)
     if random.random() < 0.4:
