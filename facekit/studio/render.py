@@ -124,7 +124,7 @@ class Model:
     base: Array
     middle: Array
     hem: Indices
-    strands: Any
+    strands: hair.Strands
     triangles: Indices
     materials: Indices
     transfer: lights.Transfer
@@ -145,10 +145,10 @@ def model(person_json: str) -> Model:
     coat = shading.Coat(person, painted, person, painted)
     head = people.neutral(person_json)
     normal = basis.normals(head, basis.load().triangles)
-    return assembled(coat, head, attached(person, head, normal))
+    return assembled(coat, head, hair.attach(person, head, normal))
 
 
-def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
+def assembled(coat: shading.Coat, head: Array, strands: hair.Strands) -> Model:
     """A model of a painted head (N, 3) at rest, with the hair and glasses of ``coat.person``."""
     neutral = basis.load()
     person = coat.person
@@ -181,25 +181,6 @@ def assembled(coat: shading.Coat, head: Array, strands: Any) -> Model:
     )
 
 
-@dataclass(frozen=True)
-class _Bare:
-    roots: Indices
-    weights: Array
-    offset: Array
-    triangles: Indices
-    tangent: Array
-    shade: Array
-    colour: Array
-
-
-def attached(person: Person, head: Array, normal: Array) -> Any:
-    """The strands of a person on a head (N, 3) with its normals."""
-    if hasattr(hair, "attach"):
-        return hair.attach(person, head, normal)
-    none, whole = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
-    return _Bare(whole, none, none, whole, none, none[:, 0], none)
-
-
 def built(corners: Array) -> Any:
     """Embree's scene of triangles (T, 3, 3)."""
     from embreex.mesh_construction import TriangleMesh
@@ -220,13 +201,7 @@ def _rigid(person: Person, head: Array, normal: Array) -> tuple[Rigid | None, Ri
     if grown is not None:
         points.append(grown.points)
         triangles.append(grown.triangles)
-        outwards = basis.normals(grown.points, grown.triangles)
-        count = len(outwards)
-        down = np.broadcast_to(np.array([0, -1, 0], np.float32), outwards.shape)
-        tangent = getattr(grown, "tangent", down)
-        shade = getattr(grown, "shade", np.ones(count, np.float32))
-        openness = getattr(grown, "openness", np.ones(count, np.float32))
-        more = [outwards, tangent, shade[:, None], openness[:, None]]
+        more = [_off_head(grown), grown.tangent, grown.shade[:, None], grown.openness[:, None]]
         values.append(np.concatenate(more, 1))
         framed.append(np.zeros(len(grown.triangles), bool))
     worn = wear.glasses(person, head)
@@ -244,6 +219,16 @@ def _rigid(person: Person, head: Array, normal: Array) -> tuple[Rigid | None, Ri
             lenses = _stiff([worn.points], [glass], [plain], [np.zeros(len(glass), bool)])
     rigid = _stiff(points, triangles, values, framed) if points else None
     return rigid, lenses
+
+
+def _off_head(grown: hair.Hair) -> Array:
+    """Normals of hair (M, 3): away from the head, each lock's own a little."""
+    centre = np.zeros_like(grown.points)
+    centre[:, 1], centre[:, 2] = np.clip(grown.points[:, 1], 6.2, 7.65), 0.3
+    away = shading.unit(grown.points - centre)
+    own = basis.normals(grown.points, grown.triangles)
+    own *= np.sign(shading.dot(own, away))[:, None]
+    return shading.unit(away + 0.5 * own)
 
 
 def _stiff(
@@ -784,11 +769,12 @@ def _rigid_hits(
 ) -> shading.Strands:
     mixed = mixed_at(rigid.values, rigid.triangles, met.prim, met.u, met.v)
     view = unit(-met.ways)
+    normal = unit(mixed[:, :3] @ pose.turned.T)
     return shading.Strands(
         cells=met.cells,
         at=places_of(pose, met),
         view=view,
-        normal=_facing(unit(mixed[:, :3] @ pose.turned.T), view),
+        normal=_facing(normal, view) if framed else normal,
         where=mixed[:, :0],
         tangent=unit(mixed[:, 3:6] @ pose.turned.T),
         shade=mixed[:, 6],
@@ -913,7 +899,14 @@ def _shaded_face(
             # Detail finer than a pixel, not than a ray: fine grain would only flicker.
             spacing = (performance.distance - 0.5) / pose.camera.focal
             result[chosen], cloth = shading.skin_and_cloth(
-                of.coat, expression, part, light, light_part, pose.turned, spacing
+                of.coat,
+                expression,
+                part,
+                light,
+                light_part,
+                pose.turned,
+                performance.camera_rotation,
+                spacing,
             )
             inside = part.mouth > 0.5
             masks["cloth"][part.cells[cloth]] = 255

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.studio import mouth, skin
+from facekit.studio import mouth, skin, wear
 from facekit.studio.basis import Array, Indices
 from facekit.studio.light import Light
 from facekit.studio.person import Person
@@ -176,11 +176,13 @@ def skin_and_cloth(
     light: Light,
     lit: Array,
     turned: Array,
+    body: Array,
     spacing: float,
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Radiance (P, 3) of skin and of the clothes over it, and which hits are cloth (P,).
 
-    ``spacing`` is how far apart, in dm, hits lie on a surface seen from the front.
+    ``turned`` and ``body`` are the axes (3, 3) of the head and of the shoulders; ``spacing`` is
+    how far apart, in dm, hits lie on a surface seen from the front.
     """
     albedo, gloss, tilt = coat.sample(hits.where, expression, spacing)
     albedo, gloss, tilt = albedo.copy(), gloss.copy(), tilt.copy()
@@ -197,12 +199,13 @@ def skin_and_cloth(
         )
         sky[deep] *= arrives[:, None]
         lit[:, deep] *= arrives
-    level = hits.where[:, 1] + 0.4 * hits.where[:, 2] - 0.12 * np.abs(hits.where[:, 0])
-    cloth = level < 5.98
-    albedo[cloth] = np.array(coat.person.cloth, np.float32)
-    gloss[cloth], tilt[cloth] = 0.02, 0
-    normal = unit(hits.normal + tilt @ turned.T)
-    return matt(albedo, gloss, normal, hits.view, sky, light, lit, _WRAP), cloth
+    tilt = tilt @ turned.T
+    worn = wear.cloth(coat.person, hits.where, spacing)
+    albedo[worn.covered], gloss[worn.covered] = worn.albedo, 0.02
+    tilt[worn.covered] = worn.tilt @ body.T
+    sky, lit = sky * worn.shade[:, None], lit * worn.shade
+    normal = unit(hits.normal + tilt)
+    return matt(albedo, gloss, normal, hits.view, sky, light, lit, _WRAP), worn.covered
 
 
 def matt(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facekit.core.seed import rng
 from facekit.studio import basis
@@ -61,7 +62,7 @@ def glasses(person: Person, head: Array) -> Glasses | None:
     skin = _Skin(head, triangles[basis.load().materials == SKIN])
     eyes = [head[_of(material)].mean(0) for material in (LEFT_EYE, RIGHT_EYE)]
     pupil = np.array([abs(eyes[0][0] - eyes[1][0]) / 2, (eyes[0][1] + eyes[1][1]) / 2])
-    middle = np.array([pupil[0] + 0.012, pupil[1] - cut.drop])
+    middle = np.array([pupil[0] + 0.02, pupil[1] - cut.drop])
 
     turn = np.linspace(0, 2 * np.pi, _ROUND, endpoint=False)
     outline = _outline(cut, turn)
@@ -99,10 +100,10 @@ def _cut(person: Person) -> _Cut:
     metal = random.random() < {"round": 0.6, "square": 0.3, "half-rim": 0.5}[person.glasses]
     thick, deep = (0.0085, 0.0085) if metal else (random.uniform(0.014, 0.02), 0.015)
     if person.glasses == "round":
-        return _Cut(0.232 * size, 0.212 * size, 2.15, thick, deep, 0.03)
+        return _Cut(0.245 * size, 0.222 * size, 2.15, thick, deep, 0.03)
     if person.glasses == "square":
-        return _Cut(0.262 * size, 0.186 * size, 3.6, thick, deep, 0.035)
-    return _Cut(0.258 * size, 0.172 * size, 3.0, max(thick, 0.012), deep, 0.03)
+        return _Cut(0.277 * size, 0.192 * size, 3.6, thick, deep, 0.035)
+    return _Cut(0.272 * size, 0.178 * size, 3.0, max(thick, 0.012), deep, 0.03)
 
 
 def _outline(cut: _Cut, turn: Array) -> Array:
@@ -306,3 +307,210 @@ def _joined(parts: list[tuple[Array, Indices, int]]) -> Glasses:
         triangles=np.concatenate(triangles).astype(np.int32),
         material=np.concatenate(materials).astype(np.int32),
     )
+
+
+@dataclass(frozen=True)
+class Cloth:
+    """Clothes at some places of a body.
+
+    Attributes:
+        covered: bool (P,), where they are.
+        albedo: (C, 3) of the covered places.
+        tilt: (C, 3) to be added to the unit normal there, in the neutral head's axes.
+        shade: (P,) the share of light that the cloth's edges and folds leave, also on the skin.
+    """
+
+    covered: NDArray[np.bool_]
+    albedo: Array
+    tilt: Array
+    shade: Array
+
+
+_NECK = 5.98  # The height of a crew neck, by ``_level``.
+_BAND = 0.15  # The width of its band.
+
+
+def cloth(person: Person, where: Array, spacing: float = 0.0) -> Cloth:
+    """Clothes at places (P, 3) of the neutral head's skin: none above the throat.
+
+    What is finer than ``spacing``, how far apart the places lie in dm, is left out.
+    """
+    covered = np.zeros(len(where), np.bool_)
+    shade = np.ones(len(where), np.float32)
+    low = np.flatnonzero(where[:, 1] < 6.35)
+    x, y, z = where[low].T
+    below = _below(person, x, y, z)
+    inside = below > 0
+    covered[low[inside]] = True
+    # The hem stands off the skin and keeps light from it.
+    shade[low] = 1 - np.where(inside, 0.0, 0.55) * np.exp(np.minimum(below, 0) / 0.045)
+    albedo, tilt, dark = _fabric(person, x[inside], y[inside], z[inside], below[inside], spacing)
+    shade[low[inside]] = dark
+    return Cloth(covered, albedo, tilt, shade)
+
+
+def _level(x: Array, y: Array, z: Array) -> Array:
+    """Height along the slope of a neck's base, from its back down to its front."""
+    level: Array = y + 0.4 * z - 0.12 * np.abs(x)
+    return level
+
+
+def _below(person: Person, x: Array, y: Array, z: Array) -> Array:
+    """How far below the hem (P,) places lie; negative above it."""
+    side = np.abs(x)
+    level = _level(x, y, z)
+    below: Array = _NECK - level
+    front = _step((z - 0.05) / 0.45)
+    if person.neckline == "v":
+        below = below - front * 0.40 * np.maximum(1 - side / 0.46, 0)
+    elif person.neckline == "boat":
+        wide = np.hypot(x / 0.86, (y - 6.12) / np.where(z > 0.2, 0.52, 0.36))
+        below = np.minimum(below, 0.5 * (wide - 1))
+    elif person.neckline == "collar":
+        # Open at the throat by one button.
+        below = below + 0.07 - front * 0.30 * np.maximum(1 - side / 0.20, 0)
+    return below.astype(np.float32)
+
+
+def _fabric(
+    person: Person, x: Array, y: Array, z: Array, below: Array, spacing: float
+) -> tuple[Array, Array, Array]:
+    """Albedo (C, 3), tilt (C, 3) and shade (C,) of cloth ``below`` the hem."""
+    random = rng(person.seed, 52)
+    tilt = np.zeros((len(x), 3), np.float32)
+    shade = np.ones(len(x), np.float32)
+    around = np.arctan2(x, z + 0.1)
+    shirt = person.neckline == "collar"
+
+    albedo = _dyed(person, x, y, z, shirt, random)
+    if person.pattern == "knit" and not shirt:
+        _knitted(x, y, z, _seen(0.048, spacing), tilt, shade)
+    else:
+        grain = _seen(0.015, spacing) * np.sin(410 * x + 190 * z) * np.sin(430 * y + 60 * z)
+        shade *= 1 + 0.03 * grain
+    free = _step((below - 0.5 * _BAND) / 0.35)
+    _folded(x, y, z, free, random, tilt, shade)
+
+    if shirt:
+        _collar(x, z, y, below, tilt, shade)
+    else:
+        band = {"crew": _BAND, "v": 0.11, "boat": 0.05}[person.neckline]
+        ribs = _seen(0.055, spacing) if person.neckline != "boat" else 0.0
+        _banded(around, below, band, tilt, shade, ribs)
+    # The hem is rounded: its upper edge turns to the neck.
+    roll = np.exp(-below / 0.018)
+    inwards = np.stack([-np.sin(around), 1.2 + 0 * x, -np.cos(around)], 1)
+    tilt += (0.9 * roll)[:, None] * inwards
+    return np.clip(albedo, 0.01, 0.8), tilt, np.clip(shade, 0.1, 1.2)
+
+
+def _dyed(
+    person: Person, x: Array, y: Array, z: Array, shirt: bool, random: np.random.Generator
+) -> Array:
+    """The colour (C, 3), with its stripes."""
+    colour = np.array(person.cloth, np.float32)
+    grey = float(colour @ np.array([0.3, 0.55, 0.15]))
+    colour = colour + 0.25 * (grey - colour)  # Dye fades.
+    albedo = np.broadcast_to(colour, (len(x), 3)).copy()
+    if person.pattern == "stripes":
+        other = np.array([0.55, 0.53, 0.49] if grey < 0.25 else [0.03, 0.04, 0.08], np.float32)
+        period = 0.11 if shirt else float(random.uniform(0.16, 0.34))
+        way = x if shirt else y + 0.12 * z
+        share = 0.22 if shirt else float(random.uniform(0.25, 0.5))
+        phase = np.abs(way / period % 1 - 0.5) * 2
+        drawn = _step((share - phase) * period / 0.02 + 0.5)
+        albedo += (0.85 * drawn)[:, None] * (other - albedo)
+    return albedo
+
+
+def _seen(period: float, spacing: float) -> float:
+    """How much of a pattern of a period, in dm, remains on a grid of that spacing."""
+    return float(np.clip(period / max(spacing, 1e-6) / 2.5 - 0.8, 0, 1))
+
+
+def _knitted(x: Array, y: Array, z: Array, seen: float, tilt: Array, shade: Array) -> None:
+    """Columns of stitches, each a pair of slanting loops; adds to ``tilt`` and ``shade``."""
+    column = np.arctan2(x, z + 1.2) * 1.9 / 0.062
+    inside = np.abs(column % 1 - 0.5) * 2
+    row = (y / 0.048 + 0.6 * inside) % 1
+    tilt[:, 0] += 0.35 * seen * np.sin(2 * np.pi * column)
+    tilt[:, 1] += 0.22 * seen * np.sin(2 * np.pi * row)
+    shade *= 0.88 + seen * (0.24 * np.sqrt(inside) * (1 - 0.5 * np.abs(row - 0.5)) - 0.14)
+
+
+def _folded(
+    x: Array,
+    y: Array,
+    z: Array,
+    free: Array,
+    random: np.random.Generator,
+    tilt: Array,
+    shade: Array,
+) -> None:
+    """Folds that hang from neck and shoulders, where the cloth is free; adds to both."""
+    side = np.abs(x)
+    for _ in range(5):
+        # A fold runs along a slanting line; across it the normal swings.
+        slant = random.uniform(-1.1, 1.1)
+        across = np.array([np.cos(slant), np.sin(slant)])
+        size = random.uniform(0.22, 0.6)
+        mirrored = x if random.random() < 0.5 else side
+        bend = 0.3 * np.sin(2.1 * y + 1.7 * mirrored + random.uniform(0, 6))
+        phase = (across[0] * mirrored + across[1] * y + bend) / size * 2 * np.pi
+        phase = phase + random.uniform(0, 6)
+        wave, crest = np.sin(phase), np.cos(phase)
+        here = free * np.clip(np.sin(1.3 * x + 1.9 * y + random.uniform(0, 6)) + 0.35, 0, 1)
+        strength = 0.22 * here * (0.6 + 0.4 * crest)
+        tilt[:, 0] += strength * wave * across[0]
+        tilt[:, 1] += strength * wave * across[1]
+        shade *= 1 - 0.13 * here * np.clip(-crest, 0, 1) ** 2
+
+
+def _banded(
+    around: Array, below: Array, band: float, tilt: Array, shade: Array, ribs: float
+) -> None:
+    """A band along the hem, ribbed across, sewn on with a seam; adds to ``tilt``, ``shade``."""
+    on = _step((band - below) / 0.012 + 0.5)
+    if ribs:
+        rib = around * 62
+        swing = 0.30 * ribs * on * np.sin(rib)
+        tilt[:, 0] += swing * np.cos(around)
+        tilt[:, 2] -= swing * np.sin(around)
+        shade *= 1 - 0.16 * ribs * on * (0.5 - 0.5 * np.cos(rib))
+    seam = np.exp(-(((below - band) / 0.010) ** 2))
+    shade *= 1 - 0.42 * seam
+    tilt[:, 1] += 0.5 * seam * np.sign(band - below)
+    stitch = np.exp(-(((below - band - 0.035) / 0.006) ** 2))
+    shade *= 1 - 0.14 * stitch
+
+
+def _collar(x: Array, z: Array, y: Array, below: Array, tilt: Array, shade: Array) -> None:
+    """The flaps of a shirt's collar, its placket and buttons; adds to ``tilt`` and ``shade``."""
+    side = np.abs(x)
+    front = _step((z - 0.1) / 0.35)
+    # A flap is widest at its point, beside the throat.
+    point = np.exp(-(((side - 0.25) / 0.13) ** 2))
+    edge = 0.20 + front * (0.20 * point - 0.06 * _step((0.17 - side) / 0.1))
+    on = _step((edge - below) / 0.010 + 0.5)
+    drop = np.where(below > edge, np.exp(-(below - edge) / 0.035), 0)
+    shade *= 1 - 0.55 * drop
+    tilt[:, 1] -= 0.35 * np.exp(-(((below - edge + 0.012) / 0.012) ** 2))
+    stitch = np.exp(-(((below - edge + 0.045) / 0.006) ** 2))
+    shade *= 1 - 0.16 * stitch
+    tilt[:, 1] += 0.25 * on
+    # The placket overlaps to one side; its buttons stand a hand's breadth apart.
+    strip = (1 - on) * front
+    border = np.exp(-(((side - 0.085) / 0.008) ** 2))
+    shade *= 1 - 0.28 * border * strip
+    tilt[:, 0] += 0.3 * border * strip * np.sign(x)
+    button = np.hypot(x, (y - 5.42 + 0.45) % 0.9 - 0.45)
+    disc = _step((0.034 - button) / 0.008 + 0.5) * strip
+    shade *= 1 - 0.5 * strip * np.exp(-(((button - 0.036) / 0.010) ** 2))
+    shade *= 1 + 0.15 * disc
+
+
+def _step(value: Array) -> Array:
+    """From 0 at 0 to 1 at 1, smoothly."""
+    share = np.clip(value, 0, 1)
+    smooth: Array = share * share * (3 - 2 * share)
+    return smooth
