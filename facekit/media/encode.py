@@ -23,6 +23,10 @@ _LIMITED_RANGE = 1
 # x264's output depends on the number of its threads; a fixed number gives the same bytes anywhere.
 _THREADS = 4
 
+# Without this, what x264 writes differs between processors, and for some widths between two runs on
+# one of them (its macroblock tree's quickest code does not give the same result each time).
+_REPRODUCIBLE = "cpu-independent=1"
+
 _COPIED = ("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus")
 """Sound that mp4 holds and players play; any other is encoded again as AAC."""
 
@@ -86,7 +90,7 @@ def _write(
         stream = out.add_stream(
             "libx264",
             rate=Fraction(rate).limit_denominator(1001),
-            options={"crf": str(crf), "preset": "medium"},
+            options={"crf": str(crf), "preset": "medium", "x264-params": _REPRODUCIBLE},
         )
         context = stream.codec_context
         context.width, context.height = width + width % 2, height + height % 2

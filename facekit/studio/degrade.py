@@ -261,9 +261,9 @@ def _through_h264(frames: Iterator[Pixels], crf: int) -> Iterator[Pixels]:
     encoder: Any = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height = width + width % 2, height + height % 2
     encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
-    # x264's output depends on the number of its threads.
+    # x264's output depends on the number of its threads, and on the processor unless told not to.
     encoder.thread_count = 1
-    encoder.options = {"crf": str(crf), "preset": "medium"}
+    encoder.options = {"crf": str(crf), "preset": "medium", "x264-params": "cpu-independent=1"}
     decoder: Any = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
 
