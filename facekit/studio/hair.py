@@ -1,70 +1,110 @@
-"""Hair as geometry: a cap over the scalp, and a curtain that hangs from it."""
+"""Hair of the head: thousands of tapering ribbons that grow from the scalp as a style says.
+
+Each ribbon is a lock of some dozens of hairs. A lock starts at a root on the scalp, follows the
+style's direction over the head or falls, is pushed off head, neck and shoulders, and joins its
+neighbours towards its tip; a slim cap below keeps the scalp from showing through thick hair.
+"""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from facekit.core.seed import rng
-from facekit.studio import basis
+from facekit.studio import basis, strands
 from facekit.studio.basis import Array, Indices
+from facekit.studio.face_hair import Strands, attach
 from facekit.studio.person import HairStyle, Person
+
+__all__ = ["STYLES", "Hair", "Strands", "Style", "attach", "grow", "line"]
+
+Flow = Literal["crown", "forward", "part", "knot", "out", "fall"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a style stands off the head, in dm.
+    """How a style grows; lengths in dm.
 
     Attributes:
-        top, sides, back: thickness there, at full volume.
-        lift: how far the hairline is raised.
-        length: of the curtain below the ears; 0 for none.
-        wave: of the curtain;  curl: 0 strands, 1 curls.
-        bump: roughness of the surface.
-        part: the hair is parted at the side.
-        fringe: how far it falls over the forehead.
+        flow: where locks head for. "crown": away from the crown, in front up and to a side;
+            "forward": away from the crown to the forehead; "part": away from a parting; "knot":
+            to a knot at the back; "out": off the head; "fall": from a parting downwards.
+        locks, nodes: how many ribbons, and nodes of each.
+        top, sides, back: lengths there.
+        thick: (top, sides, back) how far the hair stands off, at full volume.
+        width: of a ribbon;  clump: how far tips join their neighbours, 0 to 1.
+        lift: how far the hairline is raised;  messy: deviation of directions, in radians.
+        end: the height above the ground of the neutral head at which falling hair ends.
+        fringe: how far the hair of the front falls over the forehead.
+        wave: amplitude;  curl: radius of the curls;  turns: of either along a lock.
+        cap: height of the underlayer as a share of ``thick``.
     """
 
+    flow: Flow
+    locks: int
+    nodes: int
     top: float
     sides: float
     back: float
+    thick: tuple[float, float, float]
+    width: float = 0.026
+    clump: float = 0.5
     lift: float = 0.0
-    length: float = 0.0
+    messy: float = 0.18
+    end: float = 0.0
+    fringe: float = 0.0
     wave: float = 0.0
     curl: float = 0.0
-    bump: float = 0.02
-    part: bool = False
-    fringe: float = 0.0
+    turns: float = 0.0
+    cap: float = 0.35
 
 
 STYLES: dict[HairStyle, Style | None] = {
     "bald": None,
     "shaved": None,
-    "short": Style(0.13, 0.06, 0.08, fringe=0.08),
-    "crop": Style(0.17, 0.035, 0.05, bump=0.035, fringe=0.16),
-    "side part": Style(0.22, 0.10, 0.11, part=True),
-    "receding": Style(0.05, 0.06, 0.08, lift=0.13),
-    "curly": Style(0.30, 0.24, 0.26, curl=1.0, bump=0.05),
-    "afro": Style(0.55, 0.5, 0.5, curl=1.0, bump=0.03),
-    "bob": Style(0.18, 0.19, 0.22, length=0.85, fringe=0.33),
-    "long": Style(0.15, 0.16, 0.2, length=1.9, wave=0.02),
-    "wavy": Style(0.20, 0.23, 0.25, length=1.6, wave=0.09, bump=0.03, part=True),
-    "tied back": Style(0.07, 0.06, 0.09, bump=0.008),
-}
+    "short": Style("crown", 4300, 7, 0.40, 0.20, 0.24, (0.17, 0.06, 0.08)),
+    "crop": Style("forward", 4300, 7, 0.36, 0.11, 0.14, (0.15, 0.04, 0.05), messy=0.32, fringe=0.1),
+    "side part": Style("part", 3900, 8, 0.85, 0.26, 0.30, (0.24, 0.08, 0.09), clump=0.6),
+    "receding": Style("crown", 3000, 7, 0.22, 0.24, 0.26, (0.05, 0.07, 0.08), lift=0.13, cap=0.2),
+    "curly": Style(
+        "out", 1900, 15, 0.75, 0.55, 0.6, (0.34, 0.24, 0.27),
+        width=0.036, clump=0.35, messy=0.4, curl=0.042, turns=2.6, cap=0.6,
+    ),
+    "afro": Style(
+        "out", 3100, 10, 0.62, 0.55, 0.58, (0.55, 0.48, 0.5),
+        width=0.03, clump=0.25, messy=0.3, curl=0.026, turns=2.4, cap=0.8,
+    ),
+    "bob": Style("fall", 2700, 11, 0, 0, 0, (0.16, 0.17, 0.18), end=6.35, fringe=0.5, clump=0.6),
+    "long": Style("fall", 2300, 13, 0, 0, 0, (0.14, 0.15, 0.16), end=5.35, clump=0.6, wave=0.012,
+                  turns=1.5, width=0.03),
+    "wavy": Style("fall", 2000, 15, 0, 0, 0, (0.2, 0.22, 0.22), end=5.65, clump=0.65, wave=0.055,
+                  turns=3.4, width=0.032),
+    "tied back": Style("knot", 2750, 10, 0, 0, 0, (0.05, 0.035, 0.05), clump=0.5, messy=0.05),
+}  # fmt: skip
+
+_CROWN = np.array([0.1, 8.2, -0.05])
+_KNOT = np.array([0.0, 7.72, -0.46])
 
 
 @dataclass(frozen=True)
 class Hair:
-    """Hair of one person at rest.
+    """Hair of one person at rest; it turns with the head.
 
     Attributes:
         points: (M, 3) on the person's head;  places: (M, 3) beside the neutral head.
         triangles: (T, 3) into them.
+        tangent: (M, 3) unit, along the lock.
+        shade: (M,) a factor of the albedo, about 1.
+        openness: (M,) the share of light that arrives, 0 deep inside to 1 outside.
     """
 
     points: Array
     places: Array
     triangles: Indices
+    tangent: Array
+    shade: Array
+    openness: Array
 
 
 def line(person: Person, places: Array) -> Array:
@@ -75,9 +115,6 @@ def line(person: Person, places: Array) -> Array:
     shift = 0.16 * (person.forehead - 0.5) * front
     # Temples: a straight line, or two bays.
     shift = shift + 0.12 * person.temples * front * np.exp(-(((side - 0.42) / 0.14) ** 2))
-    if style is not None and style.fringe:
-        ragged = 0.03 * np.sin(places[..., 0] * 31 + person.seed) * np.sin(places[..., 0] * 17)
-        shift = shift - (style.fringe + ragged) * front * np.clip((0.62 - side) / 0.12, 0, 1)
     if style is not None and style.lift:
         bays = 0.3 * np.exp(-(((side - 0.42) / 0.2) ** 2))
         crown = np.clip((places[..., 1] - 7.75) / 0.2, 0, 1)
@@ -87,108 +124,410 @@ def line(person: Person, places: Array) -> Array:
 
 
 def grow(person: Person, head: Array, normal: Array) -> Hair | None:
-    """The hair's surface on a person's resting head (N, 3) with its normals; None if bald."""
+    """The hair on a person's resting head (N, 3) with its normals; None if bald or shaved."""
     style = STYLES[person.hair]
     if style is None:
         return None
     neutral = basis.load()
-    places = neutral.vertices[neutral.scalp].mean(1)
-    points = head[neutral.scalp].mean(1)
-    outwards = normal[neutral.scalp].mean(1)
-    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
-
-    volume = 0.7 + 0.6 * person.volume
-    thickness = volume * _thickness(style, places)
-    height = basis.scalp_height(places) - line(person, places)
     random = rng(person.seed, 7)
-    bumps = _bumps(random, places, 6.0) + 0.6 * _bumps(random, places, 13.0)
-    inside = height > -0.01
-    edge = np.clip((height + 0.01) / (0.08 + 0.6 * thickness.mean()), 0, 1) ** 0.6
-    off = edge * (thickness + style.bump * bumps) - 0.03 * ~inside
-    off = _smoothed(off, neutral.scalp_triangles, 3)
-    off[inside] = np.maximum(off[inside], 0.006)
-    if style.part:
-        off = off * (1 - 0.35 * np.exp(-(((places[:, 0] - 0.33) / 0.06) ** 2)) * (places[:, 2] > 0))
-    points = points + off[:, None] * outwards
-    kept = inside[neutral.scalp_triangles].any(1)
-    triangles = neutral.scalp_triangles[kept]
-    if style.length:
-        curtain = _curtain(person, style, points, places, height, random)
-        triangles = np.concatenate([triangles, curtain.triangles + len(points)])
-        points = np.concatenate([points, curtain.points])
-        places = np.concatenate([places, curtain.places])
-    return Hair(points.astype(np.float32), places.astype(np.float32), triangles.astype(np.int32))
+    volume = 0.75 + 0.5 * person.volume
+    roots = _roots(person, style, random)
+    carrier = strands.Carrier(head)
+
+    paths = _grown(person, style, roots, volume, random)
+    tufts, partner = _tufts(roots.places, max(len(roots.places) // 14, 8), random)
+    paths = _curled(style, paths, roots, tufts, random)
+    paths = _clumped(style, paths, tufts, partner, random)
+    if style.flow == "knot":
+        paths = np.concatenate([paths, _tail(person, style, random)])
+    paths = _pushed(paths, 0.012)
+
+    count, nodes = paths.shape[:2]
+    along = np.linspace(0, 1, nodes, dtype=np.float32)
+    away = strands.skin_distance(paths.reshape(-1, 3))[1].reshape(paths.shape)
+    tangent = strands.tangents(paths)
+    side = strands.unit(np.cross(tangent, away))
+    side = strands.turned(side, tangent, random.normal(0, 0.5, (count, 1)) * np.ones(nodes))
+    size = random.uniform(0.7, 1.25, count)
+    size[: len(roots.border)] *= 0.4 + 0.6 * roots.border
+    taper = (0.5 + 0.5 * np.minimum(along / 0.15, 1)) * (1 - 0.6 * along**2)
+    width = style.width * size[:, None] * taper
+
+    shade = _shades(person, count, tufts, along, random)
+    step = np.linalg.norm(np.diff(paths, axis=1), axis=2)
+    area = width * np.concatenate([step, step[:, -1:]], 1)
+    open_sky = strands.openness(paths.reshape(-1, 3), area.ravel()).reshape(count, nodes)
+
+    places = strands.ribbon_sides(paths, side, width).reshape(-1, 3)
+    points = carrier(places)
+    # The carrier is smooth: what it misses at a root is mended along the lock.
+    own = (head[roots.corners] * roots.weights[..., None]).sum(1)
+    missed = np.zeros((count, 3), np.float32)
+    missed[: len(own)] = own - carrier(roots.places)
+    fade = np.exp(-np.concatenate([[0], np.cumsum(step.mean(0))]) / 0.6)
+    mend = strands.ribbon_values(missed[:, None] * fade[None, :, None])
+    points += mend.reshape(-1, 3).astype(np.float32)
+
+    shade = strands.ribbon_values(shade) * _edges(count, nodes, random)
+    grown = Hair(
+        points=points.astype(np.float32),
+        places=places,
+        triangles=strands.ribbon_triangles(count, nodes),
+        tangent=strands.ribbon_values(tangent).reshape(-1, 3),
+        shade=shade.ravel().astype(np.float32),
+        openness=strands.ribbon_values(open_sky).ravel().astype(np.float32),
+    )
+    return _joined(grown, _cap(person, style, volume, neutral, head, normal, random))
 
 
-def _smoothed(values: Array, triangles: Indices, times: int) -> Array:
-    """Values at vertices, averaged with their neighbours'."""
-    ends = triangles.T.ravel()
-    others = triangles[:, [1, 2, 0]].T.ravel()
-    count = np.bincount(ends, minlength=len(values))
-    for _ in range(times):
-        around = np.bincount(ends, values[others], minlength=len(values))
-        values = 0.5 * values + 0.5 * around / np.maximum(count, 1)
-    return values
+@dataclass(frozen=True)
+class _Roots:
+    """Where locks start: places (N, 3), the head's vertices and weights (N, 4) of each.
+
+    ``height``: above the hairline, in dm;  ``border``: 0 at the hairline to 1 inside.
+    """
+
+    places: Array
+    corners: Indices
+    weights: Array
+    height: Array
+    border: Array
 
 
-def _thickness(style: Style, places: Array) -> Array:
-    top = np.clip((places[:, 1] - 7.6) / 0.6, 0, 1)
-    back = np.clip((0.5 - places[:, 2]) / 0.8, 0, 1)
-    around = style.sides + (style.back - style.sides) * back
-    thickness: Array = around + (style.top - around) * top
-    return thickness
+def _roots(person: Person, style: Style, random: np.random.Generator) -> _Roots:
+    neutral = basis.load()
+    scalp = neutral.vertices[neutral.scalp].mean(1)
+    corners = scalp[neutral.scalp_triangles]
+    middle = corners.mean(1)
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
+    height = basis.scalp_height(middle) - line(person, middle)
+    # Below a fall of hair few roots are seen, at the border of the face all of them.
+    front = np.clip((middle[:, 2] - 0.5) / 0.5, 0, 1) * np.exp(-((height / 0.2) ** 2))
+    chance = area * np.clip((height + 0.04) / 0.12, 0, 1) ** 1.5 * (1 + 1.2 * front)
+    chosen = np.searchsorted(np.cumsum(chance) / chance.sum(), random.random(style.locks))
+    share = random.dirichlet((1, 1, 1), style.locks).astype(np.float32)
+    triangle = neutral.scalp_triangles[chosen]
+    places = (scalp[triangle] * share[..., None]).sum(1).astype(np.float32)
+    # A vertex of the scalp is the mean of four of the head's.
+    of_head = neutral.scalp[triangle].reshape(len(places), 12)
+    weights = np.repeat(share / 4, 4, axis=1)
+    own_height = basis.scalp_height(places) - line(person, places)
+    border = np.clip((own_height + 0.03) / 0.16, 0, 1).astype(np.float32)
+    return _Roots(places, of_head, weights, own_height.astype(np.float32), border)
 
 
-def _bumps(random: np.random.Generator, places: Array, frequency: float) -> Array:
-    from scipy.ndimage import map_coordinates
+def _by_place(places: Array, top: float, sides: float, back: float) -> Array:
+    """A value for the top of the head, its sides and its back, blended at places (..., 3)."""
+    up = np.clip((places[..., 1] - 7.65) / 0.5, 0, 1)
+    behind = np.clip((0.45 - places[..., 2]) / 0.7, 0, 1)
+    around = sides + (back - sides) * behind
+    value: Array = around + (top - around) * up * up * (3 - 2 * up)
+    return value
 
-    grid = random.normal(size=(32, 32, 32)).astype(np.float32)
-    values: Array = map_coordinates(grid, (places * frequency).T, order=1, mode="grid-wrap")
-    return values
+
+def _lengths(
+    person: Person, style: Style, roots: _Roots, volume: float, random: np.random.Generator
+) -> Array:
+    """The length (N,) of each lock in dm."""
+    places = roots.places
+    x, y, z = places.T
+    ragged = random.uniform(0.78, 1.08, len(places))
+    if style.flow == "knot":
+        length = 1.04 * np.linalg.norm(places - _KNOT, axis=1) + 0.16
+        # Short hairs at the border escape the knot.
+        escaped = random.random(len(places)) < 0.35 * (1 - roots.border)
+        return np.where(escaped, 0.16 * ragged, length * random.uniform(0.92, 1.0, len(places)))
+    if style.flow == "fall":
+        end = style.end + 0.3 * (0.5 - person.volume) * (style.end < 6)
+        round_the_head = 0.75 * np.clip(1 - np.abs(x) / 0.75, 0, 1)
+        length = (y - end + round_the_head) * random.uniform(0.84, 1.03, len(places))
+        if style.end > 6:
+            length = (y - end + round_the_head) * random.uniform(0.93, 1.02, len(places))
+        fringed = _fringed(style, places)
+        over = np.hypot(np.maximum(1.45 - z, 0), 0.3 * np.maximum(y - 8, 0))
+        fringe = over + style.fringe * random.uniform(0.85, 1.05, len(places))
+        return np.where(fringed, fringe, length)
+    length = _by_place(places, style.top, style.sides, style.back) * ragged
+    if style.fringe:
+        length += style.fringe * np.clip((z - 1.1) / 0.3, 0, 1) * (y > 7.8) * ragged
+    # Locks are shorter and finer at the border.
+    return length * (0.35 + 0.65 * roots.border) * (0.6 + 0.4 * volume)
 
 
-def _curtain(
+def _fringed(style: Style, places: Array) -> Array:
+    """Which roots (N,) belong to the fringe of falling hair."""
+    if not style.fringe:
+        return np.zeros(len(places), bool)
+    x, y, z = places.T
+    inside: Array = (z > 0.92) & (np.abs(x) < 0.5 - 0.12 * (1.4 - z)) & (y > 7.8)
+    return inside
+
+
+_WIDE = ([5.2, 6.2, 6.8, 7.3, 7.6, 7.9, 8.1], [0.6, 0.66, 0.74, 0.74, 0.70, 0.55, 0.2])
+
+
+def _grown(
+    person: Person, style: Style, roots: _Roots, volume: float, random: np.random.Generator
+) -> Array:
+    """Locks (N, K, 3) in the neutral head's space."""
+    places = roots.places
+    count = len(places)
+    length = _lengths(person, style, roots, volume, random)
+    step = (length / (style.nodes - 1)).astype(np.float32)
+    fringed = _fringed(style, places)
+    left = 1.0 if person.seed % 2 else -1.0
+    parting = {"part": 0.33 * left, "fall": 0.12 * left * (person.seed % 3)}.get(style.flow, 0.0)
+    parting = parting + 0.012 * np.sin(places[:, 2] * 14 + person.seed)
+    side = np.where(places[:, 0] > parting, 1.0, -1.0).astype(np.float32)
+
+    # Hair that grows higher up lies outside.
+    layer = np.clip(0.55 * random.random(count) + 0.45 * (places[:, 1] - 6.8) / 1.6, 0.03, 1)
+    layer = layer * (0.25 + 0.75 * roots.border)
+    bend = np.stack([_tilt(random, count, style.messy) for _ in range(2)])
+
+    at = places.copy()
+    paths = np.empty((count, style.nodes, 3), np.float32)
+    paths[:, 0] = at
+    gone = np.zeros(count, np.float32)
+    distance, away = strands.skin_distance(at)
+    ahead = away.copy()
+    for node in range(1, style.nodes):
+        goal = _goal(style, at, away, side, fringed, left)
+        goal = strands.turned(goal, away, bend[0])
+        thick = volume * _by_place(at, *style.thick)
+        risen = 1 - np.exp(-(gone + step) / (0.35 * thick + 0.03))
+        clear = layer * thick * risen
+        hug = np.clip((clear - distance) / (step + 0.02), -0.9, 1.1)
+        falling = _falling(style, at, fringed)
+        hug = np.where(falling & (hug < 0), 0, hug)
+        if style.flow == "out":
+            hug = np.clip((thick * (0.75 + 0.25 * layer) - distance) / (step + 0.02), -0.6, 1.0)
+        goal = goal + hug[:, None] * away
+        # Stiffness: a lock keeps some of the direction that it has.
+        ahead = strands.unit(0.45 * ahead + 0.55 * strands.unit(goal))
+        at = at + step[:, None] * ahead
+        gone = gone + step
+        if style.flow == "fall":
+            wide = np.interp(at[:, 1], *_WIDE) * np.clip((at[:, 2] - 0.5) / 0.3, 0, 1)
+            short = np.maximum(wide + 0.1 * layer - np.abs(at[:, 0]), 0) * ~fringed
+            at[:, 0] += 0.6 * np.where(at[:, 1] < 8.05, side * short, 0)
+        distance, away = strands.skin_distance(at)
+        floor = 0.014 + 0.5 * clear
+        at = at + np.maximum(floor - distance, 0)[:, None] * away
+        distance = np.maximum(distance, floor)
+        paths[:, node] = at
+    return paths
+
+
+def _tilt(random: np.random.Generator, count: int, deviation: float) -> Array:
+    return random.normal(0, deviation, count).astype(np.float32)
+
+
+def _falling(style: Style, at: Array, fringed: Array) -> Array:
+    """Where a lock hangs by itself and isn't drawn to the head, (N,)."""
+    if style.flow != "fall":
+        return np.zeros(len(at), bool)
+    hangs: Array = (at[:, 1] < 7.55) & ~fringed
+    return hangs
+
+
+def _goal(style: Style, at: Array, away: Array, side: Array, fringed: Array, left: float) -> Array:
+    """Unit directions (N, 3) along the head that the style asks for at places (N, 3)."""
+    count = len(at)
+    down = np.broadcast_to(np.array([0, -1, 0], np.float32), (count, 3))
+    if style.flow in ("crown", "forward", "out"):
+        from_crown = at - _CROWN
+        # The whorl: near the crown the hair also turns about it.
+        near = np.exp(-((from_crown**2).sum(1) / 0.2))
+        goal = strands.unit(from_crown) + 0.9 * near[:, None] * np.cross(away, from_crown) * left
+        goal = goal + 0.35 * down
+        if style.flow == "crown":
+            front = np.clip((at[:, 2] - 0.75) / 0.5, 0, 1) * np.clip((at[:, 1] - 7.75) / 0.3, 0, 1)
+            swept = np.array([-0.9 * left, 0.35, -0.1], np.float32)
+            goal = goal + front[:, None] * 1.6 * (swept - 0.7 * goal)
+    elif style.flow == "part":
+        goal = np.stack([side, np.full(count, -0.45), np.full(count, -0.3)], 1)
+        behind = np.clip((0.2 - at[:, 2]) / 0.3, 0, 1)[:, None]
+        goal = goal + behind * (down - goal)
+        front = np.clip((at[:, 2] - 1.0) / 0.4, 0, 1) * (at[:, 1] > 7.8)
+        goal[:, 2] -= 0.5 * front
+    elif style.flow == "knot":
+        goal = _KNOT - at
+        level = np.clip((at[:, 1] - 7.6) / 0.5, 0, 1) * np.clip((at[:, 2] - 0.3) / 0.6, 0, 1)
+        goal[:, 0] *= 1 - 0.75 * level
+        goal[:, 1] = np.where(level > 0, goal[:, 1] * (1 - level), goal[:, 1])
+    else:
+        aside = np.clip((at[:, 2] + 0.1) / 0.5, 0, 1) * np.clip((at[:, 1] - 7.3) / 0.7, 0, 1)
+        goal = down + aside[:, None] * np.stack(
+            [1.5 * side, np.zeros(count), -0.12 * np.ones(count)], 1
+        )
+        goal[:, 2] -= 0.25 * np.clip((at[:, 2] - 0.6) / 0.5, 0, 1) * (at[:, 1] > 6.9)
+        ahead = np.array([0, -0.55, 1], np.float32) + np.array([0.12, 0, 0]) * at[:, :1]
+        goal = np.where(fringed[:, None], ahead, goal)
+    goal = goal.astype(np.float32)
+    free = _falling(style, at, fringed)[:, None]
+    lying = strands.across(goal, away)
+    return strands.unit(np.where(free, goal, lying))
+
+
+def _tufts(places: Array, number: int, random: np.random.Generator) -> tuple[Indices, Indices]:
+    """Each lock's tuft (N,), and the lock in whose middle it lies (N,)."""
+    middles = random.choice(len(places), number, replace=False)
+    uneven = places + random.normal(0, 0.02, places.shape)
+    tuft = cKDTree(places[middles]).query(uneven)[1].astype(np.int32)
+    return tuft, middles[tuft].astype(np.int32)
+
+
+def _curled(
+    style: Style, paths: Array, roots: _Roots, tufts: Indices, random: np.random.Generator
+) -> Array:
+    """Locks with waves, the same in a tuft, or curls."""
+    if not (style.wave or style.curl):
+        return paths
+    count, nodes = paths.shape[:2]
+    along = np.linspace(0, 1, nodes, dtype=np.float32)
+    away = strands.skin_distance(paths.reshape(-1, 3))[1].reshape(paths.shape)
+    tangent = strands.tangents(paths)
+    first = strands.unit(np.cross(tangent, away))
+    second = np.cross(first, tangent)
+    phase = random.uniform(0, 2 * np.pi, tufts.max() + 1)[tufts]
+    ramp = np.minimum(along / 0.25, 1)
+    if style.wave:
+        # Neighbouring tufts wave alike.
+        phase = 0.25 * phase + 1.5 * np.sin(4 * roots.places[:, 0] + 3 * roots.places[:, 2])
+        size = style.wave * random.uniform(0.7, 1.3, count)
+        angle = phase[:, None] + 2 * np.pi * style.turns * along
+        moved = (size[:, None] * ramp * np.sin(angle))[..., None] * (0.85 * first + 0.5 * second)
+    else:
+        size = style.curl * random.uniform(0.6, 1.3, count) * (0.5 + 0.5 * roots.border)
+        turns = style.turns * random.uniform(0.75, 1.25, count)
+        angle = phase[:, None] + random.normal(0, 0.5, (count, 1))
+        angle = angle + 2 * np.pi * turns[:, None] * along
+        radius = (size[:, None] * ramp)[..., None]
+        moved = radius * (np.cos(angle)[..., None] * first + np.sin(angle)[..., None] * second)
+    result: Array = (paths + moved).astype(np.float32)
+    return result
+
+
+def _clumped(
+    style: Style, paths: Array, tufts: Indices, partner: Indices, random: np.random.Generator
+) -> Array:
+    """Tips drawn towards those of their tuft's middle lock, unless far from it."""
+    nodes = paths.shape[1]
+    along = np.linspace(0, 1, nodes, dtype=np.float32)
+    towards = paths[partner] - paths
+    far = np.linalg.norm(towards[:, -1], axis=1)
+    pull = style.clump * random.uniform(0.3, 1, len(paths)) * np.exp(-((far / 0.35) ** 2))
+    result: Array = paths + (pull[:, None] * along**1.4)[..., None] * towards
+    return result.astype(np.float32)
+
+
+def _pushed(paths: Array, floor: float) -> Array:
+    """Locks whose nodes, but for the root, keep off the skin."""
+    flat = paths[:, 1:].reshape(-1, 3)
+    distance, away = strands.skin_distance(flat)
+    flat = flat + np.maximum(floor - distance, 0)[:, None] * away
+    moved = paths.copy()
+    moved[:, 1:] = flat.reshape(len(paths), -1, 3)
+    return moved
+
+
+def _tail(person: Person, style: Style, random: np.random.Generator) -> Array:
+    """The locks behind the knot (N, K, 3): a tail that falls, or a bun."""
+    count, nodes = 520, style.nodes
+    along = np.linspace(0, 1, nodes, dtype=np.float32)
+    spread = random.normal(0, 1, (count, 2))
+    if person.seed % 3 == 0:
+        # A bun: locks wound about the knot.
+        centre = _KNOT + [0, 0.05, -0.16]
+        tilt = random.normal(0, 0.6, count)
+        start = random.uniform(0, 2 * np.pi, count)
+        angle = start[:, None] + along * random.uniform(1.5, 3, (count, 1))
+        radius = 0.24 * np.sqrt(random.uniform(0.3, 1, (count, 1)))
+        x, y = radius * np.cos(angle), radius * np.sin(angle)
+        z = 0.8 * np.sqrt(np.maximum(0.0625 - radius**2, 0)) * np.sign(tilt)[:, None] - 0.02 * along
+        bun: Array = (np.stack([x, y, z + 0 * x], 2) + centre).astype(np.float32)
+        return bun
+    length = (1.0 + 0.9 * person.volume) * random.uniform(0.8, 1.05, count)
+    drop = along * length[:, None]
+    wide = 0.05 + 0.09 * np.sin(np.pi * np.minimum(along * 1.1, 1))
+    x = spread[:, :1] * wide + 0.02 * np.sin(9 * drop)
+    z = _KNOT[2] - 0.02 - 0.3 * np.tanh(4 * drop) + spread[:, 1:] * wide + 0.12 * along
+    y = (
+        _KNOT[1]
+        + 0.06
+        - np.maximum(drop - 0.05, 0)
+        + 0.05 * np.sin(np.pi * np.minimum(drop * 3, 1))
+    )
+    tail: Array = np.stack([x, y, z], 2).astype(np.float32)
+    return tail
+
+
+def _shades(
+    person: Person, count: int, tufts: Indices, along: Array, random: np.random.Generator
+) -> Array:
+    """Tones (N, K): by tuft, by lock, and darker at the roots."""
+    by_lock, by_tuft = {
+        "grey": (0.34, 0.16),
+        "white": (0.16, 0.08),
+        "blond": (0.2, 0.13),
+        "light brown": (0.2, 0.12),
+    }.get(person.hair_name, (0.16, 0.1))
+    tone = np.exp(random.normal(0, by_lock, count))
+    tone[: len(tufts)] *= np.exp(random.normal(0, by_tuft, tufts.max() + 1))[tufts]
+    dark = 0.42 if person.hair_name in ("blond", "light brown", "red") else 0.25
+    shade: Array = tone[:, None] * (1 - dark * (1 - np.minimum(along / 0.5, 1)))
+    return shade
+
+
+def _edges(count: int, nodes: int, random: np.random.Generator) -> Array:
+    """Factors (N, 2K − 1): a ribbon's two edges differ, so that it isn't flat."""
+    factors = np.ones((count, 2 * nodes - 1))
+    lean = random.normal(0, 0.13, (count, 1))
+    factors[:, 0:-1:2] += lean
+    factors[:, 1:-1:2] -= lean
+    return factors
+
+
+def _cap(
     person: Person,
     style: Style,
-    points: Array,
-    places: Array,
-    height: Array,
+    volume: float,
+    neutral: basis.Basis,
+    head: Array,
+    normal: Array,
     random: np.random.Generator,
 ) -> Hair:
-    """Strands that fall from the widest part of the cap, round the back from ear to ear."""
-    columns, rows = 96, 26
-    azimuth = np.radians(np.linspace(78, 282, columns))
-    centre = np.array([0, 0, 0.3])
-    of_points = np.degrees(np.arctan2(points[:, 0], points[:, 2] - centre[2])) % 360
-    radius_of = np.hypot(points[:, 0], points[:, 2] - centre[2])
-    level = float(np.median(points[:, 1] - places[:, 1]))
-    band = (np.abs(places[:, 1] - 7.55) < 0.22) & (height > 0)
-    order = np.argsort(of_points[band])
-    radius = np.interp(
-        np.degrees(azimuth), of_points[band][order], radius_of[band][order], period=360
+    """The underlayer: it dives below the skin before it reaches the hairline."""
+    places = neutral.vertices[neutral.scalp].mean(1)
+    outwards = strands.unit(normal[neutral.scalp].mean(1))
+    height = basis.scalp_height(places) - line(person, places)
+    inside = np.clip((height - 0.05) / 0.25, 0, 1)
+    off = style.cap * volume * _by_place(places, *style.thick) * inside**0.7
+    off = np.where(height > 0.07, off + 0.004, -0.03)
+    points = head[neutral.scalp].mean(1) + off[:, None] * outwards
+    kept = neutral.scalp_triangles[(height[neutral.scalp_triangles] > 0.04).all(1)]
+    used, triangles = np.unique(kept, return_inverse=True)
+    down = np.broadcast_to(np.array([0, -1, 0], np.float32), (len(used), 3))
+    shade = 0.6 * np.exp(random.normal(0, 0.12, len(used)))
+    return Hair(
+        points=points[used].astype(np.float32),
+        places=(places + off[:, None] * outwards)[used].astype(np.float32),
+        triangles=triangles.reshape(-1, 3).astype(np.int32),
+        tangent=strands.unit(strands.across(down, outwards[used])),
+        shade=shade.astype(np.float32),
+        openness=np.full(len(used), 0.3, np.float32),
     )
-    radius = gaussian_filter(radius, 3, mode="nearest")
 
-    down = np.linspace(0, 1, rows)[:, None]
-    start = 7.72 + level
-    ragged = gaussian_filter(random.normal(size=columns), 1.2) * 0.12
-    front = np.clip(np.abs(np.degrees(azimuth) - 180) / 100, 0, 1) ** 6
-    length = (0.75 + style.length * (0.85 + 0.3 * person.volume)) * (1 + ragged) - 0.15 * front
-    y = start - down * length
-    wave = style.wave * np.sin(
-        down * length * 7 + 3 * gaussian_filter(random.normal(size=columns), 4)
+
+def _joined(first: Hair, second: Hair) -> Hair:
+    return Hair(
+        points=np.concatenate([first.points, second.points]),
+        places=np.concatenate([first.places, second.places]),
+        triangles=np.concatenate([first.triangles, second.triangles + len(first.points)]),
+        tangent=np.concatenate([first.tangent, second.tangent]),
+        shade=np.concatenate([first.shade, second.shade]),
+        openness=np.concatenate([first.openness, second.openness]),
     )
-    folds = 0.02 * gaussian_filter(random.normal(size=columns), 1.0)
-    spread = np.interp(down, [0, 0.3, 1], [-0.03, 0.05, 0.12]) + wave + folds * np.sqrt(down) * 2
-    # Hair of the bob turns in at its end.
-    spread = spread - (0.14 * np.clip(down - 0.75, 0, 1) * 4 if style.length < 1 else 0)
-    reach = radius + spread
-    x, z = reach * np.sin(azimuth), centre[2] + reach * np.cos(azimuth)
-    grid = np.stack([x, y, z], 2)
-    index = np.arange(rows * columns).reshape(rows, columns)
-    a, b, c, d = (
-        part.ravel() for part in (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:])
-    )
-    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-    rest = grid - [0, level, 0]
-    return Hair(grid.reshape(-1, 3), rest.reshape(-1, 3), triangles)
