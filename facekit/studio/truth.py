@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.studio import basis, eyes, shading, skin
+from facekit.studio import basis, eyes, hair, shading, skin
 from facekit.studio import person as people
 from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, SKIN, Array
 from facekit.studio.person import Person
@@ -17,7 +17,6 @@ from facekit.studio.render import (
     Pose,
     Render,
     assembled,
-    attached,
     both_scenes,
     built,
     met_by,
@@ -76,18 +75,18 @@ def _swapped(a_json: str, b_json: str) -> Model:
     inner_paint = skin.paint(shaven_as_b.model_dump_json())
     coat = shading.Coat(b, skin.paint(b_json), a, inner_paint, ratio)
     normal = basis.normals(head, neutral.triangles)
-    grown = [attached(one, head, normal) for one in (a, b)]
+    inner, outer = (hair.attach(one, head, normal) for one in (a, b))
     above_beard = share * (neutral.vertices[:, 1] > _BEARD)
-    return assembled(coat, head, _joined(*grown, above_beard))
+    return assembled(coat, head, _joined(inner, outer, above_beard))
 
 
 _BEARD = 7.05
 """The height on the neutral head, in dm, below which strands are a beard's."""
 
 
-def _joined(inner: Any, outer: Any, share: Array) -> Any:
+def _joined(inner: hair.Strands, outer: hair.Strands, share: Array) -> hair.Strands:
     """The strands of ``inner`` rooted where ``share`` (N,) is at least a half, else ``outer``'s."""
-    parts: dict[str, list[Array]] = {f.name: [] for f in fields(inner)}
+    parts: dict[str, list[Any]] = {f.name: [] for f in fields(inner)}
     count = 0
     for strands, inside in ((inner, True), (outer, False)):
         root = (share[strands.roots] * strands.weights).sum(1)
@@ -96,7 +95,7 @@ def _joined(inner: Any, outer: Any, share: Array) -> Any:
             values.append(getattr(strands, name))
         parts["triangles"][-1] = strands.triangles[kept] + count
         count += len(strands.roots)
-    return type(inner)(**{name: np.concatenate(values) for name, values in parts.items()})
+    return hair.Strands(**{name: np.concatenate(values) for name, values in parts.items()})
 
 
 def _fitted(points: Array, to: Array, chosen: NDArray[np.bool_]) -> Array:
