@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,8 @@ _IRIS_COLOURS = {
 }
 
 Share = Field(ge=0, le=1)
-Colour = tuple[float, float, float]
+_Channel = Annotated[float, Field(ge=0, le=1)]
+Colour = tuple[_Channel, _Channel, _Channel]
 
 
 class Person(Config):
@@ -195,7 +196,7 @@ class Person(Config):
         """
         numbers = [(self.age - 49) / 31, *(getattr(self, name) for name in _SHARES)]
         numbers += [self.skin_tone / 5 - 1.1, self.skin_shift, *self.iris, *self.hair_colour]
-        numbers += [self.shape.get(name, 0.0) for name in shapes.names()]
+        numbers += [self.shape.get(name, 0.0) for name in shapes.lowest()]
         numbers += [float(self.hair == style) for style in get_args(HairStyle)]
         numbers += [float(self.beard == beard) for beard in get_args(Beard)]
         return np.array(numbers, np.float32)

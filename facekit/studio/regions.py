@@ -44,7 +44,7 @@ def beard(x: Array, y: Array, z: Array) -> Array:
     # The upper edge runs from the sideburn down to the corner of the mouth.
     edge = np.interp(side, [0, 0.16, 0.3, 0.42, 0.62, 0.75], [6.86, 6.84, 6.74, 6.62, 6.85, 7.15])
     region = step(edge - y, -0.03, 0.09) * (1 - step(side, 0.74, 0.8))
-    region *= step(y + 0.45 * z, 6.45, 6.75)  # The throat.
+    region *= step(y + 0.45 * z, 6.45, 6.75) * step(z, 0.3, 0.5)  # Not on throat and ears.
     below_lip = blob(x, y, 0.14, 6.44, 0.07, 0.035) * 0.5
     result: Array = np.clip(region - below_lip, 0, 1)
     return result

@@ -175,9 +175,13 @@ _TAMED = {
 }
 
 
-def names() -> list[str]:
-    """The sliders' names, those of the two sides as ``l-…`` and ``r-…`` (the person's own)."""
-    return [*_MIDDLE, *(f"{side}-{name}" for name in _SIDED for side in "lr")]
+def lowest() -> dict[str, int]:
+    """Each slider's lowest value, -1 or 0, by name; all reach up to 1.
+
+    Those of the two sides are named ``l-…`` and ``r-…`` (the person's own left and right).
+    """
+    sided = {f"{side}-{name}": slider for name, slider in _SIDED.items() for side in "lr"}
+    return {name: -1 if slider.low else 0 for name, slider in (_MIDDLE | sided).items()}
 
 
 def sample(

@@ -138,7 +138,7 @@ class _Places:
     def __init__(self, column: Array, row: Array) -> None:
         width = 1024  # OpenCV's remap accepts sides below 32768.
         self.count = len(column)
-        padded = np.zeros((2, -(-self.count // width) * width), np.float32)
+        padded = np.zeros((2, max(-(-self.count // width), 1) * width), np.float32)
         padded[0, : self.count], padded[1, : self.count] = column, row
         self.x, self.y = padded.reshape(2, -1, width)
 
