@@ -1,17 +1,21 @@
 """What a person does and how it is filmed: expression, pose, gaze, camera, light, background."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
-from scipy.ndimage import gaussian_filter1d
 
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.seed import rng
-from facekit.studio import scene
+from facekit.studio import motion, scene, speech
 from facekit.studio.basis import Array
+from facekit.studio.rotations import angles as angles
+from facekit.studio.rotations import rotation as rotation
 from facekit.studio.scene import Colour, Environment, Lamp
+
+if TYPE_CHECKING:
+    from facekit.studio.person import Person
 
 _SIDED = (
     "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp "
@@ -24,9 +28,6 @@ _UNSIDED = (
 ).split()
 FACE_UNITS = sorted(_UNSIDED + [unit + side for unit in _SIDED for side in ("Left", "Right")])
 """The 52 face units of ARKit, by their names there; left and right are the person's own."""
-
-_HEAD = ("yaw", "pitch", "roll")
-_NECK = ("neck_yaw", "neck_pitch", "neck_roll")
 
 
 class Performance(Config):
@@ -119,23 +120,98 @@ class Performance(Config):
         Raises:
             FacekitError: if the clip would be empty or longer than ten minutes.
         """
-        if not (0 < seconds <= 600 and 1 <= rate <= 120):
+        if not (0 < seconds <= speech.LONGEST and 1 <= rate <= 120):
             raise FacekitError(
                 f"a clip of {seconds} s at {rate} frames/s; allowed: up to 600 s, 1 to 120 frames/s"
             )
         random = rng(_whole(seed), 3)
         place = scene.sample(random)
-        count = max(round(seconds * rate), 1)
-        tracks = _talk(random, count, rate)
+        said = speech.babble(random, seconds)
+        times = np.arange(max(round(seconds * rate), 1)) / rate
+        spoken = speech.read(said.timing, "ipa")
+        return cls._moments(
+            motion.talk(random, times, spoken, said.stresses, said.phrases), times, place
+        )
+
+    @classmethod
+    def from_phonemes(
+        cls,
+        timing: speech.Timing,
+        rate: float = 25.0,
+        seed: int = 0,
+        alphabet: speech.Alphabet | None = None,
+    ) -> list["Performance"]:
+        """A person who says these phonemes, from 0 s to the last one's end.
+
+        Args:
+            timing: (phoneme, start, end) in seconds, in order. Phonemes are IPA, ARPAbet or
+                espeak's mnemonics; ``facekit.studio.speech.espeak_timing`` makes them from text.
+            rate: frames a second, 1 to 120.
+            seed: of all that the phonemes leave open: scene, head, eyes, brows.
+            alphabet: which of the three; None finds out.
+
+        Raises:
+            FacekitError: for an unknown phoneme, times that are negative, reversed or overlap, or
+                a rate out of range.
+        """
+        if not 1 <= rate <= 120:
+            raise FacekitError(f"{rate} frames/s; allowed: 1 to 120")
+        spoken = speech.read(timing, alphabet)
+        random = rng(_whole(seed), 4)
+        place = scene.sample(random)
+        times = np.arange(max(round(spoken[-1][2] * rate), 1)) / rate
+        stresses, phrases = speech.rhythm(spoken)
+        return cls._moments(motion.talk(random, times, spoken, stresses, phrases), times, place)
+
+    @classmethod
+    def from_landmarks(
+        cls,
+        track: Array,
+        times: Array | None = None,
+        size: int = 256,
+        person: "Person | None" = None,
+        seed: int = 0,
+    ) -> list["Performance"]:
+        """What a person does whose landmarks were seen: pose, framing, gaze and expression.
+
+        Args:
+            track: (T, 68, 2) or (T, 70, 2) pixels (x, y), in the order of a render's landmarks;
+                NaN where a point was not seen.
+            times: (T,) seconds, increasing; None: 25 frames a second.
+            size: the picture's side in pixels.
+            person: whose landmarks they are; None fits the average adult's face to the track.
+            seed: of light and background, which landmarks do not show.
+
+        Raises:
+            FacekitError: for another shape, a frame with fewer than 12 points, or a size or times
+                out of range.
+        """
+        from facekit.studio import fit
+
+        place = scene.sample(rng(_whole(seed), 5))
+        fitted = fit.fit(track, times, size, person)
+        return cls._moments(fitted.tracks, fitted.times, place)
+
+    @classmethod
+    def _moments(
+        cls, tracks: dict[str, Array], times: Array, place: dict[str, Any]
+    ) -> list["Performance"]:
+        """A performance for each time, of tracks (T,) of fields and face units."""
         moments = []
-        for i in range(count):
-            values = {name: float(np.round(track[i], 4)) for name, track in tracks.items()}
-            pose: dict[str, Any] = {
-                key: values.pop(key) for key in ("yaw", "pitch", "roll", "gaze_x", "gaze_y")
+        for i, time in enumerate(times):
+            fields = {
+                name: _rounded(track[i])
+                for name, track in tracks.items()
+                if name in cls.model_fields
             }
-            expression = {name: min(max(v, 0.0), 1.0) for name, v in values.items() if v > 0.002}
-            time = round(i / rate, 6)
-            moments.append(cls(expression=expression, time=time, **pose, **place))
+            units = {name: track[i] for name, track in tracks.items() if name not in fields}
+            moments.append(
+                cls(
+                    expression=motion.clip_units(units),
+                    time=round(float(time), 6),
+                    **(place | fields),
+                )
+            )
         return moments
 
     @classmethod
@@ -213,130 +289,107 @@ def _still_gaze(random: np.random.Generator, yaw: float, pitch: float) -> tuple[
     return float(np.clip(x, -28, 28)), float(np.clip(y, -18, 18))
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> Array:
-    """The rotation (3, 3): roll, then pitch, then yaw; degrees as :mod:`facekit.types` has them."""
-    (sy, sp, sr), (cy, cp, cr) = (f(np.radians([yaw, pitch, roll])) for f in (np.sin, np.cos))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-    result: Array = (about_y @ about_x @ about_z).astype(np.float32)
-    return result
-
-
-def angles(turned: Array) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees of a rotation (3, 3): the inverse of :func:`rotation`."""
-    yaw = np.degrees(np.arctan2(turned[0, 2], turned[2, 2]))
-    pitch = np.degrees(np.arcsin(np.clip(turned[1, 2], -1, 1)))
-    roll = np.degrees(np.arctan2(-turned[1, 0], turned[1, 1]))
-    return _rounded(yaw), _rounded(pitch), _rounded(roll)
-
-
-_STILLS: dict[str, dict[str, float]] = {
-    "neutral": {},
-    "smile": {"mouthSmile": 0.75, "cheekSquint": 0.4, "eyeSquint": 0.2, "mouthDimple": 0.2},
-    "open smile": {
-        "mouthSmile": 0.85,
-        "mouthUpperUp": 0.35,
-        "mouthLowerDown": 0.3,
-        "jawOpen": 0.16,
-        "cheekSquint": 0.5,
-        "eyeSquint": 0.25,
-    },
-    "surprise": {"browInnerUp": 0.7, "browOuterUp": 0.7, "eyeWide": 0.5, "jawOpen": 0.4},
-    "frown": {"browDown": 0.7, "mouthFrown": 0.5, "eyeSquint": 0.3, "mouthPress": 0.3},
-    "speaking": {"jawOpen": 0.3, "mouthFunnel": 0.3, "mouthLowerDown": 0.2},
-    "pursed": {"mouthPucker": 0.6, "browInnerUp": 0.2},
-    "sceptical": {"browDown": 0.4, "mouthPress": 0.4, "eyeSquint": 0.35},
+# What people do before a camera: how often, and the face units at full strength.
+_STILLS: dict[str, tuple[float, dict[str, float]]] = {
+    "neutral": (0.13, {}),
+    "friendly": (0.1, {"mouthSmile": 0.35, "cheekSquint": 0.15, "mouthDimple": 0.1}),
+    "smile": (
+        0.12,
+        {"mouthSmile": 0.7, "cheekSquint": 0.45, "eyeSquint": 0.25, "mouthDimple": 0.2},
+    ),
+    "open smile": (
+        0.12,
+        {
+            "mouthSmile": 0.8,
+            "mouthUpperUp": 0.4,
+            "mouthLowerDown": 0.25,
+            "jawOpen": 0.12,
+            "cheekSquint": 0.6,
+            "eyeSquint": 0.35,
+        },
+    ),
+    "laugh": (
+        0.07,
+        {
+            "mouthSmile": 0.85,
+            "mouthUpperUp": 0.45,
+            "mouthLowerDown": 0.35,
+            "jawOpen": 0.42,
+            "cheekSquint": 0.8,
+            "eyeSquint": 0.55,
+            "eyeBlink": 0.2,
+            "noseSneer": 0.12,
+        },
+    ),
+    "half smile": (0.05, {"mouthSmileLeft": 0.6, "cheekSquintLeft": 0.3, "mouthDimpleLeft": 0.3}),
+    "speaking": (0.16, {}),
+    "surprise": (
+        0.05,
+        {"browInnerUp": 0.75, "browOuterUp": 0.75, "eyeWide": 0.6, "jawOpen": 0.45},
+    ),
+    "concentrated": (
+        0.05,
+        {"browDown": 0.45, "eyeSquint": 0.35, "mouthPress": 0.3, "mouthRollLower": 0.12},
+    ),
+    "tired": (
+        0.04,
+        {"eyeBlink": 0.38, "browInnerUp": 0.25, "mouthFrown": 0.15, "jawOpen": 0.03},
+    ),
+    "raised brow": (0.03, {"browOuterUpLeft": 0.8, "browDownRight": 0.35, "mouthPress": 0.15}),
+    "pursed": (0.03, {"mouthPucker": 0.6, "browInnerUp": 0.2, "mouthShrugUpper": 0.15}),
+    "sad": (0.02, {"browInnerUp": 0.6, "mouthFrown": 0.5, "mouthShrugLower": 0.25}),
+    "cross": (
+        0.02,
+        {"browDown": 0.7, "noseSneer": 0.3, "eyeSquint": 0.3, "mouthFrown": 0.3, "mouthPress": 0.3},
+    ),
+    "cheeks blown": (0.01, {"cheekPuff": 0.7, "mouthPress": 0.3, "browInnerUp": 0.2}),
 }
 
 
 def _still_expression(random: np.random.Generator) -> dict[str, float]:
+    """One of ``_STILLS``, stronger or weaker, uneven from side to side, with lids of its own."""
     names = list(_STILLS)
-    chosen = _STILLS[str(random.choice(names, p=[0.25, 0.2, 0.15, 0.08, 0.08, 0.14, 0.05, 0.05]))]
-    strength = random.uniform(0.5, 1.0)
-    expression: dict[str, float] = {}
-    for unit, value in chosen.items():
-        if unit in _UNSIDED:
-            expression[unit] = _rounded(value * strength)
+    shares = np.array([share for share, _ in _STILLS.values()])
+    name = str(random.choice(names, p=shares / shares.sum()))
+    strength = random.uniform(0.5, 1.05)
+    # Mirrored half of the time, so that no side is the crooked one.
+    sides = ("Left", "Right") if random.random() < 0.5 else ("Right", "Left")
+    units: dict[str, float] = {}
+    for unit, value in _STILLS[name][1].items():
+        if unit.endswith("Left"):
+            units[unit.removesuffix("Left") + sides[0]] = value * strength
+        elif unit.endswith("Right"):
+            units[unit.removesuffix("Right") + sides[1]] = value * strength
+        elif unit in _UNSIDED:
+            units[unit] = value * strength
         else:
-            left, right = np.clip(value * strength * random.uniform(0.85, 1.15, 2), 0, 1)
-            expression |= {f"{unit}Left": _rounded(left), f"{unit}Right": _rounded(right)}
-    lids = random.uniform(0, 0.18)
-    return expression | {"eyeBlinkLeft": _rounded(lids), "eyeBlinkRight": _rounded(lids)}
-
-
-def _drift(random: np.random.Generator, count: int, rate: float, seconds: float) -> Array:
-    """Smooth noise with unit deviation that changes over about ``seconds``."""
-    sigma = max(seconds * rate / 2, 0.5)
-    margin = int(4 * sigma) + 2
-    noise = gaussian_filter1d(random.normal(size=count + 2 * margin), sigma, mode="wrap")
-    scaled: Array = (noise * np.sqrt(2 * np.sqrt(np.pi) * sigma))[margin : margin + count]
-    return scaled
-
-
-def _talk(random: np.random.Generator, count: int, rate: float) -> dict[str, Array]:
-    """Tracks of every moving parameter of a talking head, each (count,)."""
-    tracks: dict[str, Any] = {
-        "yaw": np.clip(random.normal(0, 5) + 10 * _drift(random, count, rate, 1.6), -30, 30),
-        "pitch": np.clip(3.5 * _drift(random, count, rate, 1.0), -14, 14),
-        "roll": np.clip(2.5 * _drift(random, count, rate, 1.4), -10, 10),
-    }
-    speaking = 1 / (1 + np.exp(-3 * (_drift(random, count, rate, 1.2) + 0.7)))
-    # Syllables come about four to five times a second.
-    open_jaw = np.clip(0.45 + 0.65 * _drift(random, count, rate, 0.11), 0, 1) * speaking
-    round_lips = np.clip(_drift(random, count, rate, 0.18), 0, 1.5) * speaking
-    wide_lips = np.clip(_drift(random, count, rate, 0.18), 0, 1.5) * speaking
-    smile = np.clip(0.15 + 0.4 * _drift(random, count, rate, 1.5), 0, 0.85)
-    brows = np.clip(0.5 * _drift(random, count, rate, 0.8) - 0.1, 0, 0.9)
-    tracks |= {
-        "jawOpen": 0.34 * open_jaw,
-        "mouthFunnel": 0.4 * round_lips,
-        "mouthPucker": 0.25 * round_lips,
-        "browInnerUp": brows,
-        "mouthShrugUpper": 0.15 * np.clip(_drift(random, count, rate, 0.3), 0, 1),
-    }
-    blink = _blinks(random, count, rate)
-    squint = np.clip(0.3 * smile, 0, 1)
+            lean = float(np.clip(random.normal(0, 0.1), -0.25, 0.25))
+            units |= {f"{unit}{sides[0]}": value * strength * (1 + lean)}
+            units |= {f"{unit}{sides[1]}": value * strength * (1 - lean)}
+    if name == "speaking":
+        units = _speaking(random)
+    lids = float(np.clip(random.normal(0.06, 0.05), 0, 0.2))
     for side in ("Left", "Right"):
-        tracks |= {
-            f"mouthSmile{side}": smile * random.uniform(0.85, 1),
-            f"cheekSquint{side}": 0.5 * smile,
-            f"mouthStretch{side}": 0.25 * wide_lips,
-            f"mouthUpperUp{side}": 0.18 * wide_lips + 0.12 * open_jaw,
-            f"mouthLowerDown{side}": 0.2 * open_jaw + 0.1 * wide_lips,
-            f"browOuterUp{side}": 0.7 * brows,
-            f"eyeSquint{side}": squint,
-            f"eyeBlink{side}": np.maximum(blink, 0.06),
-        }
-    tracks |= _saccades(random, count, rate)
-    return tracks
+        key = f"eyeBlink{side}"
+        units[key] = max(units.get(key, 0.0), lids)
+    if random.random() < 0.5:
+        brows = abs(random.normal(0, 0.12))
+        units["browInnerUp"] = max(units.get("browInnerUp", 0.0), brows)
+    return motion.clip_units(units)
 
 
-def _blinks(random: np.random.Generator, count: int, rate: float) -> Array:
-    """Lids shut in about 0.1 s and open in about 0.18 s, every two to five seconds."""
-    times = np.arange(count) / rate
-    lids = np.zeros(count, np.float32)
-    at = random.uniform(0.4, 2.5)
-    while at < times[-1] + 0.3:
-        since = times - at
-        shape = np.where(since < 0, 1 + since / 0.1, 1 - since / 0.18)
-        lids = np.maximum(lids, np.clip(shape, 0, 1))
-        at += random.uniform(1.8, 5)
-    smooth: Array = lids * lids * (3 - 2 * lids)
-    return smooth
-
-
-def _saccades(random: np.random.Generator, count: int, rate: float) -> dict[str, Array]:
-    """Eyes that rest and jump; they look at the camera half of the time."""
-    gaze = np.zeros((2, count), np.float32)
-    i = 0
-    while i < count:
-        rest = max(int(random.uniform(0.5, 1.8) * rate), 1)
-        away = random.random() < 0.5
-        gaze[:, i : i + rest] = (away * random.normal(0, [9, 4]))[:, None]
-        i += rest
-    gaze = gaussian_filter1d(np.clip(gaze, -20, 20), 0.025 * rate, axis=1, mode="nearest")
-    return {"gaze_x": gaze[0], "gaze_y": gaze[1]}
+def _speaking(random: np.random.Generator) -> dict[str, float]:
+    """A mouth caught in the middle of a word, at times of a loud one."""
+    said = speech.read(speech.babble(random, 1.2).timing, "ipa")
+    moment = np.array([random.uniform(0.7, 1.2)])
+    effort = random.uniform(0.9, 1.9)
+    units = {name: float(v[0]) for name, v in speech.articulate(said, moment, effort).items()}
+    units["jawOpen"] = min(units["jawOpen"], 0.7)
+    smile = float(np.clip(random.normal(0.1, 0.15), 0, 0.45))
+    for side in ("Left", "Right"):
+        units[f"mouthSmile{side}"] = min(units.get(f"mouthSmile{side}", 0) + smile, 1)
+        units[f"cheekSquint{side}"] = 0.6 * smile
+    return units
 
 
 def performance_seed(seed: int, person: int, frame: int) -> int:

@@ -58,7 +58,8 @@ def _even(colour: Array) -> Array:
 
 def _lobe(azimuth: float, elevation: float, colour: Array) -> Array:
     """Coefficients (9, 3) of a broad source: radiance colour · max(0, cosine to its middle)."""
-    return (COSINE * harmonics(direction(azimuth, elevation)[None])[0])[:, None] * colour
+    lobe: Array = (COSINE * harmonics(direction(azimuth, elevation)[None])[0])[:, None] * colour
+    return lobe
 
 
 def white(environment: Array, lamps: tuple[Lamp, ...], normals: Array) -> Array:
@@ -71,7 +72,8 @@ def white(environment: Array, lamps: tuple[Lamp, ...], normals: Array) -> Array:
     return result
 
 
-EVEN: Environment = ((1.77, 1.77, 1.84), *[(0.0, 0.0, 0.0)] * 8)
+_NONE = (0.0, 0.0, 0.0)
+EVEN: Environment = ((1.77, 1.77, 1.84), _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE)
 """An even surrounding of radiance 0.5."""
 
 
@@ -150,7 +152,8 @@ def _wall(random: np.random.Generator, low: float, high: float, colourful: float
     """
     bright = np.exp(random.uniform(np.log(low), np.log(high)))
     warm, green = random.normal(0, [1.3 * colourful, 0.3 * colourful])
-    return bright * np.clip([1 + warm, 1 + green, 1 - warm], 0.35, 1.7)
+    colour: Array = bright * np.clip([1 + warm, 1 + green, 1 - warm], 0.35, 1.7)
+    return colour
 
 
 def _lamp(azimuth: float, elevation: float, colour: Array) -> Lamp:
