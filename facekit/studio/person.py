@@ -153,11 +153,14 @@ class Person(Config):
         """
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         person = validate(values, cls, "person")
+        lowest = shapes.lowest()
         for name, value in person.shape.items():
-            if name not in shapes.names():
-                raise FacekitError(f"unknown shape '{name}'; {did_you_mean(name, shapes.names())}")
-            if not -1 <= value <= 1:
-                raise FacekitError(f"shape '{name}': {value} is out of range; allowed: -1 to 1")
+            if name not in lowest:
+                raise FacekitError(f"unknown shape '{name}'; {did_you_mean(name, lowest)}")
+            if not lowest[name] <= value <= 1:
+                raise FacekitError(
+                    f"shape '{name}': {value} is out of range; allowed: {lowest[name]} to 1"
+                )
         return person
 
     def to_json(self) -> dict[str, Any]:
