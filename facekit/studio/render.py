@@ -7,7 +7,7 @@ averaged and encoded as sRGB. One thread; the same arguments give the same bytes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -559,9 +559,13 @@ class _Traced:
 def _tiles(camera: Camera, points: Array, triangles: Indices, fine: int) -> NDArray[np.int64]:
     """Fine pixels (flat indices) of all tiles that a triangle's bounding box touches."""
     tiles = -(-fine // _TILE)
-    corners = camera.project(points)[triangles] / _TILE
-    low = np.clip(np.floor(corners.min(1)), 0, tiles).astype(np.int64)
-    high = np.clip(np.floor(corners.max(1)) + 1, 0, tiles).astype(np.int64)
+    corners = np.ascontiguousarray(triangles.T)
+    low, high = (np.empty((len(triangles), 2), np.int64) for _ in range(2))
+    for axis, places in enumerate(np.ascontiguousarray(camera.project(points).T) / _TILE):
+        a, b, c = (places[corner] for corner in corners)
+        least, most = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
+        low[:, axis] = np.clip(np.floor(least), 0, tiles)
+        high[:, axis] = np.clip(np.floor(most) + 1, 0, tiles)
     # Each box adds 1 at its corners in such a way that the running sum is 1 inside it.
     wide = tiles + 1
     change = np.zeros(wide * wide, np.int64)
@@ -633,9 +637,13 @@ def met_by(
 def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Traced:
     """Cast and shade all rays of a picture."""
     camera = pose.camera.finer(_FINE)
-    scene = built(pose.points[of.triangles])
+    normal = basis.normals(pose.points, of.triangles)
+    shown = _towards(of, pose, normal)
+    scene = built(pose.points[of.triangles[shown]])
     depth = np.full(fine * fine, np.inf, np.float32)
-    soft = met_by(scene, camera, _tiles(camera, pose.points, of.triangles, fine), fine, None)
+    cells = _tiles(camera, pose.points, of.triangles[shown], fine)
+    soft = met_by(scene, camera, cells, fine, None)
+    soft = replace(soft, prim=shown[soft.prim].astype(np.int32))
     depth[soft.cells] = soft.far
     stiff = None
     if of.rigid is not None:
@@ -652,7 +660,7 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     colour = np.zeros((fine * fine, 3), np.float32)
     masks = {name: np.zeros(fine * fine, np.uint8) for name in MASKS}
     sky = of.transfer.share(light.turned(pose.turned))
-    parts = _parted(of, pose, sky, soft, stiff)
+    parts = _parted(of, pose, normal, sky, soft, stiff)
     for part, lit in zip(parts, _shadows(of, pose, scene, light, parts, fine), strict=True):
         if isinstance(part, shading.Hits):
             colour[part.cells] = _shaded_face(of, performance, pose, light, lit, part, masks)
@@ -678,11 +686,22 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     )
 
 
+def _towards(of: Model, pose: Pose, normal: Array) -> NDArray[np.int64]:
+    """The triangles (T,) that may be seen: not those that are turned well away from the camera.
+
+    Heads are closed, so what is turned away hides behind what is not, from lamps in front too.
+    """
+    away = shading.dot(normal, np.array([0, 0, pose.camera.distance], np.float32) - pose.points)
+    hidden = away < -0.35 * pose.camera.distance
+    hidden[len(of.head) :] = False
+    return np.flatnonzero(~hidden[of.triangles].all(1))
+
+
 def _parted(
-    of: Model, pose: Pose, sky: Array, soft: Met, stiff: Met | None
+    of: Model, pose: Pose, normal: Array, sky: Array, soft: Met, stiff: Met | None
 ) -> list[shading.Hits | shading.Strands]:
     """Hits by what they are on: the head, its strands, the hair, the frame of glasses."""
-    values = _values(of, pose, sky)
+    values = _values(of, pose, normal, sky)
     material = of.materials[soft.prim]
     strands = np.flatnonzero(material == STRAND)
     parts: list[shading.Hits | shading.Strands] = []
@@ -701,14 +720,14 @@ def _parted(
     return parts
 
 
-def _values(of: Model, pose: Pose, sky: Array) -> Array:
+def _values(of: Model, pose: Pose, normal: Array, sky: Array) -> Array:
     """What is interpolated over the head, the skirt and the strands: (N + H + M, 10).
 
     The normal, the place on the neutral head, the share of the sky (N, 3), the mouth.
     """
     neutral, strands, count = basis.load(), of.strands, len(of.head)
     values = np.empty((len(pose.points), 10), np.float32)
-    values[:, :3] = basis.normals(pose.points, of.triangles)
+    values[:, :3] = normal
     values[:count, 3:6] = neutral.vertices
     values[:count, 6:9] = sky
     values[:count, 9] = neutral.mouth
