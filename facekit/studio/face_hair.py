@@ -94,7 +94,7 @@ def _lashes(person: Person, head: Array) -> Strands:
     """Lashes on the sheets that MakeHuman's lids carry: a fan above, a sparser one below."""
     neutral = basis.load()
     random = rng(person.seed, 8)
-    length = 0.6 + 0.55 * person.lashes
+    length = 0.5 + 0.5 * person.lashes
     nodes = 4
     along = np.linspace(0, 1, nodes)
     roots, weights, offsets, widths = [], [], [], []
@@ -119,7 +119,7 @@ def _lashes(person: Person, head: Array) -> Strands:
             roots.append(found)
             weights.append(weight)
             offsets.append(beyond + own[:, None, None] * (along**2)[None, :, None] * curl)
-            widths.append(np.full(count, 0.0095 if share == 1.0 else 0.006))
+            widths.append(np.full(count, 0.0075 if share == 1.0 else 0.0045))
     all_roots, all_weights = np.concatenate(roots), np.concatenate(weights)
     width = np.concatenate(widths)[:, None] * (1 - 0.65 * along)
     ahead = np.array([0.0, 0.35, 1.0])
@@ -169,11 +169,11 @@ def _on_skin(x: Array, y: Array) -> tuple[Indices, Array]:
 def _brows(person: Person, head: Array, normal: Array) -> Strands:
     """Hairs along the arch: upwards at the nose, outwards further on, from below and above."""
     random = rng(person.seed, 9)
-    count = int(260 + 240 * person.brow_density)
+    count = int(240 + 200 * person.brow_density)
     along = np.concatenate([random.uniform(0.0, 0.98, count - 40), random.uniform(-0.05, 0.1, 40)])
     across = np.clip(random.normal(0, 0.5, count), -1.1, 1.1)
     side = np.where(np.arange(count) % 2, 1.0, -1.0)
-    x, y, half = _in_brow(person, along, across)
+    x, y = _in_brow(person, along, across)
     # From upwards to outwards; the upper hairs lean down, the lower ones up, and meet on the spine.
     angle = np.interp(along, [-0.05, 0.08, 0.25, 0.6, 1], [88, 72, 38, 8, -18])
     angle = angle - 24 * across * np.clip(along / 0.3, 0, 1) + random.normal(0, 9, count)
@@ -188,23 +188,23 @@ def _brows(person: Person, head: Array, normal: Array) -> Strands:
     roots, weights = roots.reshape(count, nodes, 3), weights.reshape(count, nodes, 3)
     out = strands.unit((normal[roots] * weights[..., None]).sum(2))
     lift = np.array([-0.002, 0.011, 0.013])
-    width = np.outer(random.uniform(0.0065, 0.0105, count), 1 - 0.5 * step)
+    width = np.outer(random.uniform(0.0055, 0.009, count), 1 - 0.5 * step)
     shade = np.exp(random.normal(0, 0.2, count))[:, None] * np.ones(nodes)
     return _ribbons(
         head, roots, weights, out * lift[None, :, None], out, width, colour(person), shade
     )
 
 
-def _in_brow(person: Person, along: Array, across: Array) -> tuple[Array, Array, Array]:
-    """The place (x, y) on the neutral head of coordinates in the brow, and half its width."""
+def _in_brow(person: Person, along: Array, across: Array) -> tuple[Array, Array]:
+    """The place (x, y) on the neutral head of coordinates in the brow."""
     x = 0.11 + 0.43 * along
     # Across is linear in y: two heights give its scale and its zero.
     zero = regions.brow(person, x, np.zeros_like(x))[1]
     half = 1 / (regions.brow(person, x, np.ones_like(x))[1] - zero)
-    return x, (across - zero) * half, half
+    return x, (across - zero) * half
 
 
-_BEARDS = {"moustache": (520, 0.13), "goatee": (800, 0.2), "full": (1150, 0.22)}
+_BEARDS = {"moustache": (1500, 0.12), "goatee": (2300, 0.17), "full": (3400, 0.17)}
 
 
 def _beard(person: Person, head: Array, normal: Array) -> Strands:
@@ -232,23 +232,20 @@ def _beard(person: Person, head: Array, normal: Array) -> Strands:
     combed = np.stack([np.sign(x) * (0.35 + 2 * np.abs(x)), np.full(count, -0.75), 0 * x], 1)
     goal = goal + upper[:, None] * (combed - goal)
     flat = strands.unit(strands.across(goal, out))
-    flat = strands.turned(flat, out, random.normal(0, 0.28, count))
+    flat = strands.turned(flat, out, random.normal(0, 0.22, count))
     low = np.clip((6.5 - y) / 0.2, 0, 1)
     length = long * (0.7 + 0.6 * person.volume) * random.uniform(0.6, 1.1, count) * thick
     length *= (1 + 0.45 * low) * (1 - 0.38 * upper)
-    lift = random.uniform(0.12, 0.5, count)
-    first = strands.unit(flat + lift[:, None] * out)
-    second = strands.unit(
-        flat + (0.1 + 0.25 * lift)[:, None] * out + (0.5 * low)[:, None] * np.array([0, -1, 0])
-    )
-    half = 0.5 * length[:, None]
-    offset = np.stack([-0.006 * out, first * half, first * half + second * half], 1)
-    nodes = 3
-    width = np.outer(random.uniform(0.012, 0.021, count) * (0.6 + 0.4 * thick), [0.8, 1.0, 0.3])
+    lift = random.uniform(0.1, 0.45, count)
+    ahead = strands.unit(flat + lift[:, None] * out)
+    # One triangle a hair: short hairs are straight, and many count more than bends.
+    offset = np.stack([-0.006 * out, length[:, None] * ahead], 1)
+    nodes = 2
+    width = np.outer(random.uniform(0.008, 0.016, count) * (0.6 + 0.4 * thick), [1.0, 0.0])
     grey = 0.3 if person.hair_name in ("grey", "white") else 0.18
     tone = np.exp(random.normal(0, grey, count))
-    shade = tone[:, None] * np.array([0.72, 1.0, 1.08])
-    twisted = strands.turned(out, first, random.normal(0, 0.4, count))
+    shade = tone[:, None] * np.array([0.75, 1.1])
+    twisted = strands.turned(out, ahead, random.normal(0, 0.4, count))
     return _ribbons(
         head,
         np.repeat(roots[:, None], nodes, axis=1),

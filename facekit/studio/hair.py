@@ -38,6 +38,7 @@ class Style:
         end: the height above the ground of the neutral head at which falling hair ends.
         fringe: how far the hair of the front falls over the forehead.
         wave: amplitude;  curl: radius of the curls;  turns: of either along a lock.
+        stand: how far locks stand off the head instead of lying on it, 0 to 1.
         cap: height of the underlayer as a share of ``thick``.
     """
 
@@ -57,6 +58,7 @@ class Style:
     wave: float = 0.0
     curl: float = 0.0
     turns: float = 0.0
+    stand: float = 0.0
     cap: float = 0.35
 
 
@@ -69,16 +71,16 @@ STYLES: dict[HairStyle, Style | None] = {
     "receding": Style("crown", 3000, 7, 0.22, 0.24, 0.26, (0.05, 0.07, 0.08), lift=0.13, cap=0.2),
     "curly": Style(
         "out", 1900, 15, 0.75, 0.55, 0.6, (0.34, 0.24, 0.27),
-        width=0.036, clump=0.35, messy=0.4, curl=0.042, turns=2.6, cap=0.6,
+        width=0.036, clump=0.35, messy=0.4, curl=0.042, turns=2.6, stand=0.45, cap=0.5,
     ),
     "afro": Style(
         "out", 3100, 10, 0.62, 0.55, 0.58, (0.55, 0.48, 0.5),
-        width=0.03, clump=0.25, messy=0.3, curl=0.026, turns=2.4, cap=0.8,
+        width=0.036, clump=0.3, messy=0.3, curl=0.026, turns=2.4, stand=0.95, cap=0.5,
     ),
-    "bob": Style("fall", 2700, 11, 0, 0, 0, (0.16, 0.17, 0.18), end=6.35, fringe=0.5, clump=0.6),
-    "long": Style("fall", 2300, 13, 0, 0, 0, (0.14, 0.15, 0.16), end=5.35, clump=0.6, wave=0.012,
+    "bob": Style("fall", 2700, 11, 0, 0, 0, (0.1, 0.15, 0.16), end=6.35, fringe=0.5, clump=0.6),
+    "long": Style("fall", 2300, 13, 0, 0, 0, (0.09, 0.12, 0.14), end=5.35, clump=0.6, wave=0.012,
                   turns=1.5, width=0.03),
-    "wavy": Style("fall", 2000, 15, 0, 0, 0, (0.2, 0.22, 0.22), end=5.65, clump=0.65, wave=0.055,
+    "wavy": Style("fall", 2000, 15, 0, 0, 0, (0.12, 0.18, 0.2), end=5.65, clump=0.65, wave=0.055,
                   turns=3.4, width=0.032),
     "tied back": Style("knot", 2750, 10, 0, 0, 0, (0.05, 0.035, 0.05), clump=0.5, messy=0.05),
 }  # fmt: skip
@@ -250,6 +252,7 @@ def _lengths(
         fringe = over + style.fringe * random.uniform(0.85, 1.05, len(places))
         return np.where(fringed, fringe, length)
     length = _by_place(places, style.top, style.sides, style.back) * ragged
+    length *= np.clip(0.4 + 0.6 * (y - 6.7) / 0.6, 0.4, 1)  # Short at the nape and before the ears.
     if style.fringe:
         length += style.fringe * np.clip((z - 1.1) / 0.3, 0, 1) * (y > 7.8) * ragged
     # Locks are shorter and finer at the border.
@@ -275,7 +278,8 @@ def _grown(
     places = roots.places
     count = len(places)
     length = _lengths(person, style, roots, volume, random)
-    step = (length / (style.nodes - 1)).astype(np.float32)
+    # A lock bends most near its root: its nodes are closer there.
+    spacing = np.linspace(0.55, 1.45, style.nodes - 1) / (style.nodes - 1)
     fringed = _fringed(style, places)
     left = 1.0 if person.seed % 2 else -1.0
     parting = {"part": 0.33 * left, "fall": 0.12 * left * (person.seed % 3)}.get(style.flow, 0.0)
@@ -293,10 +297,18 @@ def _grown(
     gone = np.zeros(count, np.float32)
     distance, away = strands.skin_distance(at)
     ahead = away.copy()
+    if style.flow == "fall":
+        ahead = strands.unit(0.35 * away + _goal(style, at, away, side, fringed, left))
+    # Hair lies flat beside a parting.
+    flat = style.flow in ("fall", "part")
     for node in range(1, style.nodes):
+        step = (spacing[node - 1] * length).astype(np.float32)
         goal = _goal(style, at, away, side, fringed, left)
         goal = strands.turned(goal, away, bend[0])
+        goal = goal * (1 - style.stand) + 0.5 * style.stand * away
         thick = volume * _by_place(at, *style.thick)
+        if flat:
+            thick = thick * np.clip(0.2 + np.abs(at[:, 0] - parting) / 0.4, 0.2, 1)
         risen = 1 - np.exp(-(gone + step) / (0.35 * thick + 0.03))
         clear = layer * thick * risen
         hug = np.clip((clear - distance) / (step + 0.02), -0.9, 1.1)
@@ -313,6 +325,9 @@ def _grown(
             wide = np.interp(at[:, 1], *_WIDE) * np.clip((at[:, 2] - 0.5) / 0.3, 0, 1)
             short = np.maximum(wide + 0.1 * layer - np.abs(at[:, 0]), 0) * ~fringed
             at[:, 0] += 0.6 * np.where(at[:, 1] < 8.05, side * short, 0)
+            # Beside the face it lies back, off the cheeks.
+            front = np.interp(at[:, 1], [6.0, 6.6, 7.4, 7.9, 8.2], [0.75, 0.68, 0.85, 1.25, 1.6])
+            at[:, 2] -= 0.5 * np.maximum(at[:, 2] + 0.12 * layer - front, 0) * ~fringed
         distance, away = strands.skin_distance(at)
         floor = 0.014 + 0.5 * clear
         at = at + np.maximum(floor - distance, 0)[:, None] * away
@@ -441,7 +456,7 @@ def _tail(person: Person, style: Style, random: np.random.Generator) -> Array:
     spread = random.normal(0, 1, (count, 2))
     if person.seed % 3 == 0:
         # A bun: locks wound about the knot.
-        centre = _KNOT + [0, 0.05, -0.16]
+        centre = _KNOT + np.array([0, 0.05, -0.16])
         tilt = random.normal(0, 0.6, count)
         start = random.uniform(0, 2 * np.pi, count)
         angle = start[:, None] + along * random.uniform(1.5, 3, (count, 1))
