@@ -615,11 +615,17 @@ class Met:
 
 
 def met_by(
-    scene: Any, camera: Camera, cells: NDArray[np.int64], fine: int, pose: Pose | None
+    scene: Any,
+    camera: Camera,
+    cells: NDArray[np.int64],
+    fine: int,
+    pose: Pose | None = None,
+    nearer_than: Array | None = None,
 ) -> Met:
     """Rays from the camera through pixels of a picture of side ``fine``.
 
-    With a ``pose`` they are brought into the head's axes, where rigid scenes rest.
+    With a ``pose`` they are brought into the head's axes, where rigid scenes rest; with
+    ``nearer_than``, depths of all pixels, only what lies before those is met.
     """
     ways = camera.rays((cells % fine) + np.float32(0.5), (cells // fine) + np.float32(0.5))
     eye = np.array([[0, 0, camera.distance]], np.float32)
@@ -627,6 +633,7 @@ def met_by(
     hits = scene.run(
         np.ascontiguousarray(np.broadcast_to(start, there.shape)),
         np.ascontiguousarray(there, np.float32),
+        dists=None if nearer_than is None else np.minimum(nearer_than[cells], 1e4),
         query="INTERSECT",
         output=True,
     )
@@ -642,14 +649,13 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     scene = built(pose.points[of.triangles[shown]])
     depth = np.full(fine * fine, np.inf, np.float32)
     cells = _tiles(camera, pose.points, of.triangles[shown], fine)
-    soft = met_by(scene, camera, cells, fine, None)
+    soft = met_by(scene, camera, cells, fine)
     soft = replace(soft, prim=shown[soft.prim].astype(np.int32))
     depth[soft.cells] = soft.far
     stiff = None
     if of.rigid is not None:
         cells = _tiles(camera, pose.carried(of.rigid.points), of.rigid.triangles, fine)
-        stiff = met_by(of.rigid.scene, camera, cells, fine, pose)
-        stiff = stiff.take(stiff.far < depth[stiff.cells])
+        stiff = met_by(of.rigid.scene, camera, cells, fine, pose, depth)
         depth[stiff.cells] = stiff.far
         soft = soft.take(soft.far <= depth[soft.cells])
 
@@ -823,8 +829,8 @@ def _glazed(
 ) -> None:
     """Lay lenses over what is seen through them, in place; depth stays what is behind."""
     cells = _tiles(camera, pose.carried(lenses.points), lenses.triangles, fine)
-    met = met_by(lenses.scene, camera, cells, fine, pose)
-    met = met.take((met.far < depth[met.cells]) & np.isfinite(depth[met.cells]))
+    met = met_by(lenses.scene, camera, cells, fine, pose, depth)
+    met = met.take(np.isfinite(depth[met.cells]))
     mixed = mixed_at(lenses.values, lenses.triangles, met.prim, met.u, met.v)
     view = unit(-met.ways)
     normal = _facing(unit(mixed[:, :3] @ pose.turned.T), view)

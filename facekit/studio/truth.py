@@ -149,7 +149,7 @@ def flow(first: Render, second: Render) -> Flow:
     of = _model_of(first)
     before, after = (posed(of, frame.performance, size) for frame in (first, second))
     cells = np.arange(size * size)
-    soft = met_by(built(before.points[of.triangles]), before.camera, cells, size, None)
+    soft = met_by(built(before.points[of.triangles]), before.camera, cells, size)
     nearest = np.full(size * size, np.inf, np.float32)
     places = np.zeros((size * size, 3), np.float32)
     nearest[soft.cells] = soft.far
@@ -160,8 +160,7 @@ def flow(first: Render, second: Render) -> Flow:
         at = mixed_at(before.points, of.triangles, seen.prim, seen.u, seen.v)
         places[seen.cells] = _rolled(at, eye, before, after)
     if of.rigid is not None:
-        stiff = met_by(of.rigid.scene, before.camera, cells, size, before)
-        stiff = stiff.take(stiff.far < nearest[stiff.cells])
+        stiff = met_by(of.rigid.scene, before.camera, cells, size, before, nearest)
         nearest[stiff.cells] = stiff.far
         rigid = of.rigid
         rest = mixed_at(rigid.points, rigid.triangles, stiff.prim, stiff.u, stiff.v)
