@@ -256,7 +256,7 @@ def contact_sheet(
     _check_words("png", ("png",), degrade, ())
     cast = [Person.sample(person_seed(seed, i)) for i in range(people)]
     moments = [[performance_seed(seed, i, j) for j in range(frames)] for i in range(people)]
-    across = max(round(np.sqrt(1.5 * people * frames) / frames), 1)
+    across = int(np.ceil(np.sqrt(1.5 * people * frames) / frames))
     return _grid(cast, moments, size, workers, degrade, min(across, people) * frames)
 
 
