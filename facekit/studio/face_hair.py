@@ -261,7 +261,10 @@ def _beard(person: Person, head: Array, normal: Array) -> Strands:
 def _grows(person: Person, places: Array) -> Array:
     """How densely the person's beard grows at places (P, 3) on the neutral head, 0 to 1."""
     x, y, z = places.T
-    region = regions.beard(x, y, z) * (z > 0.3)
+    region = regions.beard(x, y, z) * regions.step(z, 0.45, 0.6) * (np.abs(x) < 0.71)
+    # Lips are bare.
+    off_lips = (x / 0.29) ** 2 + ((y - 6.6) / 0.11) ** 2
+    region = region * regions.step(off_lips, 0.9, 1.25)
     if person.beard == "moustache":
         region = region * regions.moustache(x, y)
     if person.beard == "goatee":

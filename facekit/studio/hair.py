@@ -70,12 +70,12 @@ STYLES: dict[HairStyle, Style | None] = {
     "side part": Style("part", 3900, 8, 0.85, 0.26, 0.30, (0.24, 0.08, 0.09), clump=0.6),
     "receding": Style("crown", 3000, 7, 0.22, 0.24, 0.26, (0.05, 0.07, 0.08), lift=0.13, cap=0.2),
     "curly": Style(
-        "out", 1900, 15, 0.75, 0.55, 0.6, (0.34, 0.24, 0.27),
-        width=0.036, clump=0.35, messy=0.4, curl=0.042, turns=2.6, stand=0.45, cap=0.5,
+        "out", 1900, 15, 0.62, 0.52, 0.58, (0.3, 0.24, 0.27),
+        width=0.038, clump=0.2, messy=0.4, curl=0.046, turns=2.7, stand=0.4, cap=0.45,
     ),
     "afro": Style(
-        "out", 3100, 10, 0.62, 0.55, 0.58, (0.55, 0.48, 0.5),
-        width=0.036, clump=0.3, messy=0.3, curl=0.026, turns=2.4, stand=0.95, cap=0.5,
+        "out", 2750, 11, 0.66, 0.6, 0.62, (0.55, 0.48, 0.5),
+        width=0.05, clump=0, messy=0.5, curl=0.05, turns=2.2, stand=0.85, cap=0.55,
     ),
     "bob": Style("fall", 2700, 11, 0, 0, 0, (0.1, 0.15, 0.16), end=6.35, fringe=0.5, clump=0.6),
     "long": Style("fall", 2300, 13, 0, 0, 0, (0.09, 0.12, 0.14), end=5.35, clump=0.6, wave=0.012,
@@ -208,6 +208,10 @@ def _roots(person: Person, style: Style, random: np.random.Generator) -> _Roots:
     # Below a fall of hair few roots are seen, at the border of the face all of them.
     front = np.clip((middle[:, 2] - 0.5) / 0.5, 0, 1) * np.exp(-((height / 0.2) ** 2))
     chance = area * np.clip((height + 0.04) / 0.12, 0, 1) ** 1.5 * (1 + 1.2 * front)
+    if style.flow in ("fall", "part"):
+        beside = np.abs(_aside(person, style, middle)) / 0.16
+        chance *= 1 + 2.5 * np.exp(-(beside**2)) * (middle[:, 2] > -0.1) * (middle[:, 1] > 7.8)
+    chance *= 1 + 1.2 * _fringed(style, middle)
     chosen = np.searchsorted(np.cumsum(chance) / chance.sum(), random.random(style.locks))
     share = random.dirichlet((1, 1, 1), style.locks).astype(np.float32)
     triangle = neutral.scalp_triangles[chosen]
@@ -235,7 +239,7 @@ def _lengths(
     """The length (N,) of each lock in dm."""
     places = roots.places
     x, y, z = places.T
-    ragged = random.uniform(0.78, 1.08, len(places))
+    ragged = random.uniform(0.9 if style.stand > 0.5 else 0.78, 1.06, len(places))
     if style.flow == "knot":
         length = 1.04 * np.linalg.norm(places - _KNOT, axis=1) + 0.16
         # Short hairs at the border escape the knot.
@@ -264,7 +268,7 @@ def _fringed(style: Style, places: Array) -> Array:
     if not style.fringe:
         return np.zeros(len(places), bool)
     x, y, z = places.T
-    inside: Array = (z > 0.92) & (np.abs(x) < 0.5 - 0.12 * (1.4 - z)) & (y > 7.8)
+    inside: Array = (z > 0.98) & (np.abs(x) < 0.62 - 0.3 * (1.4 - z)) & (y > 7.7)
     return inside
 
 
@@ -281,10 +285,9 @@ def _grown(
     # A lock bends most near its root: its nodes are closer there.
     spacing = np.linspace(0.55, 1.45, style.nodes - 1) / (style.nodes - 1)
     fringed = _fringed(style, places)
-    left = 1.0 if person.seed % 2 else -1.0
-    parting = {"part": 0.33 * left, "fall": 0.12 * left * (person.seed % 3)}.get(style.flow, 0.0)
-    parting = parting + 0.012 * np.sin(places[:, 2] * 14 + person.seed)
-    side = np.where(places[:, 0] > parting, 1.0, -1.0).astype(np.float32)
+    left = _handed(person)
+    aside = _aside(person, style, places)
+    side = np.where(aside > 0, 1.0, -1.0).astype(np.float32)
 
     # Hair that grows higher up lies outside.
     layer = np.clip(0.55 * random.random(count) + 0.45 * (places[:, 1] - 6.8) / 1.6, 0.03, 1)
@@ -299,6 +302,7 @@ def _grown(
     ahead = away.copy()
     if style.flow == "fall":
         ahead = strands.unit(0.35 * away + _goal(style, at, away, side, fringed, left))
+    stiff = 0.25 if style.flow == "fall" else 0.45
     # Hair lies flat beside a parting.
     flat = style.flow in ("fall", "part")
     for node in range(1, style.nodes):
@@ -308,7 +312,8 @@ def _grown(
         goal = goal * (1 - style.stand) + 0.5 * style.stand * away
         thick = volume * _by_place(at, *style.thick)
         if flat:
-            thick = thick * np.clip(0.2 + np.abs(at[:, 0] - parting) / 0.4, 0.2, 1)
+            beside = np.abs(_aside(person, style, at))
+            thick = thick * np.where(fringed, 0.5, np.clip(0.12 + beside / 0.55, 0, 1))
         risen = 1 - np.exp(-(gone + step) / (0.35 * thick + 0.03))
         clear = layer * thick * risen
         hug = np.clip((clear - distance) / (step + 0.02), -0.9, 1.1)
@@ -318,7 +323,7 @@ def _grown(
             hug = np.clip((thick * (0.75 + 0.25 * layer) - distance) / (step + 0.02), -0.6, 1.0)
         goal = goal + hug[:, None] * away
         # Stiffness: a lock keeps some of the direction that it has.
-        ahead = strands.unit(0.45 * ahead + 0.55 * strands.unit(goal))
+        ahead = strands.unit(stiff * ahead + (1 - stiff) * strands.unit(goal))
         at = at + step[:, None] * ahead
         gone = gone + step
         if style.flow == "fall":
@@ -334,6 +339,19 @@ def _grown(
         distance = np.maximum(distance, floor)
         paths[:, node] = at
     return paths
+
+
+def _handed(person: Person) -> float:
+    """1 if the parting lies on the person's left, else -1."""
+    return 1.0 if person.seed % 2 else -1.0
+
+
+def _aside(person: Person, style: Style, places: Array) -> Array:
+    """How far places (..., 3) lie to the left of the parting, in dm; it isn't quite straight."""
+    steps = {"part": 0.33, "fall": 0.12 * (person.seed % 3)}
+    parting = _handed(person) * steps.get(style.flow, 0.0)
+    found: Array = places[..., 0] - parting - 0.012 * np.sin(places[..., 2] * 14 + person.seed)
+    return found
 
 
 def _tilt(random: np.random.Generator, count: int, deviation: float) -> Array:
@@ -376,10 +394,10 @@ def _goal(style: Style, at: Array, away: Array, side: Array, fringed: Array, lef
     else:
         aside = np.clip((at[:, 2] + 0.1) / 0.5, 0, 1) * np.clip((at[:, 1] - 7.3) / 0.7, 0, 1)
         goal = down + aside[:, None] * np.stack(
-            [1.5 * side, np.zeros(count), -0.12 * np.ones(count)], 1
+            [1.1 * side, np.zeros(count), -0.12 * np.ones(count)], 1
         )
         goal[:, 2] -= 0.25 * np.clip((at[:, 2] - 0.6) / 0.5, 0, 1) * (at[:, 1] > 6.9)
-        ahead = np.array([0, -0.55, 1], np.float32) + np.array([0.12, 0, 0]) * at[:, :1]
+        ahead = np.array([0, -0.55, 1], np.float32) + np.array([0.25, 0, 0]) * at[:, :1]
         goal = np.where(fringed[:, None], ahead, goal)
     goal = goal.astype(np.float32)
     free = _falling(style, at, fringed)[:, None]
@@ -434,7 +452,7 @@ def _clumped(
     along = np.linspace(0, 1, nodes, dtype=np.float32)
     towards = paths[partner] - paths
     far = np.linalg.norm(towards[:, -1], axis=1)
-    pull = style.clump * random.uniform(0.3, 1, len(paths)) * np.exp(-((far / 0.35) ** 2))
+    pull = style.clump * random.uniform(0.3, 1, len(paths)) * np.exp(-((far / 0.3) ** 2))
     result: Array = paths + (pull[:, None] * along**1.4)[..., None] * towards
     return result.astype(np.float32)
 
@@ -485,7 +503,7 @@ def _shades(
 ) -> Array:
     """Tones (N, K): by tuft, by lock, and darker at the roots."""
     by_lock, by_tuft = {
-        "grey": (0.34, 0.16),
+        "grey": (0.24, 0.1),
         "white": (0.16, 0.08),
         "blond": (0.2, 0.13),
         "light brown": (0.2, 0.12),
@@ -521,7 +539,10 @@ def _cap(
     height = basis.scalp_height(places) - line(person, places)
     inside = np.clip((height - 0.05) / 0.25, 0, 1)
     off = style.cap * volume * _by_place(places, *style.thick) * inside**0.7
-    off = np.where(height > 0.07, off + 0.004, -0.03)
+    low = height < 0.07
+    if style.flow in ("fall", "part"):
+        low |= (np.abs(_aside(person, style, places)) < 0.2) & (places[:, 2] > -0.1)
+    off = np.where(low, -0.03, off + 0.004)
     points = head[neutral.scalp].mean(1) + off[:, None] * outwards
     kept = neutral.scalp_triangles[(height[neutral.scalp_triangles] > 0.04).all(1)]
     used, triangles = np.unique(kept, return_inverse=True)
