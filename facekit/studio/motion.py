@@ -56,7 +56,7 @@ def talk(
         phrases: (start, end) of each phrase.
     """
     seat = Seat.sample(random)
-    mouth = speech.articulate(spoken, times, float(random.uniform(0.95, 1.25)))
+    mouth = speech.articulate(spoken, times, float(random.uniform(1.05, 1.4)))
     head = _head(random, times, seat, stresses, phrases)
     sights, jumps = _sights(random, times, phrases)
     tracks = head | {"camera_yaw": np.full(len(times), seat.camera_yaw)}
@@ -112,8 +112,8 @@ def _head(
 ) -> dict[str, Array]:
     """Yaw, pitch, roll of head and neck: postures, beats on stresses, and breath."""
     live = seat.liveliness
-    yaw = live * _postures(random, times, 6.5, 1.1, 22) + 0.5 * _wander(random, times, 0.8)
-    pitch = live * _postures(random, times, 2.6, 1.0, 14) + 0.35 * _wander(random, times, 0.7)
+    yaw = live * _postures(random, times, 8.0, 0.9, 25) + 0.5 * _wander(random, times, 0.8)
+    pitch = live * _postures(random, times, 3.0, 0.9, 15) + 0.35 * _wander(random, times, 0.7)
     roll = live * _postures(random, times, 2.2, 1.3, 12) + 0.3 * _wander(random, times, 0.9)
     # People mostly face whom they speak to, however they sit.
     yaw -= 0.75 * seat.camera_yaw
@@ -243,7 +243,7 @@ def _lids(
 ) -> dict[str, Array]:
     """Lids that shut in about 85 ms and open in 170 (VanderWerf et al. 2003)."""
     step = float(times[1] - times[0]) if len(times) > 1 else 0.04
-    low = float(random.uniform(0.0, 0.12))
+    low = float(random.uniform(0.0, 0.06))
     lids = np.zeros(len(times))
     for at in blinks(random, float(times[-1]) + 0.3, jumps, phrases):
         down, up = random.uniform(0.07, 0.1), random.uniform(0.14, 0.21)

@@ -368,7 +368,7 @@ def _still_expression(random: np.random.Generator) -> dict[str, float]:
             units |= {f"{unit}{sides[1]}": value * strength * (1 - lean)}
     if name == "speaking":
         units = _speaking(random)
-    lids = float(np.clip(random.normal(0.06, 0.05), 0, 0.2))
+    lids = float(np.clip(random.normal(0.02, 0.03), 0, 0.12))
     for side in ("Left", "Right"):
         key = f"eyeBlink{side}"
         units[key] = max(units.get(key, 0.0), lids)
