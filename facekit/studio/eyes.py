@@ -174,8 +174,8 @@ def shade(
         strength = fresnel * seen * np.clip(1.2 * arrives + 0.1, 0, 1) / np.sin(_LAMP) ** 2
         result += (np.minimum(strength, 1.6) * (0.3 + 0.7 * openness))[:, None] * lamp.colour
         # The tear film along the lower lid catches every lamp.
-        result += (0.2 * wet * (0.1 + 0.9 * arrives) * openness)[:, None] * lamp.colour
-    result += (0.07 * wet)[:, None] * light.irradiance(front)
+        result += (0.16 * wet * (0.1 + 0.9 * arrives) * openness)[:, None] * lamp.colour
+    result += (0.04 * wet)[:, None] * light.irradiance(front)
     shown: Array = result.astype(np.float32)
     return shown
 
@@ -266,7 +266,7 @@ def _iris(seed: int, colour: tuple[float, float, float]) -> Array:
     base = np.array(colour, np.float32)
     grey = float(base @ np.array([0.3, 0.55, 0.15]))
     pale = _step((grey - 0.05) / 0.1)
-    base = base + (0.12 + 0.38 * pale) * (grey - base)
+    base = base + (0.12 + 0.46 * pale) * (grey - base)
 
     # The collarette: a wavy, raised ring about a third of the way out.
     ring = 0.2 + 0.025 * random.normal() + 0.035 * around(3.0) + 0.03 * around(14.0)

@@ -112,7 +112,7 @@ def shade(
         albedo, gloss, open_ = _tongue(person, where)
     else:
         albedo, gloss, open_ = _cavity(where)
-    inwards = _depth(where) * open_ * (0.35 + 0.65 * opening)
+    inwards = _depth(where) * open_ * (0.45 + 0.75 * opening)
     # Light comes in from the front only.
     front = np.broadcast_to(turned[:, 2], normal.shape)
     received = light.irradiance(_unit(0.45 * normal + front)) * inwards[:, None]
@@ -145,7 +145,7 @@ def lining(
         opening: from :func:`opening`.
 
     Returns:
-        Albedo, gloss, and the share (P,) of light that arrives so deep.
+        Albedo, gloss, and the share (P,) of the light at the lips that reaches the place.
     """
     flesh, wet, _ = _cavity(where)
     share = inside[:, None]
@@ -154,7 +154,7 @@ def lining(
     )
     result = rosy + np.clip(2 * share - 1, 0, 1) * (flesh - rosy)
     edge = np.clip(4 * inside * (1 - inside), 0, 1)
-    arrives = 1 - inside + inside * (0.04 + _depth(where) * (0.3 + 0.5 * opening))
+    arrives = 0.03 + _depth(where) * (0.25 + 0.45 * opening)
     return result, gloss + 0.7 * edge + 0.3 * inside * wet, arrives.astype(np.float32)
 
 
@@ -266,8 +266,8 @@ def _tongue(person: Person, where: Array) -> tuple[Array, Array, Array]:
     groove = np.exp(-((x / 0.018) ** 2)) * _step((z - 0.9) / 0.3) * _step((1.37 - z) / 0.1)
     grain = np.sin(x * 310 + 3 * np.sin(z * 130)) * np.sin(z * 290 + 2 * np.sin(x * 170))
     coated = _step((1.32 - z) / 0.35) * (0.5 + 0.2 * rng(person.seed, 43).normal())
-    base = np.array([0.40, 0.155, 0.145], np.float32)
-    pale = np.array([0.44, 0.27, 0.25], np.float32)
+    base = np.array([0.47, 0.17, 0.15], np.float32)
+    pale = np.array([0.46, 0.25, 0.22], np.float32)
     albedo = base + np.clip(0.55 * coated, 0, 1)[:, None] * (pale - base)
     albedo = albedo * (1 - 0.14 * groove + 0.05 * grain)[:, None]
     gloss = 0.55 + 0.2 * grain - 0.15 * groove

@@ -85,7 +85,7 @@ def lens(behind: Array, normal: Array, view: Array, light: Light) -> Array:
     """Radiance (P, 3) of a coated lens over what is behind it (P, 3)."""
     facing = np.abs(dot(normal, view))
     mirror = 2 * dot(normal, view)[:, None] * normal - view
-    share = 0.025 + 0.5 * raised(1 - facing, 2)
+    share = 0.012 + 0.4 * raised(1 - facing, 2)
     result: Array = behind * np.array([0.94, 0.955, 0.95], np.float32)
     result += share[:, None] * (light.radiance(mirror) - 0.5 * result)
     for lamp in light.lamps:
@@ -197,8 +197,10 @@ def skin_and_cloth(
             hits.mouth[deep],
             mouth.opening(expression),
         )
-        sky[deep] *= arrives[:, None]
-        lit[:, deep] *= arrives
+        # What stands in the way was found with the mouth shut.
+        inside = hits.mouth[deep]
+        sky[deep] += inside[:, None] * (arrives[:, None] - sky[deep])
+        lit[:, deep] *= 1 + inside * (arrives - 1)
     tilt = tilt @ turned.T
     worn = wear.cloth(coat.person, hits.where, spacing)
     albedo[worn.covered], gloss[worn.covered] = worn.albedo, 0.02
@@ -239,21 +241,26 @@ def matt(
 
 
 def hair(hits: Strands, light: Light, lit: Array) -> Array:
-    """Radiance (P, 3) of hair (Kajiya & Kay 1989), its gleam in two lobes as Marschner found."""
+    """Radiance (P, 3) of hair: Kajiya & Kay (1989), with two gleams as Marschner et al. (2003) saw.
+
+    The first comes off the scales and keeps the lamp's colour; the second has gone through the
+    hair and takes its colour. Both shift along the hair (Scheuermann 2004).
+    """
     albedo = hits.colour * hits.shade[:, None]
-    along_view = dot(hits.tangent, hits.view)
-    across_view = np.sqrt(np.maximum(1 - along_view**2, 0))
-    sky = hits.openness[:, None]
-    result = albedo * light.irradiance(hits.normal) * (0.15 + 0.85 * sky)
+    sky = (0.12 + 0.88 * hits.openness)[:, None]
+    around = light.irradiance(hits.normal) * sky
+    # A hair mirrors a whole ring of the surroundings: dark hair is never quite dark.
+    result = (albedo + 0.022 * hits.openness[:, None]) * around
+    off = 0.22 * (hits.shade - 1)
+    first = unit(hits.tangent + (off + 0.10)[:, None] * hits.normal)
+    second = unit(hits.tangent + (off - 0.14)[:, None] * hits.normal)
     for lamp, share in zip(light.lamps, lit, strict=True):
         along = dot(hits.tangent, lamp.direction)
-        across = np.sqrt(np.maximum(1 - along**2, 0))
-        towards = np.clip(0.35 + 0.65 * dot(hits.normal, lamp.direction), 0, 1)
-        arrives = share * towards * (0.25 + 0.75 * hits.openness)
-        result += albedo * (0.85 * across * arrives)[:, None] * lamp.colour
-        aligned = across * across_view - along * along_view
-        first = 0.05 * raised(aligned, 5)
-        second = 0.35 * raised(aligned, 3)
-        shine = first[:, None] + second[:, None] * albedo
-        result += shine * (arrives * hits.shade)[:, None] * lamp.colour
+        across = np.sqrt(np.maximum(1 - along * along, 0))
+        towards = np.clip(0.3 + 0.7 * dot(hits.normal, lamp.direction), 0, 1)
+        arrives = share * towards * (0.2 + 0.8 * hits.openness)
+        half = unit(lamp.direction + hits.view)
+        glints = 0.13 * raised(1 - dot(first, half) ** 2, 5)[:, None]
+        glints = glints + (0.5 * raised(1 - dot(second, half) ** 2, 3))[:, None] * albedo
+        result += ((0.8 * across)[:, None] * albedo + glints) * arrives[:, None] * lamp.colour
     return result

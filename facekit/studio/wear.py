@@ -415,7 +415,7 @@ def _dyed(
     if person.pattern == "stripes":
         other = np.array([0.55, 0.53, 0.49] if grey < 0.25 else [0.03, 0.04, 0.08], np.float32)
         period = 0.11 if shirt else float(random.uniform(0.16, 0.34))
-        way = x if shirt else y + 0.12 * z
+        way = x if shirt else np.maximum(y, 4.6) + 0.04 * z
         share = 0.22 if shirt else float(random.uniform(0.25, 0.5))
         phase = np.abs(way / period % 1 - 0.5) * 2
         drawn = _step((share - phase) * period / 0.02 + 0.5)
@@ -449,21 +449,24 @@ def _folded(
 ) -> None:
     """Folds that hang from neck and shoulders, where the cloth is free; adds to both."""
     side = np.abs(x)
-    for _ in range(5):
-        # A fold runs along a slanting line; across it the normal swings.
-        slant = random.uniform(-1.1, 1.1)
+    for _ in range(4):
+        # A fold runs along a slanting line; across it the normal swings. Each is alone: the
+        # pattern of its neighbours differs in way and width.
+        slant = random.uniform(-0.9, 0.9)
         across = np.array([np.cos(slant), np.sin(slant)])
-        size = random.uniform(0.22, 0.6)
-        mirrored = x if random.random() < 0.5 else side
-        bend = 0.3 * np.sin(2.1 * y + 1.7 * mirrored + random.uniform(0, 6))
-        phase = (across[0] * mirrored + across[1] * y + bend) / size * 2 * np.pi
-        phase = phase + random.uniform(0, 6)
-        wave, crest = np.sin(phase), np.cos(phase)
-        here = free * np.clip(np.sin(1.3 * x + 1.9 * y + random.uniform(0, 6)) + 0.35, 0, 1)
-        strength = 0.22 * here * (0.6 + 0.4 * crest)
-        tilt[:, 0] += strength * wave * across[0]
-        tilt[:, 1] += strength * wave * across[1]
-        shade *= 1 - 0.13 * here * np.clip(-crest, 0, 1) ** 2
+        size = random.uniform(0.5, 1.1)
+        mirrored = x if random.random() < 0.6 else side
+        way = across[0] * mirrored + across[1] * y
+        bend = 0.12 * np.sin(2.3 * y - 1.1 * mirrored + random.uniform(0, 6))
+        phase = (way + bend) / size * 2 * np.pi + random.uniform(0, 6)
+        crest, wave = np.cos(phase), np.sin(phase)
+        # A narrow crest between wide troughs.
+        ridge = np.exp(2.0 * (crest - 1))
+        here = free * np.clip(np.sin(1.1 * x + 1.7 * y + random.uniform(0, 6)) + 0.25, 0, 1)
+        strength = 0.55 * here * ridge * wave
+        tilt[:, 0] += strength * across[0]
+        tilt[:, 1] += strength * across[1]
+        shade *= 1 - 0.10 * here * np.clip(-crest, 0, 1)
 
 
 def _banded(
