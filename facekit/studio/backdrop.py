@@ -56,7 +56,7 @@ def _defocused(picture: Array, radius: float) -> Array:
     away = np.hypot(*np.meshgrid(offset, offset))
     disc = np.clip(reach + 0.5 - away, 0, 1) * (0.8 + 0.2 * away / reach)
     blurred = cv2.filter2D(picture, -1, disc / disc.sum(), borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.GaussianBlur(blurred, (0, 0), 0.9), np.float32)
+    return np.asarray(cv2.GaussianBlur(blurred, (0, 0), 1.7), np.float32)
 
 
 def _wall(random: np.random.Generator, tone: Array) -> Array:

@@ -137,27 +137,27 @@ class Coat:
     """The paint of a head; of a swap, with somebody else's on the inner face.
 
     Attributes:
-        person, skin: whose head it is.
-        inner, inner_skin: whose inner face;  ratio: (3,) what recolours it, or None.
+        person, paint: whose head it is.
+        inner, inner_paint: whose inner face;  ratio: (3,) what recolours it, or None.
     """
 
     person: Person
-    skin: skin.Skin
+    paint: skin.Skin
     inner: Person
-    inner_skin: skin.Skin
+    inner_paint: skin.Skin
     ratio: Array | None = None
 
     def sample(
         self, where: Array, expression: Mapping[str, float], spacing: float
     ) -> tuple[Array, Array, Array]:
         """As :func:`facekit.studio.skin.sample`."""
-        albedo, gloss, tilt = skin.sample(self.skin, self.person, where, expression, spacing)
+        albedo, gloss, tilt = skin.sample(self.paint, self.person, where, expression, spacing)
         if self.ratio is None:
             return albedo, gloss, tilt
         share = inner_share(where)
         changed = np.flatnonzero(share > 0)
         share = share[changed]
-        values = skin.sample(self.inner_skin, self.inner, where[changed], expression, spacing)
+        values = skin.sample(self.inner_paint, self.inner, where[changed], expression, spacing)
         albedo, gloss, tilt = albedo.copy(), gloss.copy(), tilt.copy()
         recoloured = np.clip(values[0] * self.ratio, 0.004, 0.95)
         albedo[changed] += share[:, None] * (recoloured - albedo[changed])
@@ -250,7 +250,8 @@ def hair(hits: Strands, light: Light, lit: Array) -> Array:
     sky = (0.12 + 0.88 * hits.openness)[:, None]
     around = light.irradiance(hits.normal) * sky
     # A hair mirrors a whole ring of the surroundings: dark hair is never quite dark.
-    result = (albedo + 0.022 * hits.openness[:, None]) * around
+    strength = 1.0 if hits.rigid else 0.3  # Short hairs lie in all directions.
+    result = (albedo + 0.022 * strength * hits.openness[:, None]) * around
     off = 0.22 * (hits.shade - 1)
     first = unit(hits.tangent + (off + 0.10)[:, None] * hits.normal)
     second = unit(hits.tangent + (off - 0.14)[:, None] * hits.normal)
@@ -260,7 +261,7 @@ def hair(hits: Strands, light: Light, lit: Array) -> Array:
         towards = np.clip(0.3 + 0.7 * dot(hits.normal, lamp.direction), 0, 1)
         arrives = share * towards * (0.2 + 0.8 * hits.openness)
         half = unit(lamp.direction + hits.view)
-        glints = 0.13 * raised(1 - dot(first, half) ** 2, 5)[:, None]
+        glints = 0.13 * strength * raised(1 - dot(first, half) ** 2, 5)[:, None]
         glints = glints + (0.5 * raised(1 - dot(second, half) ** 2, 3))[:, None] * albedo
         result += ((0.8 * across)[:, None] * albedo + glints) * arrives[:, None] * lamp.colour
     return result
