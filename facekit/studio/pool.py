@@ -78,8 +78,8 @@ def render_frames(
             yield from renders
     except BrokenProcessPool as error:
         raise FacekitError(
-            "a rendering worker was killed, perhaps for lack of memory; use fewer --workers or a "
-            "smaller --size, and give the same command again to go on"
+            "a rendering worker was killed or could not start, perhaps for lack of memory; use fewer "
+            "--workers or a smaller --size, and give the same command again to go on"
         ) from error
     except BaseException:
         for process in list((pool._processes or {}).values()):
