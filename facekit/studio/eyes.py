@@ -265,7 +265,7 @@ def _iris(seed: int, colour: tuple[float, float, float]) -> Array:
 
     base = np.array(colour, np.float32)
     grey = float(base @ np.array([0.3, 0.55, 0.15]))
-    pale = _step((grey - 0.05) / 0.1)
+    pale = float(np.interp(grey, [0.05, 0.15], [0, 1]))
     base = base + (0.12 + 0.46 * pale) * (grey - base)
 
     # The collarette: a wavy, raised ring about a third of the way out.

@@ -116,7 +116,7 @@ def shade(
     # Light comes in from the front only.
     front = np.broadcast_to(turned[:, 2], normal.shape)
     received = light.irradiance(_unit(0.45 * normal + front)) * inwards[:, None]
-    gleam = (0.05 * gloss * inwards)[:, None] * light.irradiance(_unit(normal + 0.5 * front))
+    gleam = (0.015 * gloss * inwards)[:, None] * light.irradiance(_unit(normal + 0.5 * front))
     arrives = np.sqrt(inwards)
     for lamp, share in zip(light.lamps, lit, strict=True):
         facing = np.clip((normal @ lamp.direction + 0.25) / 1.25, 0, None)
@@ -162,7 +162,7 @@ def _depth(where: Array) -> Array:
     """The share (P,) of the light at the lips that reaches so far back."""
     behind = np.maximum(_LIPS - where[:, 2], 0)
     aside = np.abs(where[:, 0])
-    share: Array = np.exp(-3.6 * behind) * (1 - 0.5 * np.clip((aside - 0.08) / 0.22, 0, 1))
+    share: Array = np.exp(-2.8 * behind) * (1 - 0.5 * np.clip((aside - 0.08) / 0.22, 0, 1))
     return share
 
 
@@ -218,7 +218,7 @@ def _row(person: Person, row: str, where: Array) -> tuple[Array, Array, Array, A
     enamel = enamel * (1 - neck * np.array([0.05, 0.10, 0.18], np.float32))
     # Light goes through the thin edge, behind which it is dark.
     thin = np.exp(-np.clip(up - low, 0, 1) / 0.012)[:, None]
-    enamel = enamel * (1 - thin * np.array([0.30, 0.25, 0.18], np.float32))
+    enamel = enamel * (1 - thin * np.array([0.20, 0.17, 0.13], np.float32))
     enamel *= (1 - 0.6 * between)[:, None]
 
     gum = _step((up - scallop) / 0.008 + 0.5)[:, None]
@@ -275,7 +275,7 @@ def _tongue(person: Person, where: Array) -> tuple[Array, Array, Array]:
     return (
         albedo.astype(np.float32),
         gloss.astype(np.float32),
-        (0.45 + 0.5 * below).astype(np.float32),
+        (0.6 + 0.4 * below).astype(np.float32),
     )
 
 
@@ -291,7 +291,8 @@ def _cavity(where: Array) -> tuple[Array, Array, Array]:
 def _along(where: Array) -> Array:
     """The way (P,) along a row's arch from its middle, by places on it."""
     angle, way = _arch()
-    return np.interp(np.arctan2(np.abs(where[:, 0]), where[:, 2] - 1.0), angle, way)
+    along: Array = np.interp(np.arctan2(np.abs(where[:, 0]), where[:, 2] - 1.0), angle, way)
+    return along
 
 
 @lru_cache(maxsize=1)

@@ -145,7 +145,8 @@ class _Skin:
     def front(self, flat: Array) -> Array:
         """The greatest z at places (K, 2) of x and y, −1 where there is none."""
         origins = np.column_stack([flat + 1e-4, np.full(len(flat), 5.0)])
-        return 5.0 - self._far(origins, [0, 0, -1])
+        z: Array = 5.0 - self._far(origins, [0, 0, -1])
+        return z
 
     def side(self, flat: Array) -> Array:
         """The greatest |x| of both sides, at places (K, 2) of y and z, −1 where there is none."""
@@ -153,7 +154,8 @@ class _Skin:
         for sign in (1, -1):
             origins = np.column_stack([np.full(len(flat), 3.0 * sign), flat + 1e-4])
             found.append(3.0 - self._far(origins, [-sign, 0, 0]))
-        return np.maximum(*found)
+        widest: Array = np.maximum(*found)
+        return widest
 
     def _far(self, origins: Array, way: list[int]) -> Array:
         hits: dict[str, Any] = self.scene.run(
@@ -253,8 +255,8 @@ def _glass(rim: Array, middle: Array, ahead: _Ahead) -> tuple[Array, Indices]:
     i = np.arange(count)
     j = (i + 1) % count
     faces = [np.column_stack([np.zeros(count, int), 1 + i, 1 + j])]
-    for ring in range(len(shares) - 1):
-        a, b = 1 + ring * count, 1 + (ring + 1) * count
+    for inner in range(len(shares) - 1):
+        a, b = 1 + inner * count, 1 + (inner + 1) * count
         faces.append(np.column_stack([a + i, b + i, b + j]))
         faces.append(np.column_stack([a + i, b + j, a + j]))
     return np.concatenate(points), np.concatenate(faces).astype(np.int32)
