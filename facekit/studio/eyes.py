@@ -190,8 +190,8 @@ def _white(person: Person, ball: Ball, out: Array, flat: Array) -> tuple[Array, 
         flat: (P, 3) the same in the head's axes.
     """
     x, y = flat[:, 0], flat[:, 1]
-    upper = np.interp(x, *ball.upper)
-    lower = np.interp(x, *ball.lower)
+    upper = np.interp(x, *ball.upper).astype(np.float32)
+    lower = np.interp(x, *ball.lower).astype(np.float32)
     below, above = np.maximum(upper - y, 0), np.maximum(y - lower, 0)
     inwards = -ball.side * x
 

@@ -164,8 +164,8 @@ class _Skin:
             query="INTERSECT",
             output=True,
         )
-        far: Array = np.where(hits["primID"] >= 0, hits["tfar"], np.inf)
-        return np.minimum(far, origins[0].max() + 1)
+        far: Array = np.where(hits["primID"] >= 0, hits["tfar"], origins.max() + 1)
+        return far
 
 
 def _ahead(skin: _Skin, eyes: list[Array], edge: Array, cut: _Cut) -> _Ahead:
@@ -381,28 +381,31 @@ def _fabric(
     random = rng(person.seed, 52)
     tilt = np.zeros((len(x), 3), np.float32)
     shade = np.ones(len(x), np.float32)
-    around = np.arctan2(x, z + 0.1)
     shirt = person.neckline == "collar"
 
     albedo = _dyed(person, x, y, z, shirt, random)
     if person.pattern == "knit" and not shirt:
         _knitted(x, y, z, _seen(0.048, spacing), tilt, shade)
     else:
-        grain = _seen(0.015, spacing) * np.sin(410 * x + 190 * z) * np.sin(430 * y + 60 * z)
-        shade *= 1 + 0.03 * grain
+        seen = _seen(0.015, spacing)
+        if seen:
+            shade *= 1 + 0.03 * seen * np.sin(410 * x + 190 * z) * np.sin(430 * y + 60 * z)
     free = _step((below - 0.5 * _BAND) / 0.35)
     _folded(x, y, z, free, random, tilt, shade)
-
     if shirt:
         _collar(x, z, y, below, tilt, shade)
-    else:
+
+    near = np.flatnonzero(below < 0.25)
+    around, below = np.arctan2(x[near], z[near] + 0.1), below[near]
+    leaning, dark = tilt[near], shade[near]
+    if not shirt:
         band = {"crew": _BAND, "v": 0.11, "boat": 0.05}[person.neckline]
         ribs = _seen(0.055, spacing) if person.neckline != "boat" else 0.0
-        _banded(around, below, band, tilt, shade, ribs)
+        _banded(around, below, band, leaning, dark, ribs)
     # The hem is rounded: its upper edge turns to the neck.
-    roll = np.exp(-below / 0.018)
-    inwards = np.stack([-np.sin(around), 1.2 + 0 * x, -np.cos(around)], 1)
-    tilt += (0.9 * roll)[:, None] * inwards
+    roll = 0.9 * np.exp(-below / 0.018)
+    leaning += roll[:, None] * np.stack([-np.sin(around), 1.2 + 0 * roll, -np.cos(around)], 1)
+    tilt[near], shade[near] = leaning, dark
     return np.clip(albedo, 0.01, 0.8), tilt, np.clip(shade, 0.1, 1.2)
 
 
@@ -411,7 +414,7 @@ def _dyed(
 ) -> Array:
     """The colour (C, 3), with its stripes."""
     colour = np.array(person.cloth, np.float32)
-    grey = float(colour @ np.array([0.3, 0.55, 0.15]))
+    grey = float(colour @ np.array([0.3, 0.55, 0.15], np.float32))
     colour = colour + 0.25 * (grey - colour)  # Dye fades.
     albedo = np.broadcast_to(colour, (len(x), 3)).copy()
     if person.pattern == "stripes":
@@ -454,20 +457,19 @@ def _folded(
     for _ in range(4):
         # A fold runs along a slanting line; across it the normal swings. Each is alone: the
         # pattern of its neighbours differs in way and width.
-        slant = random.uniform(-0.9, 0.9)
-        across = np.array([np.cos(slant), np.sin(slant)])
-        size = random.uniform(0.5, 1.1)
-        mirrored = x if random.random() < 0.6 else side
-        way = across[0] * mirrored + across[1] * y
-        bend = 0.12 * np.sin(2.3 * y - 1.1 * mirrored + random.uniform(0, 6))
-        phase = (way + bend) / size * 2 * np.pi + random.uniform(0, 6)
+        slant, size, chance, one, two, three = random.random(6).tolist()
+        right, up = float(np.cos(1.8 * slant - 0.9)), float(np.sin(1.8 * slant - 0.9))
+        mirrored = x if chance < 0.6 else side
+        way = right * mirrored + up * y
+        bend = 0.12 * np.sin(2.3 * y - 1.1 * mirrored + 6 * one)
+        phase = (way + bend) * (2 * np.pi / (0.5 + 0.6 * size)) + 6 * two
         crest, wave = np.cos(phase), np.sin(phase)
         # A narrow crest between wide troughs.
         ridge = np.exp(2.0 * (crest - 1))
-        here = free * np.clip(np.sin(1.1 * x + 1.7 * y + random.uniform(0, 6)) + 0.25, 0, 1)
+        here = free * np.clip(np.sin(1.1 * x + 1.7 * y + 6 * three) + 0.25, 0, 1)
         strength = 0.55 * here * ridge * wave
-        tilt[:, 0] += strength * across[0]
-        tilt[:, 1] += strength * across[1]
+        tilt[:, 0] += strength * right
+        tilt[:, 1] += strength * up
         shade *= 1 - 0.10 * here * np.clip(-crest, 0, 1)
 
 
