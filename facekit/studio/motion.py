@@ -278,7 +278,7 @@ def _mimic(
     talking: Array,
 ) -> None:
     """Add brows, smiles and squints to ``tracks``, and the mouth's movements over the smile."""
-    mood = float(np.clip(random.normal(0.14, 0.14), 0, 0.45))
+    mood = float(np.clip(random.normal(0.22, 0.15), 0, 0.5))
     smile = np.clip(mood + 0.16 * _wander(random, times, 1.6), 0, 0.75)
     # Speech leaves less room for a smile; it blooms in pauses.
     smile = smile * (1 - 0.45 * talking) + 0.10 * mood * (1 - talking)
@@ -289,14 +289,14 @@ def _mimic(
             raise_ = np.maximum(raise_, high * np.exp(-0.5 * ((times - at) / width) ** 2))
     lowered = np.clip(0.12 * _wander(random, times, 1.8) - 0.02, 0, 0.4)
     crooked = float(np.clip(random.normal(1, 0.13), 0.7, 1.3))
-    tracks["browInnerUp"] = 0.8 * raise_
+    tracks["browInnerUp"] = 0.5 * raise_
     for side, lean in (("Left", crooked), ("Right", 2 - crooked)):
         k = float(random.uniform(0.92, 1.08))
         tracks[f"mouthSmile{side}"] = smile * lean
         tracks[f"cheekSquint{side}"] = 0.6 * smile * lean
         tracks[f"mouthDimple{side}"] = 0.2 * smile * lean
         tracks[f"eyeSquint{side}"] = 0.3 * smile + 0.4 * lowered
-        tracks[f"browOuterUp{side}"] = 0.75 * raise_ * k
+        tracks[f"browOuterUp{side}"] = 0.9 * raise_ * k
         tracks[f"browDown{side}"] = lowered * k * (1 - np.clip(2 * raise_, 0, 1))
         tracks[f"eyeWide{side}"] = 0.3 * np.clip(raise_ - 0.15, 0, 1)
     for name, value in mouth.items():

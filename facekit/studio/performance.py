@@ -291,14 +291,14 @@ def _still_gaze(random: np.random.Generator, yaw: float, pitch: float) -> tuple[
 
 # What people do before a camera: how often, and the face units at full strength.
 _STILLS: dict[str, tuple[float, dict[str, float]]] = {
-    "neutral": (0.13, {}),
-    "friendly": (0.1, {"mouthSmile": 0.35, "cheekSquint": 0.15, "mouthDimple": 0.1}),
+    "neutral": (0.11, {}),
+    "friendly": (0.14, {"mouthSmile": 0.42, "cheekSquint": 0.25, "mouthDimple": 0.1}),
     "smile": (
-        0.12,
+        0.16,
         {"mouthSmile": 0.7, "cheekSquint": 0.45, "eyeSquint": 0.25, "mouthDimple": 0.2},
     ),
     "open smile": (
-        0.12,
+        0.16,
         {
             "mouthSmile": 0.8,
             "mouthUpperUp": 0.4,
@@ -309,7 +309,7 @@ _STILLS: dict[str, tuple[float, dict[str, float]]] = {
         },
     ),
     "laugh": (
-        0.07,
+        0.08,
         {
             "mouthSmile": 0.85,
             "mouthUpperUp": 0.45,
@@ -332,14 +332,14 @@ _STILLS: dict[str, tuple[float, dict[str, float]]] = {
         {"browDown": 0.45, "eyeSquint": 0.35, "mouthPress": 0.3, "mouthRollLower": 0.12},
     ),
     "tired": (
-        0.04,
+        0.025,
         {"eyeBlink": 0.38, "browInnerUp": 0.25, "mouthFrown": 0.15, "jawOpen": 0.03},
     ),
     "raised brow": (0.03, {"browOuterUpLeft": 0.8, "browDownRight": 0.35, "mouthPress": 0.15}),
     "pursed": (0.03, {"mouthPucker": 0.6, "browInnerUp": 0.2, "mouthShrugUpper": 0.15}),
-    "sad": (0.02, {"browInnerUp": 0.6, "mouthFrown": 0.5, "mouthShrugLower": 0.25}),
+    "sad": (0.015, {"browInnerUp": 0.6, "mouthFrown": 0.5, "mouthShrugLower": 0.25}),
     "cross": (
-        0.02,
+        0.015,
         {"browDown": 0.7, "noseSneer": 0.3, "eyeSquint": 0.3, "mouthFrown": 0.3, "mouthPress": 0.3},
     ),
     "cheeks blown": (0.01, {"cheekPuff": 0.7, "mouthPress": 0.3, "browInnerUp": 0.2}),
@@ -351,7 +351,7 @@ def _still_expression(random: np.random.Generator) -> dict[str, float]:
     names = list(_STILLS)
     shares = np.array([share for share, _ in _STILLS.values()])
     name = str(random.choice(names, p=shares / shares.sum()))
-    strength = random.uniform(0.5, 1.05)
+    strength = random.uniform(0.6, 1.1)
     # Mirrored half of the time, so that no side is the crooked one.
     sides = ("Left", "Right") if random.random() < 0.5 else ("Right", "Left")
     units: dict[str, float] = {}
@@ -372,9 +372,14 @@ def _still_expression(random: np.random.Generator) -> dict[str, float]:
     for side in ("Left", "Right"):
         key = f"eyeBlink{side}"
         units[key] = max(units.get(key, 0.0), lids)
-    if random.random() < 0.5:
-        brows = abs(random.normal(0, 0.12))
-        units["browInnerUp"] = max(units.get("browInnerUp", 0.0), brows)
+    # Hardly a face before a camera is wholly at rest.
+    warm = abs(random.normal(0, 0.1))
+    raised = abs(random.normal(0, 0.12)) * (random.random() < 0.4)
+    added = {"mouthSmile": warm, "cheekSquint": 0.5 * warm, "browOuterUp": raised}
+    for unit, value in added.items():
+        for side in ("Left", "Right"):
+            units[unit + side] = units.get(unit + side, 0.0) + value
+    units["browInnerUp"] = units.get("browInnerUp", 0.0) + 0.5 * raised
     return motion.clip_units(units)
 
 
