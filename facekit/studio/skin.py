@@ -89,7 +89,7 @@ def skin_colour(person: Person) -> Array:
     tone = person.skin_tone - 1 + 0.45 * person.skin_shift
     groups = np.log(np.array(_ALBEDO))
     albedo = [np.interp(tone, np.arange(10), channel) for channel in groups.T]
-    hue = 0.05 * person.undertone * np.array([0.3, -0.6, 1.0])
+    hue = 0.05 * person.undertone * np.array([0.3, -0.5, 0.5])
     colour: Array = np.exp(np.array(albedo) + hue).astype(np.float32)
     return colour
 
@@ -257,8 +257,12 @@ def paint(person_json: str) -> Skin:
     surface[..., :3] = np.clip(surface[..., :3], 0.004, 0.95)
     surface[..., 3] = np.clip(surface[..., 3], 0, 1)
     furrows, dark = _furrows(person)
-    relief = np.concatenate([_tilt(height), np.zeros_like(dark)[..., None]], 2)
-    lines = np.concatenate([_tilt(furrows), dark[..., None]], 2)
+    relief = np.zeros((*basis.ATLAS, 4), np.float32)
+    lines = np.zeros_like(relief)
+    relief[..., :3] = _tilt(height)
+    window = _chart().window(1.2, 5.6, 8.0)  # Nobody has wrinkles elsewhere.
+    lines[window][..., :3] = _tilt(furrows, window)
+    lines[..., 3] = dark
     levels = [Level(surface, relief, lines)]
     while len(levels) < _LEVELS:
         finer = levels[-1]
@@ -350,13 +354,13 @@ def _chart() -> _Chart:
     )
 
 
-def _tilt(height: Array) -> Array:
-    """What a height (H, W) in dm above the skin adds to its normal: (H, W, 3)."""
+def _tilt(height: Array, window: tuple[slice, slice] = (slice(None), slice(None))) -> Array:
+    """What a height (H, W) in dm above the skin adds to its normal, in a window: (h, w, 3)."""
     chart = _chart()
     slope = np.array([[-0.5, 0, 0.5]], np.float32)
-    right, down = cv2.filter2D(height, -1, slope), cv2.filter2D(height, -1, slope.T)
-    tilt: Array = chart.right * -right[..., None]
-    tilt -= chart.down * down[..., None]
+    right, down = (cv2.filter2D(height[window], -1, s) for s in (slope, slope.T))
+    tilt: Array = chart.right[window] * -right[..., None]
+    tilt -= chart.down[window] * down[..., None]
     return np.clip(tilt, -0.8, 0.8, out=tilt)
 
 
@@ -438,8 +442,6 @@ def _spots(surface: Array, height: Array, person: Person) -> None:
     """Freckles, moles, blemishes and the spots of age, each where it is likely."""
     chart = _chart()
     random = rng(person.seed, 5)
-    tint = np.ones_like(height), np.zeros_like(height), np.zeros_like(height)
-    _, melanin, blood = tint
     freckles = int(420 * person.freckles**1.6)
     moles = int(2 + 16 * person.moles**2)
     blemishes = int(14 * person.blemishes**2)
@@ -466,17 +468,15 @@ def _spots(surface: Array, height: Array, person: Person) -> None:
             )
             off = np.hypot(off, chart.z[window] - chart.z[r, c])
             spot = (strength * (1 - step(off, 0.4 * size, 1.5 * size))).astype(np.float32)
-            if kind == 2:
-                blood[window] += spot
-                height[window] += 0.12 * size * spot
-            else:
-                melanin[window] += (0.4, 1.5, 0.0, 0.3)[kind] * spot
-            if kind == 1 and size > 0.011:
-                height[window] += 0.3 * size * spot
-    surface[..., :3] *= np.exp(
-        -melanin[..., None] * np.array([0.55, 0.9, 1.2], np.float32)
-        - blood[..., None] * np.array([0.05, 0.45, 0.4], np.float32)
-    )
+            surface[window][..., :3] *= np.exp(-spot[..., None] * _SPOTS[kind])
+            if kind == 2 or (kind == 1 and size > 0.011):
+                height[window] += (0.12 if kind == 2 else 0.3) * size * spot
+
+
+_SPOTS = np.array(
+    [[0.22, 0.36, 0.48], [0.8, 1.35, 1.8], [0.05, 0.45, 0.4], [0.17, 0.27, 0.36]], np.float32
+)
+"""How freckles, moles, blemishes and the spots of age absorb red, green and blue."""
 
 
 def _lips(surface: Array, height: Array, person: Person, noise: _Noise) -> None:
@@ -571,12 +571,13 @@ def _scalp(surface: Array, person: Person, noise: _Noise) -> None:
     rows, columns = basis.ATLAS
     coarse = basis.scalp_height(places) - line(person, places)
     height = np.asarray(cv2.resize(coarse.astype(np.float32), (columns, rows)), np.float32)
-    amount = step(height + 0.03 * noise(24, 40), -0.03, 0.09)
+    above = slice(0, round((8.6 - 6.45) / _TEXEL))  # All hair grows there.
+    amount = step((height + 0.03 * noise(24, 40))[above], -0.03, 0.09)
     if person.hair == "shaved":
-        amount *= 0.3 + 0.35 * np.clip(noise.pores(), -0.8, 2)
+        amount *= 0.3 + 0.35 * np.clip(noise.pores()[above], -0.8, 2)
     else:
         amount *= 0.85
-    _cover(surface, amount, np.array(person.hair_colour, np.float32))
+    _cover(surface[above], amount, np.array(person.hair_colour, np.float32))
 
 
 def _furrows(person: Person) -> tuple[Array, Array]:
@@ -593,6 +594,7 @@ def _furrows(person: Person) -> tuple[Array, Array]:
         share: Array,
         ink: float,
     ) -> None:
+        off, share = off.astype(np.float32), share.astype(np.float32)
         groove = share * np.exp(-((off / width) ** 2))
         # The skin beside a groove swells a little.
         swell = share * np.exp(-((off / (2.6 * width)) ** 2))
@@ -601,7 +603,7 @@ def _furrows(person: Person) -> tuple[Array, Array]:
 
     def wobble(values: Array, cells: float, amount: float) -> Array:
         knots = random.normal(0, amount, 64)
-        smooth: Array = np.interp(values * cells + 32, np.arange(64), knots)
+        smooth: Array = np.interp(values * cells + 32, np.arange(64), knots).astype(np.float32)
         return smooth
 
     window = chart.window(0.66, 7.5, 7.98)
