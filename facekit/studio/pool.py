@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from facekit.studio.render import MAX_SIZE, Render, render
 TRUTH = ("masks", "depth")
 """The large parts of a frame's truth, which a caller may do without."""
 
-_MOST_AT_ONCE = 32
+_MOST_AT_ONCE = 64
 _BYTES_AT_ONCE = 64_000_000
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -78,8 +79,8 @@ def render_frames(
             yield from renders
     except BrokenProcessPool as error:
         raise FacekitError(
-            "a rendering worker was killed or could not start, perhaps for lack of memory; use fewer "
-            "--workers or a smaller --size, and give the same command again to go on"
+            "a rendering worker was killed or could not start, perhaps for lack of memory; use "
+            "fewer --workers or a smaller --size, and give the same command again to go on"
         ) from error
     except BaseException:
         for process in list((pool._processes or {}).values()):
@@ -111,9 +112,14 @@ def _jobs(
     workers: int,
     wanted: tuple[str, ...],
 ) -> list[_Job]:
-    """Frames of one person in a row, as many as keep all workers busy and fit into memory."""
+    """Frames of one person in a row, as many as keep all workers busy and fit into memory.
+
+    Setting a person up costs several frames, so with people enough none is shared by workers.
+    """
     each = size * size * (3 + 8 * ("masks" in wanted) + 4 * ("depth" in wanted))
-    most = min(_MOST_AT_ONCE, max(_BYTES_AT_ONCE // each, 1), -(-len(pairs) // (3 * workers)))
+    people = 1 + sum(a[0] != b[0] for a, b in pairwise(pairs))
+    fair = _MOST_AT_ONCE if people >= 2 * workers else -(-len(pairs) // (3 * workers))
+    most = min(_MOST_AT_ONCE, max(_BYTES_AT_ONCE // each, 1), fair)
     jobs: list[_Job] = []
     last = None
     for (person, performance), stage in zip(pairs, stages, strict=True):
