@@ -78,9 +78,9 @@ class Basis:
         lips: (H, W) lip mask of the atlas in [0, 1].
         mouth: (N,) 1 at the vertices of the mouth's inside.
         lashes: (L, 3) points along the lid margins.
-        upper_lashes, lower_lashes: (2, 5, C) vertices of the sheets on which lashes stand, that move
-            with the lids: the person's left and right; rows from the lid to the tips; columns from
-            the nose outwards.
+        upper_lashes, lower_lashes: (2, 5, C) vertices of the sheets on which lashes stand, that
+            move with the lids: the person's left and right; rows from the lid to the tips;
+            columns from the nose outwards.
         distance: (X, Y, Z) from the skin, in dm, at the nodes of a grid; negative inside. See
             :func:`distance_place`.
         scalp: (S, 4) vertices averaged into each vertex of the subdivided scalp.

@@ -53,7 +53,7 @@ def attach(person: Person, head: Array, normal: Array) -> Strands:
 
 def colour(person: Person) -> Array:
     """Linear RGB (3,) of brows and beard: the hair's, but never as pale."""
-    darker = {"white": 0.75, "grey": 0.65, "blond": 0.5, "light brown": 0.65}
+    darker = {"white": 0.55, "grey": 0.55, "blond": 0.5, "light brown": 0.65}
     tone = np.array(person.hair_colour, np.float32)
     return tone * np.float32(darker.get(person.hair_name, 0.85))
 
@@ -204,7 +204,7 @@ def _in_brow(person: Person, along: Array, across: Array) -> tuple[Array, Array]
     return x, (across - zero) * half
 
 
-_BEARDS = {"moustache": (1500, 0.12), "goatee": (2300, 0.17), "full": (3400, 0.17)}
+_BEARDS = {"moustache": (1500, 0.12), "goatee": (2300, 0.17), "full": (2900, 0.17)}
 
 
 def _beard(person: Person, head: Array, normal: Array) -> Strands:
@@ -229,7 +229,7 @@ def _beard(person: Person, head: Array, normal: Array) -> Strands:
     out = strands.unit((normal[roots] * share[..., None]).sum(1))
     upper = regions.step(y, 6.66, 6.72) * (np.abs(x) < 0.4)
     goal = np.stack([0.55 * x, np.full(count, -1.0), 0.15 * np.ones(count)], 1)
-    combed = np.stack([np.sign(x) * (0.35 + 2 * np.abs(x)), np.full(count, -0.75), 0 * x], 1)
+    combed = np.stack([np.sign(x) * (0.05 + 2.4 * np.abs(x)), np.full(count, -0.75), 0 * x], 1)
     goal = goal + upper[:, None] * (combed - goal)
     flat = strands.unit(strands.across(goal, out))
     flat = strands.turned(flat, out, random.normal(0, 0.22, count))
@@ -241,7 +241,7 @@ def _beard(person: Person, head: Array, normal: Array) -> Strands:
     # One triangle a hair: short hairs are straight, and many count more than bends.
     offset = np.stack([-0.006 * out, length[:, None] * ahead], 1)
     nodes = 2
-    width = np.outer(random.uniform(0.008, 0.016, count) * (0.6 + 0.4 * thick), [1.0, 0.0])
+    width = np.outer(random.uniform(0.009, 0.017, count) * (0.6 + 0.4 * thick), [1.0, 0.0])
     grey = 0.3 if person.hair_name in ("grey", "white") else 0.18
     tone = np.exp(random.normal(0, grey, count))
     shade = tone[:, None] * np.array([0.75, 1.1])
@@ -268,6 +268,7 @@ def _grows(person: Person, places: Array) -> Array:
     if person.beard == "moustache":
         region = region * regions.moustache(x, y)
     if person.beard == "goatee":
-        region = region * np.clip(regions.moustache(x, y) + regions.goatee(x, y), 0, 1)
+        chin = regions.goatee(x, y) * regions.step(z, 1.05, 1.2)
+        region = region * np.clip(regions.moustache(x, y) + chin, 0, 1)
     result: Array = region
     return result

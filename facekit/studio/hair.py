@@ -74,14 +74,15 @@ STYLES: dict[HairStyle, Style | None] = {
         width=0.038, clump=0.2, messy=0.4, curl=0.046, turns=2.7, stand=0.4, cap=0.45,
     ),
     "afro": Style(
-        "out", 2750, 11, 0.66, 0.6, 0.62, (0.55, 0.48, 0.5),
-        width=0.05, clump=0, messy=0.5, curl=0.05, turns=2.2, stand=0.85, cap=0.55,
+        "out", 2500, 12, 0.7, 0.62, 0.66, (0.55, 0.48, 0.5),
+        width=0.046, clump=0, messy=0.6, curl=0.066, turns=2.7, stand=0.8, cap=0.55,
     ),
-    "bob": Style("fall", 2700, 11, 0, 0, 0, (0.1, 0.15, 0.16), end=6.35, fringe=0.5, clump=0.6),
-    "long": Style("fall", 2300, 13, 0, 0, 0, (0.09, 0.12, 0.14), end=5.35, clump=0.6, wave=0.012,
-                  turns=1.5, width=0.03),
-    "wavy": Style("fall", 2000, 15, 0, 0, 0, (0.12, 0.18, 0.2), end=5.65, clump=0.65, wave=0.055,
-                  turns=3.4, width=0.032),
+    "bob": Style("fall", 2300, 11, 0, 0, 0, (0.1, 0.15, 0.16), end=6.35, fringe=0.5, clump=0.6,
+                 width=0.032),
+    "long": Style("fall", 1900, 13, 0, 0, 0, (0.09, 0.12, 0.14), end=5.35, clump=0.6, wave=0.012,
+                  turns=1.5, width=0.036),
+    "wavy": Style("fall", 1700, 15, 0, 0, 0, (0.12, 0.18, 0.2), end=5.65, clump=0.65, wave=0.055,
+                  turns=3.4, width=0.038),
     "tied back": Style("knot", 2750, 10, 0, 0, 0, (0.05, 0.035, 0.05), clump=0.5, messy=0.05),
 }  # fmt: skip
 
@@ -120,7 +121,7 @@ def line(person: Person, places: Array) -> Array:
     if style is not None and style.lift:
         bays = 0.3 * np.exp(-(((side - 0.42) / 0.2) ** 2))
         crown = np.clip((places[..., 1] - 7.75) / 0.2, 0, 1)
-        shift = shift + (style.lift + bays) * front + 0.45 * crown
+        shift = shift + (style.lift + bays) * front + 0.38 * crown
     result: Array = np.asarray(shift, np.float32)
     return result
 
@@ -147,12 +148,17 @@ def grow(person: Person, head: Array, normal: Array) -> Hair | None:
     count, nodes = paths.shape[:2]
     along = np.linspace(0, 1, nodes, dtype=np.float32)
     away = strands.skin_distance(paths.reshape(-1, 3))[1].reshape(paths.shape)
+    tail = slice(len(roots.places), None)
+    if style.flow == "knot":
+        away[tail] = strands.unit(paths[tail] - paths[tail].mean(0, keepdims=True))
     tangent = strands.tangents(paths)
     side = strands.unit(np.cross(tangent, away))
     side = strands.turned(side, tangent, random.normal(0, 0.5, (count, 1)) * np.ones(nodes))
     size = random.uniform(0.7, 1.25, count)
     size[: len(roots.border)] *= 0.4 + 0.6 * roots.border
-    taper = (0.5 + 0.5 * np.minimum(along / 0.15, 1)) * (1 - 0.6 * along**2)
+    size[tail] *= 1.5
+    blunt = 0.25 if style.curl else 0.6
+    taper = (0.5 + 0.5 * np.minimum(along / 0.15, 1)) * (1 - blunt * along**2)
     width = style.width * size[:, None] * taper
 
     shade = _shades(person, count, tufts, along, random)
@@ -207,7 +213,8 @@ def _roots(person: Person, style: Style, random: np.random.Generator) -> _Roots:
     height = basis.scalp_height(middle) - line(person, middle)
     # Below a fall of hair few roots are seen, at the border of the face all of them.
     front = np.clip((middle[:, 2] - 0.5) / 0.5, 0, 1) * np.exp(-((height / 0.2) ** 2))
-    chance = area * np.clip((height + 0.04) / 0.12, 0, 1) ** 1.5 * (1 + 1.2 * front)
+    soft = 0.32 if style.lift else 0.12
+    chance = area * np.clip((height + 0.04) / soft, 0, 1) ** 1.5 * (1 + 1.2 * front)
     if style.flow in ("fall", "part"):
         beside = np.abs(_aside(person, style, middle)) / 0.16
         chance *= 1 + 2.5 * np.exp(-(beside**2)) * (middle[:, 2] > -0.1) * (middle[:, 1] > 7.8)
@@ -474,14 +481,14 @@ def _tail(person: Person, style: Style, random: np.random.Generator) -> Array:
     spread = random.normal(0, 1, (count, 2))
     if person.seed % 3 == 0:
         # A bun: locks wound about the knot.
-        centre = _KNOT + np.array([0, 0.05, -0.16])
-        tilt = random.normal(0, 0.6, count)
-        start = random.uniform(0, 2 * np.pi, count)
-        angle = start[:, None] + along * random.uniform(1.5, 3, (count, 1))
-        radius = 0.24 * np.sqrt(random.uniform(0.3, 1, (count, 1)))
-        x, y = radius * np.cos(angle), radius * np.sin(angle)
-        z = 0.8 * np.sqrt(np.maximum(0.0625 - radius**2, 0)) * np.sign(tilt)[:, None] - 0.02 * along
-        bun: Array = (np.stack([x, y, z + 0 * x], 2) + centre).astype(np.float32)
+        centre = _KNOT + np.array([0, 0.05, -0.13])
+        up = random.uniform(-0.95, 0.95, (count, 1))
+        angle = random.uniform(0, 2 * np.pi, (count, 1)) + along * random.uniform(
+            1.2, 2, (count, 1)
+        )
+        radius = 0.22 * np.sqrt(1 - up**2) * (1 + 0.12 * np.sin(3 * angle + 5 * up))
+        ball = [radius * np.cos(angle), radius * np.sin(angle), 0.17 * up + 0 * angle]
+        bun: Array = (np.stack(ball, 2) + centre).astype(np.float32)
         return bun
     length = (1.0 + 0.9 * person.volume) * random.uniform(0.8, 1.05, count)
     drop = along * length[:, None]
@@ -541,7 +548,9 @@ def _cap(
     off = style.cap * volume * _by_place(places, *style.thick) * inside**0.7
     low = height < 0.07
     if style.flow in ("fall", "part"):
-        low |= (np.abs(_aside(person, style, places)) < 0.2) & (places[:, 2] > -0.1)
+        beside = np.abs(_aside(person, style, places))
+        low |= (beside < 0.2) & (places[:, 2] > -0.1)
+        off *= np.clip((beside - 0.2) / 0.4, 0.1, 1)
     off = np.where(low, -0.03, off + 0.004)
     points = head[neutral.scalp].mean(1) + off[:, None] * outwards
     kept = neutral.scalp_triangles[(height[neutral.scalp_triangles] > 0.04).all(1)]
