@@ -422,7 +422,7 @@ def test_workers_bring_what_is_wanted_and_the_same_bytes():
 def test_a_killed_worker_is_an_error_and_not_a_hang():
     import multiprocessing
 
-    pairs = [(Person.sample(0), Performance.sample(i)) for i in range(400)]
+    pairs = [(Person.sample(0), Performance.sample(i)) for i in range(48)]
     frames = render_frames(pairs, 32, workers=2)
     next(frames)
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
