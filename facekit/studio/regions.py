@@ -52,7 +52,7 @@ def beard(x: Array, y: Array, z: Array) -> Array:
 
 def moustache(x: Array, y: Array) -> Array:
     """The moustache's part of the beard, in [0, 1]."""
-    return step(blob(x, y, 0.17, 6.79, 0.2, 0.07), 0.3, 0.6)
+    return step(blob(x, y, 0.17, 6.775, 0.26, 0.075), 0.3, 0.6)
 
 
 def goatee(x: Array, y: Array) -> Array:

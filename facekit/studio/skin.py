@@ -20,10 +20,10 @@ from facekit.studio.person import Person
 from facekit.studio.regions import blob, step
 
 _ALBEDO = (
-    (0.60, 0.425, 0.332),
-    (0.565, 0.385, 0.287),
-    (0.53, 0.345, 0.243),
-    (0.48, 0.298, 0.200),
+    (0.575, 0.402, 0.306),
+    (0.545, 0.365, 0.267),
+    (0.51, 0.329, 0.229),
+    (0.465, 0.288, 0.192),
     (0.41, 0.243, 0.156),
     (0.325, 0.184, 0.111),
     (0.245, 0.132, 0.078),
@@ -549,6 +549,8 @@ def _face_hair(surface: Array, person: Person, noise: _Noise) -> None:
     contrast = float(np.clip(1 - hair.mean() / skin_colour(person).mean(), 0, 1))
     shadow = region * np.float32(contrast * (0.25 + 0.35 * person.brow_density))
     skin[..., :3] *= 1 - shadow[..., None] * np.array([0.42, 0.34, 0.26], np.float32)
+    # White hair hardly shades the skin below it.
+    region *= np.float32(0.45 + 0.55 * contrast)
     if person.beard == "none":
         _cover(skin, 0.06 * region * dots, hair)
     elif person.beard == "stubble":
