@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from facekit.core.seed import rng
@@ -18,6 +19,8 @@ from facekit.studio.face_hair import Strands, attach
 from facekit.studio.person import HairStyle, Person
 
 __all__ = ["STYLES", "Hair", "Strands", "Style", "attach", "grow", "line"]
+
+Flags = NDArray[np.bool_]
 
 Flow = Literal["crown", "forward", "part", "knot", "out", "fall"]
 
@@ -70,14 +73,14 @@ STYLES: dict[HairStyle, Style | None] = {
     "side part": Style("part", 3900, 8, 0.85, 0.26, 0.30, (0.24, 0.08, 0.09), clump=0.6),
     "receding": Style("crown", 3000, 7, 0.22, 0.24, 0.26, (0.05, 0.07, 0.08), lift=0.13, cap=0.2),
     "curly": Style(
-        "out", 1900, 15, 0.62, 0.52, 0.58, (0.3, 0.24, 0.27),
-        width=0.038, clump=0.2, messy=0.4, curl=0.046, turns=2.7, stand=0.4, cap=0.45,
+        "out", 1950, 15, 0.66, 0.58, 0.62, (0.28, 0.25, 0.27),
+        width=0.03, clump=0.2, messy=0.4, curl=0.044, turns=2.7, stand=0.4, cap=0.45,
     ),
     "afro": Style(
         "out", 2500, 12, 0.7, 0.62, 0.66, (0.55, 0.48, 0.5),
         width=0.046, clump=0, messy=0.6, curl=0.066, turns=2.7, stand=0.8, cap=0.55,
     ),
-    "bob": Style("fall", 2300, 11, 0, 0, 0, (0.1, 0.15, 0.16), end=6.35, fringe=0.5, clump=0.6,
+    "bob": Style("fall", 2300, 11, 0, 0, 0, (0.1, 0.15, 0.16), end=6.35, fringe=0.46, clump=0.6,
                  width=0.032),
     "long": Style("fall", 1900, 13, 0, 0, 0, (0.09, 0.12, 0.14), end=5.35, clump=0.6, wave=0.012,
                   turns=1.5, width=0.036),
@@ -154,7 +157,7 @@ def grow(person: Person, head: Array, normal: Array) -> Hair | None:
     tangent = strands.tangents(paths)
     side = strands.unit(np.cross(tangent, away))
     side = strands.turned(side, tangent, random.normal(0, 0.5, (count, 1)) * np.ones(nodes))
-    size = random.uniform(0.7, 1.25, count)
+    size: Array = random.uniform(0.7, 1.25, count)
     size[: len(roots.border)] *= 0.4 + 0.6 * roots.border
     size[tail] *= 1.5
     blunt = 0.25 if style.curl else 0.6
@@ -261,6 +264,7 @@ def _lengths(
         fringed = _fringed(style, places)
         over = np.hypot(np.maximum(1.45 - z, 0), 0.3 * np.maximum(y - 8, 0))
         fringe = over + style.fringe * random.uniform(0.85, 1.05, len(places))
+        fringe *= 0.7 + 0.3 * roots.border
         return np.where(fringed, fringe, length)
     length = _by_place(places, style.top, style.sides, style.back) * ragged
     length *= np.clip(0.4 + 0.6 * (y - 6.7) / 0.6, 0.4, 1)  # Short at the nape and before the ears.
@@ -270,12 +274,12 @@ def _lengths(
     return length * (0.35 + 0.65 * roots.border) * (0.6 + 0.4 * volume)
 
 
-def _fringed(style: Style, places: Array) -> Array:
+def _fringed(style: Style, places: Array) -> Flags:
     """Which roots (N,) belong to the fringe of falling hair."""
     if not style.fringe:
         return np.zeros(len(places), bool)
     x, y, z = places.T
-    inside: Array = (z > 0.98) & (np.abs(x) < 0.62 - 0.3 * (1.4 - z)) & (y > 7.7)
+    inside: Flags = (z > 0.98) & (np.abs(x) < 0.62 - 0.3 * (1.4 - z)) & (y > 7.7)
     return inside
 
 
@@ -365,15 +369,15 @@ def _tilt(random: np.random.Generator, count: int, deviation: float) -> Array:
     return random.normal(0, deviation, count).astype(np.float32)
 
 
-def _falling(style: Style, at: Array, fringed: Array) -> Array:
+def _falling(style: Style, at: Array, fringed: Flags) -> Flags:
     """Where a lock hangs by itself and isn't drawn to the head, (N,)."""
     if style.flow != "fall":
         return np.zeros(len(at), bool)
-    hangs: Array = (at[:, 1] < 7.55) & ~fringed
+    hangs: Flags = (at[:, 1] < 7.55) & ~fringed
     return hangs
 
 
-def _goal(style: Style, at: Array, away: Array, side: Array, fringed: Array, left: float) -> Array:
+def _goal(style: Style, at: Array, away: Array, side: Array, fringed: Flags, left: float) -> Array:
     """Unit directions (N, 3) along the head that the style asks for at places (N, 3)."""
     count = len(at)
     down = np.broadcast_to(np.array([0, -1, 0], np.float32), (count, 3))
@@ -515,7 +519,7 @@ def _shades(
         "blond": (0.2, 0.13),
         "light brown": (0.2, 0.12),
     }.get(person.hair_name, (0.16, 0.1))
-    tone = np.exp(random.normal(0, by_lock, count))
+    tone: Array = np.exp(random.normal(0, by_lock, count))
     tone[: len(tufts)] *= np.exp(random.normal(0, by_tuft, tufts.max() + 1))[tufts]
     dark = 0.42 if person.hair_name in ("blond", "light brown", "red") else 0.25
     shade: Array = tone[:, None] * (1 - dark * (1 - np.minimum(along / 0.5, 1)))
@@ -525,7 +529,7 @@ def _shades(
 def _edges(count: int, nodes: int, random: np.random.Generator) -> Array:
     """Factors (N, 2K − 1): a ribbon's two edges differ, so that it isn't flat."""
     factors = np.ones((count, 2 * nodes - 1))
-    lean = random.normal(0, 0.13, (count, 1))
+    lean: Array = random.normal(0, 0.13, (count, 1))
     factors[:, 0:-1:2] += lean
     factors[:, 1:-1:2] -= lean
     return factors

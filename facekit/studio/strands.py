@@ -5,6 +5,7 @@ grown is then carried to a person's head.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -74,7 +75,7 @@ def ribbon_sides(paths: Array, side: Array, width: Array) -> Array:
     return points
 
 
-def ribbon_values(values: Array) -> Array:
+def ribbon_values(values: Any) -> Any:
     """What is known at nodes (N, K, ...), at the ribbons' vertices (N, 2K − 1, ...)."""
     return np.repeat(values, 2, axis=1)[:, :-1]
 
@@ -134,8 +135,9 @@ class Carrier:
 def _skin_vertices() -> Indices:
     neutral = basis.load()
     outside = neutral.triangles[neutral.materials == basis.SKIN]
-    found = np.unique(outside)
-    return found[neutral.mouth[found] < 0.5]
+    found: Indices = np.unique(outside)
+    kept: Indices = found[neutral.mouth[found] < 0.5]
+    return kept
 
 
 _DENSE_CELL = 0.09
