@@ -181,13 +181,17 @@ def assembled(coat: shading.Coat, head: Array, strands: hair.Strands) -> Model:
     )
 
 
-def built(corners: Array) -> Any:
-    """Embree's scene of triangles (T, 3, 3)."""
+def built(points: Array, triangles: Indices) -> Any:
+    """Embree's scene of triangles (T, 3) into points (N, 3)."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
+    # embreex copies vertex by vertex, slowly: hand it only those in use.
+    used = np.zeros(len(points), bool)
+    used[triangles] = True
+    number = (np.cumsum(used) - 1).astype(np.int32)
     scene = EmbreeScene()
-    TriangleMesh(scene, np.ascontiguousarray(corners, np.float32))
+    TriangleMesh(scene, np.ascontiguousarray(points[used], np.float32), number[triangles])
     return scene
 
 
@@ -244,7 +248,7 @@ def _stiff(
         framed=np.concatenate(framed),
         points=all_points,
         values=np.ascontiguousarray(np.concatenate(values), np.float32),
-        scene=built(all_points[all_triangles]),
+        scene=built(all_points, all_triangles),
     )
 
 
@@ -294,7 +298,7 @@ def _seen_by_head() -> Array:
     """1 where a direction (of 64) is free of the neutral head itself at a vertex (N, 64)."""
     neutral = basis.load()
     normal = basis.normals(neutral.vertices, neutral.triangles)
-    scene = built(neutral.vertices[neutral.triangles])
+    scene = built(neutral.vertices, neutral.triangles)
     seen = np.zeros((len(normal), len(lights.DIRECTIONS)), np.float32)
     vertex, way = np.nonzero(normal @ lights.DIRECTIONS.T > 0.02)
     origins = neutral.vertices[vertex] + 0.01 * normal[vertex]
@@ -333,11 +337,14 @@ def _nod(places: Array) -> Array:
 def _units(performance: Performance) -> dict[str, float]:
     """The face units, and the lids following the eyes."""
     units = dict(performance.expression)
-    up = performance.gaze_y / 35
+    # The units turn the mesh's balls by some 11 degrees upwards and 16 downwards.
+    up, down = performance.gaze_y / 18, -performance.gaze_y / 24
     for side in ("Left", "Right"):
-        for name, value in ((f"eyeLookUp{side}", up), (f"eyeLookDown{side}", -up)):
+        for name, value in ((f"eyeLookUp{side}", up), (f"eyeLookDown{side}", down)):
             if value > 0:
                 units[name] = min(units.get(name, 0.0) + value, 1.0)
+        if up > 0:
+            units[f"eyeWide{side}"] = min(units.get(f"eyeWide{side}", 0.0) + 0.4 * up, 1.0)
     return units
 
 
@@ -433,7 +440,7 @@ def posed(of: Model, performance: Performance, size: int) -> Pose:
         points=np.concatenate([points, points[of.hem] + about @ _DROP, held]).astype(np.float32),
         turned=turned,
         moved=moved.astype(np.float32),
-        gaze=turned @ rotation(performance.gaze_x, performance.gaze_y, 0),
+        gaze=eyes.gaze(of.inner, performance, turned),
         camera=camera,
     )
 
@@ -646,7 +653,7 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     camera = pose.camera.finer(_FINE)
     normal = basis.normals(pose.points, of.triangles)
     shown = _towards(of, pose, normal)
-    scene = built(pose.points[of.triangles[shown]])
+    scene = built(pose.points, of.triangles[shown])
     depth = np.full(fine * fine, np.inf, np.float32)
     cells = _tiles(camera, pose.points, of.triangles[shown], fine)
     soft = met_by(scene, camera, cells, fine)

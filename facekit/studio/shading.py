@@ -261,7 +261,7 @@ def hair(hits: Strands, light: Light, lit: Array) -> Array:
         towards = np.clip(0.3 + 0.7 * dot(hits.normal, lamp.direction), 0, 1)
         arrives = share * towards * (0.2 + 0.8 * hits.openness)
         half = unit(lamp.direction + hits.view)
-        glints = 0.13 * strength * raised(1 - dot(first, half) ** 2, 5)[:, None]
+        glints = 0.09 * strength * raised(1 - dot(first, half) ** 2, 5)[:, None]
         glints = glints + (0.5 * raised(1 - dot(second, half) ** 2, 3))[:, None] * albedo
         result += ((0.8 * across)[:, None] * albedo + glints) * arrives[:, None] * lamp.colour
     return result
