@@ -18,7 +18,7 @@ from facekit.studio import basis
 from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, Array
 from facekit.studio.landmarks import landmarks
 from facekit.studio.performance import FACE_UNITS
-from facekit.studio.rotations import rotation
+from facekit.studio.rotations import rotations
 from facekit.studio.scene import SENSOR
 
 if TYPE_CHECKING:
@@ -252,10 +252,6 @@ def _between_eyes(track: Array) -> float:
     return spread
 
 
-def _rotations(view: Array) -> Array:
-    return np.stack([rotation(*row) for row in view[:, :3].tolist()]).astype(np.float64)
-
-
 def _project(placed: Array, view: Array) -> Array:
     """Places (T, P, 3) in a view (T, 6: angles, centre in pixels, log focal) to pixels."""
     seen = _carried(placed, view)
@@ -267,7 +263,7 @@ def _project(placed: Array, view: Array) -> Array:
 
 def _carried(placed: Array, view: Array) -> Array:
     """The head turns about its place on the neck."""
-    turned = _rotations(view)
+    turned = rotations(view[:, :3])
     carried: Array = np.einsum("tij,tpj->tpi", turned, placed - _PIVOT) + _PIVOT
     return carried
 
@@ -347,7 +343,7 @@ def _posed(
 def _slopes(placed: Array, view: Array) -> Array:
     """How a pixel moves with a place on the head (T, P, 2, 3)."""
     seen = _carried(placed, view)
-    turned = _rotations(view)
+    turned = rotations(view[:, :3])
     depth = DISTANCE - seen[..., 2]
     scale = np.exp(view[:, 5])[:, None] / depth
     rows = []
@@ -450,7 +446,7 @@ def _gaze(balls: Array, radius: float, view: Array, irises: Array) -> Array:
     both = np.isfinite(towards).all(-1)[..., None]
     towards = np.where(both, towards, 0).sum(1)
     unseen = ~both.any((1, 2))
-    own = np.einsum("tji,tj->ti", _rotations(view), towards)
+    own = np.einsum("tji,tj->ti", rotations(view[:, :3]), towards)
     gaze = np.degrees(
         [np.arctan2(own[:, 0], own[:, 2]), np.arctan2(own[:, 1], np.hypot(own[:, 0], own[:, 2]))]
     ).T

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from facekit.studio import speech
 from facekit.studio.basis import Array
-from facekit.studio.rotations import rotation
+from facekit.studio.rotations import rotation, rotations
 
 _NECK = 0.36  # The neck's share of a turn; the rest is the head's.
 
@@ -193,12 +193,12 @@ def _sights(
 def _gaze(head: dict[str, Array], seat: Seat, sights: Array) -> dict[str, Array]:
     """Eyes in the head that hold their sight while the head turns (vestibulo-ocular reflex)."""
     camera = rotation(0, seat.camera_pitch, 0) @ rotation(seat.camera_yaw, 0, 0)
-    gaze = np.zeros((len(sights), 2))
-    for i, (right, up) in enumerate(sights):
-        neck = rotation(*(float(head[f"neck_{name}"][i]) for name in ("yaw", "pitch", "roll")))
-        own = rotation(*(float(head[name][i]) for name in ("yaw", "pitch", "roll")))
-        x, y, z = (camera @ neck @ own).T @ rotation(right, up, 0)[:, 2]
-        gaze[i] = np.degrees([np.arctan2(x, z), np.arcsin(np.clip(y, -1, 1))])
+    names = ("yaw", "pitch", "roll")
+    neck = rotations(np.stack([head[f"neck_{name}"] for name in names], 1))
+    own = rotations(np.stack([head[name] for name in names], 1))
+    towards = rotations(np.column_stack([sights, np.zeros(len(sights))]))[..., 2]
+    seen = np.einsum("tji,tj->ti", camera @ neck @ own, towards)
+    gaze = np.degrees([np.arctan2(seen[:, 0], seen[:, 2]), np.arcsin(np.clip(seen[:, 1], -1, 1))]).T
     return {"gaze_x": _limited(gaze[:, 0], 30.0), "gaze_y": _limited(gaze[:, 1], 22.0)}
 
 

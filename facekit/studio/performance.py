@@ -128,9 +128,8 @@ class Performance(Config):
         place = scene.sample(random)
         said = speech.babble(random, seconds)
         times = np.arange(max(round(seconds * rate), 1)) / rate
-        spoken = speech.read(said.timing, "ipa")
         return cls._moments(
-            motion.talk(random, times, spoken, said.stresses, said.phrases), times, place
+            motion.talk(random, times, said.spoken, said.stresses, said.phrases), times, place
         )
 
     @classmethod
@@ -385,7 +384,7 @@ def _still_expression(random: np.random.Generator) -> dict[str, float]:
 
 def _speaking(random: np.random.Generator) -> dict[str, float]:
     """A mouth caught in the middle of a word, at times of a loud one."""
-    said = speech.read(speech.babble(random, 1.2).timing, "ipa")
+    said = speech.babble(random, 1.2).spoken
     moment = np.array([random.uniform(0.7, 1.2)])
     effort = random.uniform(0.9, 1.9)
     units = {name: float(v[0]) for name, v in speech.articulate(said, moment, effort).items()}

@@ -5,14 +5,22 @@ import numpy as np
 from facekit.studio.basis import Array
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> Array:
-    """The rotation (3, 3): roll, then pitch, then yaw."""
-    (sy, sp, sr), (cy, cp, cr) = (f(np.radians([yaw, pitch, roll])) for f in (np.sin, np.cos))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-    result: Array = (about_y @ about_x @ about_z).astype(np.float32)
+def rotations(turns: Array) -> Array:
+    """Rotations (..., 3, 3) by angles (..., 3): roll, then pitch, then yaw."""
+    sine, cosine = np.sin(np.radians(turns)), np.cos(np.radians(turns))
+    (sy, sp, sr), (cy, cp, cr) = np.moveaxis(sine, -1, 0), np.moveaxis(cosine, -1, 0)
+    rows = [
+        [cy * cr + sy * sp * sr, cy * sr - sy * sp * cr, sy * cp],
+        [-cp * sr, cp * cr, sp],
+        [cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr, cy * cp],
+    ]
+    result: Array = np.stack([np.stack(row, -1) for row in rows], -2)
     return result
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> Array:
+    """The rotation (3, 3), float32: roll, then pitch, then yaw."""
+    return rotations(np.array([yaw, pitch, roll])).astype(np.float32)
 
 
 def angles(turned: Array) -> tuple[float, float, float]:

@@ -213,7 +213,21 @@ def _in_turn(text: str, table: dict[str, str]) -> tuple[str, ...] | None:
             return None
         visemes.append(table[text[:size]])
         text = text[size:]
-    return tuple(visemes) or None
+    return tuple(visemes) if _is_one(visemes) else None
+
+
+_VOWELS = {"aa", "ae", "eh", "ih", "ee", "uh", "oh", "aw", "oo", "ue"}
+_STOPS, _HISSES, _LIQUIDS = {"PP", "DD", "kk"}, {"FF", "TH", "SS", "CH", "RR"}, {"RR", "DD", "SS"}
+
+
+def _is_one(visemes: list[str]) -> bool:
+    """One sound, a diphthong (at times with an r or l, or a glide before it), or an affricate."""
+    if len(visemes) == 1:
+        return True
+    if len(visemes) == 2 and visemes[0] in _STOPS:
+        return visemes[1] in _HISSES
+    ends = visemes[1:-1] if visemes[-1] in _LIQUIDS else visemes[1:]
+    return len(visemes) in (2, 3) and visemes[0] in _VOWELS and set(ends) <= _VOWELS
 
 
 def read(timing: Timing, alphabet: Alphabet | None = None) -> list[tuple[str, float, float]]:
@@ -229,7 +243,12 @@ def read(timing: Timing, alphabet: Alphabet | None = None) -> list[tuple[str, fl
         FacekitError: if it is empty, a phoneme is unknown, or times are negative, reversed,
             overlapping, not numbers, or beyond ten minutes.
     """
-    rows = _times(timing)
+    return _visemes(_times(timing), alphabet)
+
+
+def _visemes(
+    rows: list[tuple[str, float, float]], alphabet: Alphabet | None
+) -> list[tuple[str, float, float]]:
     symbols = [symbol for symbol, _, _ in rows]
     if alphabet is not None and alphabet not in PHONEMES:
         raise FacekitError(f"unknown alphabet '{alphabet}'; {did_you_mean(alphabet, PHONEMES)}")
@@ -359,9 +378,9 @@ def _face_units(values: dict[str, Array], effort: float) -> dict[str, Array]:
     return sided
 
 
-_ONSETS = "p b m f t d n l s k g h w r ʃ j θ ð v tʃ dʒ st pr tr kl z".split()
+_ONSETS = "p b m f t d n l s k g h w r ʃ j θ ð v tʃ dʒ s+t p+r t+r k+l z".split()
 _NUCLEI = "ə ɪ ɛ æ ɑ ʌ ɔ iː uː ʊ eɪ aɪ oʊ aʊ ɜ".split()
-_CODAS = "n t s d l z r m k v nd st ŋ p".split()
+_CODAS = "n t s d l z r m k v n+d s+t ŋ p".split()
 
 
 @dataclass(frozen=True)
@@ -369,12 +388,12 @@ class Babble:
     """Nonsense that is spoken like English.
 
     Attributes:
-        timing: (IPA symbol, start, end) in seconds.
+        spoken: (viseme, start, end) in seconds, as :func:`read` gives them.
         stresses: the middles of stressed syllables' vowels, in seconds.
         phrases: (start, end) of each phrase, in seconds.
     """
 
-    timing: list[tuple[str, float, float]]
+    spoken: list[tuple[str, float, float]]
     stresses: list[float]
     phrases: list[tuple[float, float]]
 
@@ -390,7 +409,7 @@ def babble(random: np.random.Generator, seconds: float) -> Babble:
     phrases: list[tuple[float, float]] = []
     now = float(random.uniform(0.1, 0.5))
     tempo = float(random.uniform(0.88, 1.15))
-    while now < seconds:
+    while not phrases or now < seconds:
         begin = now
         count = int(random.integers(4, 15))
         for i in range(count):
@@ -412,10 +431,7 @@ def babble(random: np.random.Generator, seconds: float) -> Babble:
         phrases.append((begin, now))
         listening = random.random() < 0.12
         now += float(random.uniform(1.2, 2.5) if listening else np.exp(random.normal(-0.75, 0.5)))
-    return Babble(timing, stresses, phrases)
-
-
-_VOWELS = {"aa", "ae", "eh", "ih", "ee", "uh", "oh", "aw", "oo", "ue"}
+    return Babble(_visemes(timing, "ipa"), stresses, phrases)
 
 
 def rhythm(
@@ -442,9 +458,12 @@ def rhythm(
 def _spoken(
     timing: list[tuple[str, float, float]], symbol: str, now: float, seconds: float
 ) -> float:
-    seconds *= 1.5 if len(symbol) > 1 and "ː" not in symbol else 1.0
-    timing.append((symbol, now, now + float(seconds)))
-    return now + float(seconds)
+    for sound in symbol.split("+"):
+        lasts = float(seconds) * (1.3 if len(sound) > 1 and "ː" not in sound else 1.0)
+        lasts *= 0.75 if "+" in symbol else 1.0
+        timing.append((sound, now, now + lasts))
+        now += lasts
+    return now
 
 
 def espeak_timing(text: str, voice: str = "en") -> list[tuple[str, float, float]]:
