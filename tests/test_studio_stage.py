@@ -531,7 +531,7 @@ def test_clips_of_several_people_and_sheets_of_several_performances(tmp_path):
     assert performances[0] == performances[1] and len(performances[0]) == 2
     arguments = ["sheet", "--people", "2", "--frames", "2", "--size", "32", "--format", "jpg"]
     CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "sheet")])
-    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (64, 64, 3)
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (32, 128, 3)
 
 
 # --- full disks and places that cannot be written ------------------------------------------------
