@@ -33,20 +33,6 @@ GlassesStyle = Literal["none", "round", "square", "half-rim"]
 Neckline = Literal["crew", "v", "collar", "boat"]
 Pattern = Literal["plain", "stripes", "knit"]
 
-MONK = (
-    "#f6ede4",
-    "#f3e7db",
-    "#f7ead0",
-    "#eadaba",
-    "#d7bd96",
-    "#a07e56",
-    "#825c43",
-    "#604134",
-    "#3a312a",
-    "#292420",
-)
-"""The ten swatches of the Monk Skin Tone scale (E. Monk 2019, skintone.google, CC BY 4.0)."""
-
 _HAIR_COLOURS = {
     "black": (0.012, 0.010, 0.009),
     "dark brown": (0.038, 0.022, 0.014),
@@ -83,7 +69,7 @@ class Person(Config):
         african, asian, caucasian: weights of MakeHuman's ancestral shapes.
         muscle, weight: of the build.
         shape: local changes in [-1, 1] by MakeHuman's names, see :mod:`facekit.studio.shapes`.
-        skin_tone: 1 to 10, the group on the Monk scale.
+        skin_tone: 1 to 10, the group on the Monk Skin Tone scale (E. Monk 2019, skintone.google).
         skin_shift: lightness within the group, -1 to 1.
         undertone: of the skin, -1 yellowish to 1 pinkish.
         redness, freckles, moles, blemishes, mottling, wrinkles: how much of each.
@@ -398,7 +384,7 @@ def _ancestry(random: np.random.Generator, tone: int) -> tuple[float, float, flo
 def _hair_style(random: np.random.Generator, male: bool, age: float, african: float) -> HairStyle:
     styles: tuple[HairStyle, ...] = get_args(HairStyle)
     #           bald shav short crop side rece curl afro bob long wavy tied
-    of_men = [1.0, 1.2, 2.5, 2.0, 2.0, 0.5, 1.2, 0.3, 0.2, 0.3, 0.1, 0.2]
+    of_men = [0.8, 1.2, 2.7, 2.2, 2.0, 0.5, 1.1, 0.3, 0.08, 0.25, 0.1, 0.2]
     of_women = [0.05, 0.1, 0.5, 0.7, 0.5, 0.0, 1.2, 0.4, 2.2, 2.6, 2.2, 1.6]
     weights = np.array(of_men if male else of_women)
     if male and age > 45:

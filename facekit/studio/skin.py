@@ -26,10 +26,10 @@ _ALBEDO = (
     (0.465, 0.288, 0.192),
     (0.41, 0.243, 0.156),
     (0.325, 0.184, 0.111),
-    (0.245, 0.132, 0.078),
-    (0.178, 0.092, 0.055),
-    (0.124, 0.063, 0.039),
-    (0.086, 0.045, 0.029),
+    (0.25, 0.136, 0.081),
+    (0.188, 0.099, 0.06),
+    (0.138, 0.071, 0.045),
+    (0.102, 0.053, 0.035),
 )
 """Linear albedo for each group of the Monk scale (E. Monk 2019, skintone.google).
 
@@ -71,17 +71,6 @@ class Skin:
     def atlas(self) -> Array:
         """Linear albedo and gloss at rest without its wrinkles, float32 (H, W, 4)."""
         return self.levels[0].surface
-
-
-def linear(colour: str | tuple[float, float, float]) -> Array:
-    """Linear RGB of an sRGB colour: ``#rrggbb``, or three shares in [0, 1]."""
-    if isinstance(colour, str):
-        colour = tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))  # type: ignore[assignment]
-    values = np.asarray(colour, np.float64)
-    result: Array = np.where(
-        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
-    ).astype(np.float32)
-    return result
 
 
 def skin_colour(person: Person) -> Array:
