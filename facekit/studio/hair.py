@@ -157,7 +157,7 @@ def grow(person: Person, head: Array, normal: Array) -> Hair | None:
     tangent = strands.tangents(paths)
     side = strands.unit(np.cross(tangent, away))
     side = strands.turned(side, tangent, random.normal(0, 0.5, (count, 1)) * np.ones(nodes))
-    size: Array = random.uniform(0.7, 1.25, count)
+    size: Array = random.uniform(0.7, 1.25, (count,))
     size[: len(roots.border)] *= 0.4 + 0.6 * roots.border
     size[tail] *= 1.5
     blunt = 0.25 if style.curl else 0.6
@@ -258,14 +258,14 @@ def _lengths(
     if style.flow == "fall":
         end = style.end + 0.3 * (0.5 - person.volume) * (style.end < 6)
         round_the_head = 0.75 * np.clip(1 - np.abs(x) / 0.75, 0, 1)
-        length = (y - end + round_the_head) * random.uniform(0.84, 1.03, len(places))
-        if style.end > 6:
-            length = (y - end + round_the_head) * random.uniform(0.93, 1.02, len(places))
+        ragged = random.uniform(0.93 if style.end > 6 else 0.84, 1.03, len(places))  # Layered.
+        length = (y - end + round_the_head) * ragged
         fringed = _fringed(style, places)
         over = np.hypot(np.maximum(1.45 - z, 0), 0.3 * np.maximum(y - 8, 0))
         fringe = over + style.fringe * random.uniform(0.85, 1.05, len(places))
         fringe *= 0.7 + 0.3 * roots.border
-        return np.where(fringed, fringe, length)
+        falling: Array = np.where(fringed, fringe, length)
+        return falling
     length = _by_place(places, style.top, style.sides, style.back) * ragged
     length *= np.clip(0.4 + 0.6 * (y - 6.7) / 0.6, 0.4, 1)  # Short at the nape and before the ears.
     if style.fringe:
@@ -441,12 +441,12 @@ def _curled(
     if style.wave:
         # Neighbouring tufts wave alike.
         phase = 0.25 * phase + 1.5 * np.sin(4 * roots.places[:, 0] + 3 * roots.places[:, 2])
-        size = style.wave * random.uniform(0.7, 1.3, count)
+        size: Array = style.wave * random.uniform(0.7, 1.3, (count,))
         angle = phase[:, None] + 2 * np.pi * style.turns * along
         moved = (size[:, None] * ramp * np.sin(angle))[..., None] * (0.85 * first + 0.5 * second)
     else:
-        size = style.curl * random.uniform(0.6, 1.3, count) * (0.5 + 0.5 * roots.border)
-        turns = style.turns * random.uniform(0.75, 1.25, count)
+        size = style.curl * random.uniform(0.6, 1.3, (count,)) * (0.5 + 0.5 * roots.border)
+        turns: Array = style.turns * random.uniform(0.75, 1.25, (count,))
         angle = phase[:, None] + random.normal(0, 0.5, (count, 1))
         angle = angle + 2 * np.pi * turns[:, None] * along
         radius = (size[:, None] * ramp)[..., None]
@@ -519,7 +519,7 @@ def _shades(
         "blond": (0.2, 0.13),
         "light brown": (0.2, 0.12),
     }.get(person.hair_name, (0.16, 0.1))
-    tone: Array = np.exp(random.normal(0, by_lock, count))
+    tone: Array = np.exp(random.normal(0, by_lock, (count,)))
     tone[: len(tufts)] *= np.exp(random.normal(0, by_tuft, tufts.max() + 1))[tufts]
     dark = 0.42 if person.hair_name in ("blond", "light brown", "red") else 0.25
     shade: Array = tone[:, None] * (1 - dark * (1 - np.minimum(along / 0.5, 1)))
