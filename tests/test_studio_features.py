@@ -69,8 +69,9 @@ def test_iris_centres_follow_the_ball_exactly() -> None:
     head = head_of(bare(3))
     turned = rotation(20, -10, 5)
     moment = Performance(gaze_x=10.0, gaze_y=-6.0)
-    found = eyes.iris_centres(head @ turned.T, turned, moment)
-    ahead = (turned @ rotation(10, -6, 0))[:, 2]
+    found = eyes.iris_centres(bare(3), head @ turned.T, turned, moment)
+    ahead = eyes.gaze(bare(3), moment, turned)[:, 2]
+    assert np.degrees(np.arctan2(*(turned.T @ ahead)[[0, 2]])) == pytest.approx(8, abs=0.01)
     for eye, at in zip((basis.RIGHT_EYE, basis.LEFT_EYE), found, strict=True):
         ball = eyes.ball(head @ turned.T, turned, eye)
         assert np.allclose(at - ball.centre, ball.radius * ahead, atol=1e-4)

@@ -440,7 +440,7 @@ def seen(person, clip, size=256):
     found = []
     for performance in clip:
         pose = posed(head, performance, size)
-        irises = eyes.iris_centres(pose.points, pose.turned, performance)
+        irises = eyes.iris_centres(person, pose.points, pose.turned, performance)
         found.append(pose.camera.project(np.concatenate([landmarks(pose.points), irises])))
     return np.array(found, np.float64)
 

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from facekit.core.seed import rng
 from facekit.studio import basis
+from facekit.studio import person as people
 from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, Array, Indices
 from facekit.studio.light import Light
 from facekit.studio.performance import Performance, rotation
@@ -24,6 +25,12 @@ IRIS = 0.0585
 """Radius of the average adult's iris."""
 
 CORNEA = 0.078
+TURN = 0.8
+"""What share of the gaze the drawn balls turn by."""
+
+HIGHEST, LOWEST = 18.0, 24.0
+"""The gaze, in degrees up and down, that the lids follow at most."""
+
 PUPIL = (0.011, 0.030)
 """The least and the greatest radius of a pupil."""
 
@@ -64,21 +71,49 @@ def ball(points: Array, turned: Array, eye: int) -> Ball:
     return Ball(centre.astype(np.float32), radius, 1 if eye == LEFT_EYE else -1, upper, lower)
 
 
-def gaze(performance: Performance, turned: Array) -> Array:
-    """The axes (3, 3) of both eyes: right, up and straight ahead."""
-    axes: Array = turned @ rotation(performance.gaze_x, performance.gaze_y, 0)
+def gaze(person: Person, performance: Performance, turned: Array) -> Array:
+    """The axes (3, 3) of both eyes: right, up and straight ahead.
+
+    The mesh's balls are 30 mm wide and not 24: at the same angle their irises would go a quarter
+    too far between the lids, so that they turn by ``TURN`` of the gaze, from where :func:`level`
+    has them at rest.
+    """
+    up = TURN * performance.gaze_y + _own_level(person.model_dump_json())
+    axes: Array = turned @ rotation(TURN * performance.gaze_x, up, 0)
     return axes
 
 
-def iris_centres(points: Array, turned: Array, performance: Performance) -> Array:
+def level(head: Array) -> float:
+    """How far up, in degrees, irises lie at rest: just above the middle between the lids."""
+    middles = []
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        lids = ball(head, np.eye(3, dtype=np.float32), eye)
+        middles.append(0.5 * (np.interp(0, *lids.upper) + np.interp(0, *lids.lower)) + 0.03)
+    return float(np.degrees(np.clip(np.mean(middles), -0.16, 0.05)))
+
+
+@lru_cache(maxsize=8)
+def _own_level(person_json: str) -> float:
+    return level(people.neutral(person_json))
+
+
+def lids(gaze_y: float) -> dict[str, float]:
+    """The face units by which both lids follow the eyes, ``gaze_y`` degrees up."""
+    up, down = min(max(gaze_y, 0) / HIGHEST, 1.0), min(max(-gaze_y, 0) / LOWEST, 1.0)
+    units = {"eyeLookUp": up, "eyeWide": 0.4 * up, "eyeLookDown": down}
+    return {f"{unit}{side}": v for unit, v in units.items() if v for side in ("Left", "Right")}
+
+
+def iris_centres(person: Person, points: Array, turned: Array, performance: Performance) -> Array:
     """Where the irises' centres lie on the corneas (2, 3), the picture's left eye first.
 
     Args:
+        person: whose eyes they are.
         points: (N, 3) the posed head's vertices.
         turned: (3, 3) its axes.
         performance: for its gaze.
     """
-    ahead = gaze(performance, turned)[:, 2]
+    ahead = gaze(person, performance, turned)[:, 2]
     found = []
     for eye in (RIGHT_EYE, LEFT_EYE):  # The person's own right eye is on the picture's left.
         one = ball(points, turned, eye)
@@ -125,7 +160,7 @@ def shade(
         light: what shines.
         lit: (L, P) the share of each lamp that arrives.
     """
-    axes = gaze(performance, turned)
+    axes = gaze(person, performance, turned)
     see = view @ axes
     on_ball = _met((at - ball.centre) @ axes, see, 0.0, ball.radius)
     iris = iris_radius(person)

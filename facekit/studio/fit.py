@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.studio import basis
+from facekit.studio import basis, eyes
 from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, Array
 from facekit.studio.landmarks import landmarks
 from facekit.studio.performance import FACE_UNITS
@@ -79,11 +79,13 @@ class _Face:
         rest: (70, 3).
         shapes: (S, 70, 3) by which people differ, each times one standard deviation.
         radius: of an eyeball.
+        level: how far up, in degrees, the irises lie at rest.
     """
 
     rest: Array
     shapes: Array
     radius: float
+    level: float
 
 
 def fit(
@@ -113,7 +115,7 @@ def fit(
         weight = _weight(_project(placed, view) - wanted, seen, unit)
         view = _posed(placed, view, wanted, weight, unit)
         if track.shape[1] == 70:
-            gaze = _gaze(rest[68:], face.radius, view, track[:, 68:])
+            gaze = _gaze(rest[68:], face, view, track[:, 68:])
             placed += _lids(gaze) - lids
         units = _expressed(placed, view, wanted, weight, units, moves, step, unit)
         if len(shape) and turn:
@@ -196,8 +198,9 @@ def _places(head: Array) -> tuple[Array, float]:
 def _of(person_json: str) -> _Face:
     from facekit.studio.person import neutral
 
-    rest, radius = _places(neutral(person_json))
-    return _Face(rest, np.zeros((0, 70, 3)), radius)
+    head = neutral(person_json)
+    rest, radius = _places(head)
+    return _Face(rest, np.zeros((0, 70, 3)), radius, eyes.level(head))
 
 
 @lru_cache(maxsize=1)
@@ -205,13 +208,15 @@ def _average() -> _Face:
     """The mean of studio people, and the principal components of their differences."""
     from facekit.studio.person import Person, neutral
 
-    found = [_places(neutral(Person.sample(i).model_dump_json())) for i in range(_PEOPLE)]
+    heads = [neutral(Person.sample(i).model_dump_json()) for i in range(_PEOPLE)]
+    found = [_places(head) for head in heads]
+    level = float(np.mean([eyes.level(head) for head in heads]))
     places = np.stack([place for place, _ in found])
     mean = places.mean(0)
     _, strengths, ways = np.linalg.svd((places - mean).reshape(_PEOPLE, -1), full_matrices=False)
     deviations = strengths[:_SHAPES] / np.sqrt(_PEOPLE - 1)
     shapes = (ways[:_SHAPES] * deviations[:, None]).reshape(_SHAPES, 70, 3)
-    return _Face(mean, shapes, float(np.mean([radius for _, radius in found])))
+    return _Face(mean, shapes, float(np.mean([radius for _, radius in found])), level)
 
 
 @lru_cache(maxsize=1)
@@ -223,22 +228,20 @@ def _moves() -> Array:
 
 @lru_cache(maxsize=1)
 def _lid_moves() -> tuple[Array, Array]:
-    """How eyes that look up, and down, move the lids' landmarks (68, 3)."""
+    """How eyes that look up, and down, as far as lids follow, move their landmarks (68, 3)."""
     base = basis.load()
-    up, down = (
-        sum(
-            landmarks(base.targets[base.index[f"eyeLook{way}{side}"]]) for side in ("Left", "Right")
-        )
-        for way in ("Up", "Down")
-    )
-    return np.asarray(up), np.asarray(down)
+    units = (eyes.lids(eyes.HIGHEST), eyes.lids(-eyes.LOWEST))
+    up, down = (landmarks(base.displaced(coefficients)) for coefficients in units)
+    return up, down
 
 
 def _lids(gaze: Array) -> Array:
     """The lids go with the eyes, as the renderer has it: (T, 68, 3)."""
     up, down = _lid_moves()
-    high = gaze[:, 1, None, None] / 35
-    moved: Array = np.clip(high, 0, 1) * up + np.clip(-high, 0, 1) * down
+    high = gaze[:, 1, None, None]
+    moved: Array = (
+        np.clip(high / eyes.HIGHEST, 0, 1) * up + np.clip(-high / eyes.LOWEST, 0, 1) * down
+    )
     return moved
 
 
@@ -432,15 +435,15 @@ def _shaped(
     return np.clip(np.linalg.solve(normal, pull), -3, 3)
 
 
-def _gaze(balls: Array, radius: float, view: Array, irises: Array) -> Array:
+def _gaze(balls: Array, face: _Face, view: Array, irises: Array) -> Array:
     """Gaze (T, 2) in degrees from the irises' centres (T, 2, 2) in pixels."""
     placed = np.broadcast_to(balls, (len(view), 2, 3))
     centre = _carried(placed, view)
     # The iris lies about a radius nearer than the ball's centre.
-    scale = np.exp(view[:, 5])[:, None] / (DISTANCE - centre[..., 2] - 0.9 * radius)
+    scale = np.exp(view[:, 5])[:, None] / (DISTANCE - centre[..., 2] - 0.9 * face.radius)
     x = (irises[..., 0] - view[:, 3, None]) / scale - centre[..., 0]
     y = -(irises[..., 1] - view[:, 4, None]) / scale - centre[..., 1]
-    out = np.clip(np.stack([x, y], -1) / radius, -0.99, 0.99)
+    out = np.clip(np.stack([x, y], -1) / face.radius, -0.99, 0.99)
     ahead = np.sqrt(np.clip(1 - (out**2).sum(-1), 0.02, 1))
     towards = np.concatenate([out, ahead[..., None]], -1)
     both = np.isfinite(towards).all(-1)[..., None]
@@ -452,6 +455,7 @@ def _gaze(balls: Array, radius: float, view: Array, irises: Array) -> Array:
     ).T
     if unseen.all():
         return np.zeros_like(gaze)
+    gaze = (gaze - [0, face.level]) / eyes.TURN
     index = np.arange(len(gaze))
     for axis in (0, 1):
         gaze[unseen, axis] = np.interp(index[unseen], index[~unseen], gaze[~unseen, axis])

@@ -64,7 +64,8 @@ def _settling() -> Array:
     moved[upper] = 0, -0.028, -0.02
     moved[lower] = 0, -0.036, -0.045
     height = basis.load().vertices[tongue, 1]
-    moved[tongue] = 0, -0.03, -0.06
+    moved[tongue] = 0, -0.03, -0.05
+    moved[tongue, 0] = 0.1 * basis.load().vertices[tongue, 0]
     moved[tongue, 1] -= 0.38 * (height - height.min() - 0.12)
     return moved
 
@@ -104,9 +105,13 @@ def shade(
         turned: (3, 3) the head's axes.
         opening: from :func:`opening`.
     """
+    own = normal @ turned
     normal = np.where((np.einsum("ij,ij->i", normal, view) < 0)[:, None], -normal, normal)
     if kind == TEETH:
         albedo, gloss, tilt, open_ = _teeth(person, where)
+        # The rows' inner sides, towards the tongue, get little light.
+        inner = own[:, 0] * where[:, 0] + own[:, 2] * (where[:, 2] - 1.0) < -0.02
+        open_ *= np.where(inner, np.float32(0.4), np.float32(1))
         normal = _unit(normal + tilt @ turned.T)
     elif kind == TONGUE:
         albedo, gloss, open_ = _tongue(person, where)

@@ -337,14 +337,8 @@ def _nod(places: Array) -> Array:
 def _units(performance: Performance) -> dict[str, float]:
     """The face units, and the lids following the eyes."""
     units = dict(performance.expression)
-    # The units turn the mesh's balls by some 11 degrees upwards and 16 downwards.
-    up, down = performance.gaze_y / 18, -performance.gaze_y / 24
-    for side in ("Left", "Right"):
-        for name, value in ((f"eyeLookUp{side}", up), (f"eyeLookDown{side}", down)):
-            if value > 0:
-                units[name] = min(units.get(name, 0.0) + value, 1.0)
-        if up > 0:
-            units[f"eyeWide{side}"] = min(units.get(f"eyeWide{side}", 0.0) + 0.4 * up, 1.0)
+    for name, value in eyes.lids(performance.gaze_y).items():
+        units[name] = min(units.get(name, 0.0) + value, 1.0)
     return units
 
 
@@ -465,7 +459,7 @@ def picture(of: Model, performance: Performance, size: int) -> Render:
     traced = _traced(of, performance, pose, size * _FINE)
     share = _shrunk(traced.covered)[..., None]
     shown = _shrunk(traced.colour) + (1 - share) * backdrop.background(performance, size)
-    irises = eyes.iris_centres(pose.points, pose.turned, performance)
+    irises = eyes.iris_centres(of.inner, pose.points, pose.turned, performance)
     marks = np.concatenate([landmarks(pose.points), irises]).astype(np.float32)
     camera = pose.camera
     return Render(

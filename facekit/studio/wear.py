@@ -485,7 +485,7 @@ def _banded(
         tilt[:, 2] -= swing * np.sin(around)
         shade *= 1 - 0.16 * ribs * on * (0.5 - 0.5 * np.cos(rib))
     seam = np.exp(-(((below - band) / 0.010) ** 2))
-    shade *= 1 - 0.42 * seam
+    shade *= 1 - 0.3 * seam
     tilt[:, 1] += 0.5 * seam * np.sign(band - below)
     stitch = np.exp(-(((below - band - 0.035) / 0.006) ** 2))
     shade *= 1 - 0.14 * stitch
