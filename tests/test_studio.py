@@ -121,6 +121,18 @@ def test_a_finished_folder_is_kept_and_an_interrupted_one_goes_on(folder, tmp_pa
     assert not (out / "studio.json").exists()
 
 
+def test_a_folder_of_another_version_is_neither_kept_nor_checked(folder, tmp_path):
+    out = copied(folder, tmp_path)
+    content = files.read_json(out / "certificate.json") | {"studio": 1}
+    files.write_json(out / "certificate.json", content)
+    for call in (
+        lambda: render_folder(out, people=2, frames=3, size=64, seed=1),
+        lambda: verify(out),
+    ):
+        with pytest.raises(FacekitError, match=f"version 1.*this is {STUDIO_VERSION}"):
+            call()
+
+
 def test_a_foreign_folder_is_not_touched(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FacekitError, match="not empty"):

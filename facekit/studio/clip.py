@@ -368,11 +368,14 @@ def _claimed(out: Path, kind: str, arguments: dict[str, Any]) -> Certificate | N
         raise FacekitError(f"{out}: is a file; give --out a folder")
     if (out / CERTIFICATE).is_file() and _whole(out / MANIFEST):
         found = read(out)
+        _require_version(out, found.studio)
         if {"kind": found.kind, "arguments": found.arguments, "studio": found.studio} == plan:
             return found
         raise FacekitError(_other(out, found.kind, found.arguments, kind, arguments))
     if (out / _PLAN).is_file():
         begun = files.read_json(out / _PLAN)
+        begun = begun if isinstance(begun, dict) else {}
+        _require_version(out, begun.get("studio"))
         if begun != plan:
             raise FacekitError(
                 _other(out, begun.get("kind"), begun.get("arguments"), kind, arguments)
@@ -384,11 +387,18 @@ def _claimed(out: Path, kind: str, arguments: dict[str, Any]) -> Certificate | N
     return None
 
 
+def _require_version(out: Path, version: object) -> None:
+    if version != STUDIO_VERSION:
+        raise FacekitError(
+            f"{out}: was rendered by studio version {version}, this is {STUDIO_VERSION}; "
+            "give another --out"
+        )
+
+
 def _other(out: Path, old_kind: Any, old: Any, kind: str, new: dict[str, Any]) -> str:
     if old_kind != kind:
         return f"{out}: holds a studio {old_kind}, not a {kind}; give another --out"
     changed = [key for key in new if not isinstance(old, dict) or old.get(key) != new[key]]
     old = old if isinstance(old, dict) else {}
     said = ", ".join(f"{key} {old.get(key)}, now {new[key]}" for key in changed)
-    said = said or "by another studio version"
     return f"{out}: was rendered with other arguments ({said}); give another --out"
