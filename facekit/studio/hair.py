@@ -408,7 +408,7 @@ def _goal(style: Style, at: Array, away: Array, side: Array, fringed: Flags, lef
             [1.1 * side, np.zeros(count), -0.12 * np.ones(count)], 1
         )
         goal[:, 2] -= 0.25 * np.clip((at[:, 2] - 0.6) / 0.5, 0, 1) * (at[:, 1] > 6.9)
-        ahead = np.array([0, -0.55, 1], np.float32) + np.array([0.25, 0, 0]) * at[:, :1]
+        ahead = np.array([0, -0.55, 1], np.float32) + np.array([0.6, 0, 0]) * at[:, :1]
         goal = np.where(fringed[:, None], ahead, goal)
     goal = goal.astype(np.float32)
     free = _falling(style, at, fringed)[:, None]
