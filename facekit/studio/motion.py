@@ -293,9 +293,9 @@ def _mimic(
     for side, lean in (("Left", crooked), ("Right", 2 - crooked)):
         k = float(random.uniform(0.92, 1.08))
         tracks[f"mouthSmile{side}"] = smile * lean
-        tracks[f"cheekSquint{side}"] = 0.6 * smile * lean
+        tracks[f"cheekSquint{side}"] = 0.42 * smile * lean
         tracks[f"mouthDimple{side}"] = 0.2 * smile * lean
-        tracks[f"eyeSquint{side}"] = 0.3 * smile + 0.4 * lowered
+        tracks[f"eyeSquint{side}"] = 0.16 * smile + 0.4 * lowered
         tracks[f"browOuterUp{side}"] = 0.9 * raise_ * k
         tracks[f"browDown{side}"] = lowered * k * (1 - np.clip(2 * raise_, 0, 1))
         tracks[f"eyeWide{side}"] = 0.3 * np.clip(raise_ - 0.15, 0, 1)

@@ -294,7 +294,7 @@ _STILLS: dict[str, tuple[float, dict[str, float]]] = {
     "friendly": (0.14, {"mouthSmile": 0.42, "cheekSquint": 0.25, "mouthDimple": 0.1}),
     "smile": (
         0.16,
-        {"mouthSmile": 0.7, "cheekSquint": 0.45, "eyeSquint": 0.25, "mouthDimple": 0.2},
+        {"mouthSmile": 0.7, "cheekSquint": 0.32, "eyeSquint": 0.14, "mouthDimple": 0.2},
     ),
     "open smile": (
         0.16,
@@ -303,8 +303,8 @@ _STILLS: dict[str, tuple[float, dict[str, float]]] = {
             "mouthUpperUp": 0.4,
             "mouthLowerDown": 0.25,
             "jawOpen": 0.12,
-            "cheekSquint": 0.6,
-            "eyeSquint": 0.35,
+            "cheekSquint": 0.42,
+            "eyeSquint": 0.2,
         },
     ),
     "laugh": (
@@ -314,9 +314,9 @@ _STILLS: dict[str, tuple[float, dict[str, float]]] = {
             "mouthUpperUp": 0.45,
             "mouthLowerDown": 0.35,
             "jawOpen": 0.42,
-            "cheekSquint": 0.8,
-            "eyeSquint": 0.55,
-            "eyeBlink": 0.2,
+            "cheekSquint": 0.6,
+            "eyeSquint": 0.38,
+            "eyeBlink": 0.1,
             "noseSneer": 0.12,
         },
     ),
