@@ -120,7 +120,7 @@ def test_long_hair_is_longer_than_a_bob_and_ends_unevenly() -> None:
     for style in ("bob", "long"):
         person = somebody(6, hair=style, volume=0.6)
         found = grown(person)
-        drawn = hair.STYLES[style]  # type: ignore[index]
+        drawn = hair.STYLES[style]
         assert drawn is not None
         each = 2 * drawn.nodes - 1
         ends[style] = found.places[: drawn.locks * each].reshape(-1, each, 3)[:, -1, 1]
