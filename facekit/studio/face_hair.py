@@ -119,7 +119,7 @@ def _lashes(person: Person, head: Array) -> Strands:
             roots.append(found)
             weights.append(weight)
             offsets.append(beyond + own[:, None, None] * (along**2)[None, :, None] * curl)
-            widths.append(np.full(count, 0.0075 if share == 1.0 else 0.0045))
+            widths.append(np.full(count, 0.0058 if share == 1.0 else 0.0036))
     all_roots, all_weights = np.concatenate(roots), np.concatenate(weights)
     width = np.concatenate(widths)[:, None] * (1 - 0.65 * along)
     ahead = np.array([0.0, 0.35, 1.0])
@@ -261,7 +261,7 @@ def _beard(person: Person, head: Array, normal: Array) -> Strands:
 def _grows(person: Person, places: Array) -> Array:
     """How densely the person's beard grows at places (P, 3) on the neutral head, 0 to 1."""
     x, y, z = places.T
-    region = regions.beard(x, y, z) * regions.step(z, 0.45, 0.6) * (np.abs(x) < 0.71)
+    region = regions.beard(x, y, z) * regions.step(z, 0.58, 0.72) * (np.abs(x) < 0.68)
     # Lips are bare.
     off_lips = (x / 0.29) ** 2 + ((y - 6.6) / 0.11) ** 2
     region = region * regions.step(off_lips, 0.9, 1.25)
