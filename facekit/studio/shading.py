@@ -240,6 +240,9 @@ def matt(
     return result
 
 
+_OFF_SKIN = np.array([1.06, 0.96, 0.86], np.float32)
+
+
 def hair(hits: Strands, light: Light, lit: Array) -> Array:
     """Radiance (P, 3) of hair: Kajiya & Kay (1989), with two gleams as Marschner et al. (2003) saw.
 
@@ -250,7 +253,10 @@ def hair(hits: Strands, light: Light, lit: Array) -> Array:
     sky = (0.12 + 0.88 * hits.openness)[:, None]
     around = light.irradiance(hits.normal) * sky
     # A hair mirrors a whole ring of the surroundings: dark hair is never quite dark.
-    strength = 1.0 if hits.rigid else 0.3  # Short hairs lie in all directions.
+    strength = 1.0
+    if not hits.rigid:
+        strength = 0.3  # Short hairs lie in all directions,
+        albedo *= _OFF_SKIN  # and half of their light has met the skin that they grow on.
     result = (albedo + 0.022 * strength * hits.openness[:, None]) * around
     off = 0.22 * (hits.shade - 1)
     first = unit(hits.tangent + (off + 0.10)[:, None] * hits.normal)
