@@ -206,7 +206,10 @@ def skin_and_cloth(
     albedo[worn.covered], gloss[worn.covered] = worn.albedo, 0.02
     tilt[worn.covered] = worn.tilt @ body.T
     sky, lit = sky * worn.shade[:, None], lit * worn.shade
-    normal = unit(hits.normal + tilt)
+    towards = hits.normal + tilt
+    # Folds behind the lips get what light the opening lets in from the front.
+    towards[deep] += 0.9 * hits.mouth[deep, None] * hits.view[deep]
+    normal = unit(towards)
     return matt(albedo, gloss, normal, hits.view, sky, light, lit, _WRAP), worn.covered
 
 

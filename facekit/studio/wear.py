@@ -419,7 +419,7 @@ def _dyed(
     albedo = np.broadcast_to(colour, (len(x), 3)).copy()
     if person.pattern == "stripes":
         other = np.array([0.55, 0.53, 0.49] if grey < 0.25 else [0.03, 0.04, 0.08], np.float32)
-        period = 0.11 if shirt else float(random.uniform(0.16, 0.34))
+        period = 0.11 if shirt else float(random.uniform(0.13, 0.24))
         way = x if shirt else np.maximum(y, 4.6) + 0.04 * z
         share = 0.22 if shirt else float(random.uniform(0.25, 0.5))
         phase = np.abs(way / period % 1 - 0.5) * 2
