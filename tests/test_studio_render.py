@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from facekit.core.errors import FacekitError
 from facekit.studio import basis, light, shading
@@ -9,7 +11,7 @@ from facekit.studio.backdrop import background, exposed
 from facekit.studio.landmarks import landmarks
 from facekit.studio.performance import FACE_UNITS, Performance, rotation
 from facekit.studio.person import Person, neutral
-from facekit.studio.render import MASKS, Render, render
+from facekit.studio.render import MASKS, Camera, Render, built, met_by, model, posed, render
 from facekit.studio.scene import Lamp
 
 SIZE = 96
@@ -173,6 +175,41 @@ def test_distance_and_focal_length_together_keep_the_size_but_change_perspective
     assert width(near) == pytest.approx(width(far), rel=0.02)
     ears = lambda shown: np.ptp(shown.landmarks[[0, 16], 0])  # noqa: E731
     assert ears(near) < 0.97 * ears(far)
+
+
+@given(
+    distance=st.floats(4, 100),
+    focal=st.floats(20, 4000),
+    middle=st.tuples(st.floats(0, 512), st.floats(0, 512)),
+    pixel=st.tuples(st.integers(0, 511), st.integers(0, 511)),
+    depth=st.floats(1, 90),
+)
+def test_a_camera_sees_a_point_of_a_ray_where_the_ray_began(distance, focal, middle, pixel, depth):
+    camera = Camera(distance, focal, *middle)
+    at = np.array([pixel], np.float32) + 0.5
+    ray = camera.rays(at[:, 0], at[:, 1]).astype(float)
+    point = np.array([0, 0, distance]) + depth * ray
+    np.testing.assert_allclose(camera.project(point), at, atol=0.02)
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_no_ray_that_meets_the_person_is_left_out(moment):
+    """Against every ray of the picture, cast at all triangles at once."""
+    person, performance = Person.sample(8), Performance(**moment)
+    shown = render(person, performance, 64)
+    of = model(person.model_dump_json())
+    pose = posed(of, performance, 64)
+    cells = np.arange(128 * 128)
+    depth = np.full(128 * 128, np.inf, np.float32)
+    rigid = of.rigid
+    points = np.concatenate([pose.points, pose.carried(rigid.points)])
+    triangles = np.concatenate([of.triangles, rigid.triangles + len(pose.points)])
+    met = met_by(built(points, triangles), pose.camera.finer(2), cells, 128)
+    depth[met.cells] = met.far
+    expected = depth.reshape(64, 2, 64, 2).min((1, 3))
+    same = np.isclose(shown.depth, expected, atol=1e-3) | (shown.depth == expected)
+    # A ray through the seam of two triangles may slip between them in one scene.
+    assert same.mean() > 0.999
 
 
 # --- truth -------------------------------------------------------------------------------------
