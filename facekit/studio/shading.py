@@ -121,7 +121,10 @@ def inner_depth(where: Array) -> Array:
     x, y = np.abs(where[:, 0]), where[:, 1]
     wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
     throat = y + 0.45 * where[:, 2] - 6.69
+    # Below the eyes, what lies further back than the cheeks is the neck.
+    neck = np.where(y < 7.1, where[:, 2] - 0.75, 1)
     depth = np.minimum(np.minimum(wide - x, throat), np.minimum(y - 6.2, 7.6 - y))
+    depth = np.minimum(depth, neck)
     return np.where(where[:, 2] > 0.3, depth, -1.0).astype(np.float32)
 
 
