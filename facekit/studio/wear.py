@@ -420,7 +420,8 @@ def _dyed(
     if person.pattern == "stripes":
         other = np.array([0.55, 0.53, 0.49] if grey < 0.25 else [0.03, 0.04, 0.08], np.float32)
         period = 0.11 if shirt else float(random.uniform(0.13, 0.24))
-        way = x if shirt else np.maximum(y, 4.6) + 0.04 * z
+        # Down the chest and, over the flat of the shoulders, from back to front.
+        way = x if shirt else (np.maximum(y, 4.6) - 0.7 * z) / 1.2
         share = 0.22 if shirt else float(random.uniform(0.25, 0.5))
         phase = np.abs(way / period % 1 - 0.5) * 2
         drawn = _step((share - phase) * period / 0.02 + 0.5)
