@@ -38,15 +38,22 @@ def _place(seed: int, colour: tuple[float, float, float], environment: Environme
 
 def _falling(environment: Environment) -> Array:
     """How the surroundings' brightness varies over what lies behind, about 1: (160, 160)."""
-    place = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE - 0.5
-    x, y = np.meshgrid(place, -place)
-    ways = np.stack([0.9 * x, 0.9 * y, np.full_like(x, -1)], -1).reshape(-1, 3)
-    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-    seen = (harmonics(ways) @ np.array(environment, np.float32)).mean(1)
+    red, green, blue = (_harmonics_behind() @ np.array(environment, np.float32)).T
+    seen = (red + green + blue) / 3
     # The lowest harmonics overshoot, and a background behind glass need not follow them wholly.
     share = np.clip(seen / max(float(seen.mean()), 1e-3), 0.3, 2)
     result: Array = np.sqrt(share).reshape(_SIDE, _SIDE)
     return result
+
+
+@lru_cache(maxsize=1)
+def _harmonics_behind() -> Array:
+    """The spherical harmonics in the directions of what lies behind: (160 · 160, 9)."""
+    place = (np.arange(_SIDE, dtype=np.float32) + 0.5) / _SIDE - 0.5
+    x, y = np.meshgrid(place, -place)
+    ways = np.stack([0.9 * x, 0.9 * y, np.full_like(x, -1)], -1).reshape(-1, 3)
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    return harmonics(ways)
 
 
 def _defocused(picture: Array, radius: float) -> Array:
@@ -112,7 +119,7 @@ def _room(random: np.random.Generator, tone: Array) -> Array:
 
 def _park(random: np.random.Generator, tone: Array) -> Array:
     """Sky, leaves with light between them, a lawn or a path."""
-    x, y = _grid()
+    _, y = _grid()
     bright = float(tone.mean())
     horizon = random.uniform(0.45, 0.8)
     sky = bright * np.array([1.25, 1.4, 1.6]) * random.uniform(0.9, 1.4)
@@ -129,10 +136,10 @@ def _park(random: np.random.Generator, tone: Array) -> Array:
         cx, cy = random.uniform(-0.05, 1.05), random.uniform(-0.05, horizon + 0.05)
         reach = random.uniform(0.02, 0.09)
         hue = leaf * np.exp(random.normal(0, 0.45)) * (0.8 + 0.4 * random.random(3))
-        picture[(x - cx) ** 2 + (y - cy) ** 2 < reach * reach] = hue
+        _disc(picture, cx, cy, reach, hue)
     for _ in range(int(random.integers(0, 26))):  # Sky between the leaves.
         cx, cy, reach = random.random(), random.uniform(0, horizon), random.uniform(0.006, 0.02)
-        picture[(x - cx) ** 2 + (y - cy) ** 2 < reach * reach] = 2.2 * sky
+        _disc(picture, cx, cy, reach, 2.2 * sky)
     return np.asarray(picture, np.float32)
 
 
@@ -144,18 +151,37 @@ def _lights(random: np.random.Generator, tone: Array) -> Array:
         wide, high = random.uniform(0.1, 0.4), random.uniform(0.2, 0.7)
         shape = tone * random.uniform(0.3, 1.4) * (0.8 + 0.4 * random.random(3))
         _block(picture, random.uniform(-0.1, 0.9), 1 - high, wide, high, shape)
+    picture = picture.astype(np.float64)
     hues = np.array([[1, 0.72, 0.35], [1, 0.9, 0.7], [0.6, 0.75, 1], [1, 0.35, 0.25]])
     for _ in range(int(random.integers(5, 30))):
         cx, cy = random.random(), random.uniform(0.05, 0.85)
         hue = hues[int(random.choice(4, p=[0.5, 0.3, 0.12, 0.08]))]
-        spot = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * 0.008**2))
-        picture = picture + (random.uniform(1, 6) * spot)[..., None] * hue
+        near = _window(cx, cy, 0.1)  # Further off a lamp adds less than a float can hold.
+        spot = np.exp(-((x[near] - cx) ** 2 + (y[near] - cy) ** 2) / (2 * 0.008**2))
+        picture[near] += (random.uniform(1, 6) * spot)[..., None] * hue
     return np.asarray(picture, np.float32)
 
 
+@lru_cache(maxsize=1)
 def _grid() -> tuple[Array, Array]:
     y, x = (np.mgrid[0:_SIDE, 0:_SIDE].astype(np.float32) + 0.5) / _SIDE
     return x, y
+
+
+def _window(cx: float, cy: float, reach: float) -> tuple[slice, slice]:
+    """The part of a picture that holds all within ``reach`` of a place, in shares of the side."""
+    rows, columns = (
+        slice(max(int((at - reach) * _SIDE) - 1, 0), max(int((at + reach) * _SIDE) + 2, 0))
+        for at in (cy, cx)
+    )
+    return rows, columns
+
+
+def _disc(picture: Array, cx: float, cy: float, reach: float, colour: Array) -> None:
+    """Fill a disc given in shares of the side."""
+    x, y = _grid()
+    near = _window(cx, cy, reach)
+    picture[near][(x[near] - cx) ** 2 + (y[near] - cy) ** 2 < reach * reach] = colour
 
 
 def _block(
