@@ -380,6 +380,14 @@ def test_the_inner_face_ends_at_brows_chin_and_throat():
     )
     inside = shading.inner_depth(places) > 0
     assert inside.tolist() == [True, False, False, False, False]
+    # Skin that faces the ground behind the jaw's edge is its underside.
+    head = basis.load()
+    down = basis.normals(head.vertices, head.triangles)[:, 1] < -0.6
+    skin = np.isin(np.arange(len(down)), head.triangles[head.materials == basis.SKIN])
+    x, y, z = np.abs(head.vertices).T
+    under = down & skin & (head.mouth < 0.5) & (y < 6.5) & (z < 1.05) & (x > 0.2)
+    assert under.sum() > 20
+    assert shading.inner_depth(head.vertices[under]).max() < 0
     share = shading.inner_share(basis.load().vertices)
     assert share.min() == 0
     assert share.max() == 1

@@ -35,14 +35,20 @@ def swapped() -> tuple[Render, Render, Render]:
     return still(a, **moment), frame_of_b, swap(a, frame_of_b)
 
 
-def test_a_swap_with_oneself_is_ones_own_frame():
-    b = person(8)
-    own = still(b, yaw=-10.0, noise=0.01)
-    same = swap(b, own)
-    difference = np.abs(same.pixels.astype(int) - own.pixels)
-    assert np.mean(difference > 1) < 0.001
-    np.testing.assert_allclose(same.landmarks, own.landmarks, atol=0.01)
-    np.testing.assert_array_equal(same.identity, own.identity)
+@pytest.mark.parametrize(
+    ("who", "moment"),
+    [
+        (person(8), {"yaw": -10.0, "noise": 0.01}),
+        (person(3, beard="full", sex=1.0, glasses="round"), {"expression": {"jawOpen": 0.5}}),
+    ],
+)
+def test_a_swap_with_oneself_is_ones_own_frame(who, moment):
+    own = still(who, **moment)
+    same = swap(who, own)
+    for name in ("pixels", "depth", "landmarks", "points", "visible", "identity"):
+        np.testing.assert_array_equal(getattr(same, name), getattr(own, name), err_msg=name)
+    for name, mask in own.masks.items():
+        np.testing.assert_array_equal(same.masks[name], mask, err_msg=name)
 
 
 def test_outside_the_face_a_swap_is_bs_own_frame(swapped):
@@ -57,6 +63,32 @@ def test_outside_the_face_a_swap_is_bs_own_frame(swapped):
     for name in ("hair", "cloth"):
         apart = np.abs(result.masks[name].astype(int) - own.masks[name])
         assert np.mean(apart > 64) < 0.002
+
+
+@pytest.mark.parametrize("yaw", [5.0, -45.0])
+def test_without_shadows_a_swap_changes_nothing_beyond_its_mask(yaw):
+    """At the outline too, where a smaller face uncovers what was behind the larger one."""
+    for a, b in ((person(2), person(30)), (person(6), person(14))):
+        own = still(b, camera_yaw=yaw, lamps=())
+        result = swap(a, own)
+        difference = np.abs(result.pixels.astype(int) - own.pixels).max(2)
+        assert difference[result.masks["face"] == 0].max() <= 4
+        assert difference[result.masks["face"] > 0].max() > 40
+
+
+def test_a_swap_has_bs_beard_in_bs_colour():
+    hair = {"hair_name": "black", "hair_colour": (0.01, 0.008, 0.006), "hair": "crop"}
+    a = person(11, sex=1.0, beard="full", skin_tone=3, glasses="none", **hair)
+    b = person(1, sex=1.0, beard="stubble", skin_tone=3, glasses="none")
+    fair = b.model_copy(update={"hair_name": "white", "hair_colour": (0.6, 0.58, 0.55)})
+
+    def darkening(of_b):
+        own = still(of_b, lamps=())
+        x, y = own.landmarks[8] * 0.4 + own.landmarks[57] * 0.6
+        chin = np.s_[int(y) - 2 : int(y) + 3, int(x) - 3 : int(x) + 4]
+        return own.pixels[chin].mean() - swap(a, own).pixels[chin].mean()
+
+    assert abs(darkening(fair)) < 12
 
 
 def test_inside_the_face_a_swap_changes_the_picture(swapped):

@@ -116,16 +116,19 @@ def raised(values: Array, doublings: int) -> Array:
 def inner_depth(where: Array) -> Array:
     """How deep within the inner face, in dm, places (P, 3) of the neutral head lie; < 0: outside.
 
-    The inner face reaches from the brows to the chin and from cheek to cheek.
+    The inner face reaches from the brows to the chin and from cheek to cheek; the underside of
+    the jaw and the neck are no part of it.
     """
-    x, y = np.abs(where[:, 0]), where[:, 1]
+    x, y, z = np.abs(where[:, 0]), where[:, 1], where[:, 2]
     wide = np.interp(y, [6.2, 6.4, 6.8, 7.3, 7.6], [0.25, 0.45, 0.62, 0.66, 0.6])
-    throat = y + 0.45 * where[:, 2] - 6.69
-    # Below the eyes, what lies further back than the cheeks is the neck.
-    neck = np.where(y < 7.1, where[:, 2] - 0.75, 1)
-    depth = np.minimum(np.minimum(wide - x, throat), np.minimum(y - 6.2, 7.6 - y))
-    depth = np.minimum(depth, neck)
-    return np.where(where[:, 2] > 0.3, depth, -1.0).astype(np.float32)
+    # What lies behind the jaw's edge is its underside and the neck.
+    edge = np.interp(
+        y,
+        [6.2, 6.26, 6.385, 6.48, 6.56, 6.66, 7.1, 7.35],
+        [1.34, 1.27, 1.11, 0.97, 0.8, 0.75, 0.75, 0.3],
+    )
+    depth = np.minimum(np.minimum(wide - x, z - edge), np.minimum(y - 6.2, 7.6 - y))
+    return np.asarray(depth, np.float32)
 
 
 def inner_share(where: Array) -> Array:

@@ -6,7 +6,7 @@ coarse map of strengths, made anew each frame, says how deep each group of them 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import cv2
@@ -256,6 +256,20 @@ def paint(person_json: str) -> Skin:
     while len(levels) < _LEVELS:
         finer = levels[-1]
         levels.append(Level(*(_half(a) for a in (finer.surface, finer.relief, finer.lines))))
+    return Skin(tuple(levels))
+
+
+def stacked(above: Skin, below: Skin, height: float) -> Skin:
+    """The paint of ``above``, and below a height on the neutral head, in dm, that of ``below``."""
+    row = round((8.6 - height) / _TEXEL)
+    levels = []
+    for level, (upper, lower) in enumerate(zip(above.levels, below.levels, strict=True)):
+        cut = row >> level
+        parts = (
+            np.concatenate([getattr(upper, f.name)[:cut], getattr(lower, f.name)[cut:]])
+            for f in fields(Level)
+        )
+        levels.append(Level(*parts))
     return Skin(tuple(levels))
 
 
