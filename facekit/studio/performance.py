@@ -49,7 +49,8 @@ class Performance(Config):
         centre_x, centre_y: where the middle of the head at rest is, as shares of the picture.
         lamps: up to three.
         environment: spherical harmonics' coefficients of the surroundings' radiance.
-        background: seed of the background's shapes; ``background_colour`` its mean colour.
+        background: seed of the background's shapes, a calm wall by default;
+            ``background_colour`` its mean colour.
         blur: sigma of the picture's softness, as a share of its side.
         noise: standard deviation of the sensor's noise at mid grey, in linear light.
         time: in seconds within a clip.
@@ -74,7 +75,7 @@ class Performance(Config):
         (Lamp(azimuth=30.0, elevation=30.0, colour=(0.6, 0.58, 0.55)),), max_length=3
     )
     environment: Environment = scene.EVEN
-    background: int = Field(0, ge=0)
+    background: int = Field(2, ge=0)
     background_colour: Colour = (0.3, 0.32, 0.35)
     blur: float = Field(0.0, ge=0, le=0.02)
     noise: float = Field(0.0, ge=0, le=0.1)
