@@ -47,9 +47,12 @@ class Render:
             left one first.
         visible: bool (70,), False where something nearer hides the landmark, or outside.
         masks: by the names of ``MASKS``, uint8 (S, S), the covered share of each pixel times 255.
-            "face": the inner face, brows to chin, without hair or frame over it; "skin": bare
-            skin with its brows, lashes and beard; "hair": of the head; "mouth": what is seen
-            between the lips, of which "teeth" is a part; "glasses": frame and lenses.
+            "face": the inner face, brows to the jaw's edge, with eyes and mouth, without neck,
+            hair of the head or frame over it; "skin": bare skin, the neck's too, with its brows,
+            lashes and beard; "hair": of the head; "mouth": what is seen between the lips, of
+            which "teeth" is a part; "glasses": frame and lenses. What a lens covers counts as
+            what is behind it too, so "glasses" overlaps "face", "skin", "eyes" and "hair".
+            Of a swap, "face" is what changes: see :func:`facekit.studio.truth.swap`.
         depth: float32 (S, S), from the camera along its axis in dm; inf on the background.
         pose: yaw, pitch, roll of the head relative to the camera, in degrees.
         expression: float32 (52,), in the order of ``FACE_UNITS``.
