@@ -189,12 +189,14 @@ def built(points: Array, triangles: Indices) -> Any:
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
-    # embreex copies vertex by vertex, slowly: hand it only those in use.
+    # embreex copies number by number as Python does: hand it Python's own numbers, and triangles
+    # as lists, which takes half the time; and only the vertices in use.
     used = np.zeros(len(points), bool)
     used[triangles] = True
-    number = (np.cumsum(used) - 1).astype(np.int32)
+    number = np.cumsum(used) - 1
+    rows = np.fromiter(number[triangles].tolist(), object, len(triangles))
     scene = EmbreeScene()
-    TriangleMesh(scene, np.ascontiguousarray(points[used], np.float32), number[triangles])
+    TriangleMesh(scene, points[used].astype(np.float32).astype(object), rows)
     return scene
 
 
