@@ -112,7 +112,7 @@ class Model:
         hem: (H,) vertices of the chest's lower rim, from which a skirt hangs.
         strands: lashes, brows, beard, that move with the skin.
         triangles, materials: of the head, the skirt and the strands; their vertices follow each
-            other in that order.
+            other in that order.  corners: the triangles once more, for :func:`built`.
         transfer: of the surroundings' light to the head's vertices.
         coat: paint.
         rigid: hair and the frame of glasses, or None;  lenses: theirs, or None.
@@ -129,6 +129,7 @@ class Model:
     hem: Indices
     strands: hair.Strands
     triangles: Indices
+    corners: NDArray[np.object_]
     materials: Indices
     transfer: lights.Transfer
     coat: shading.Coat
@@ -163,7 +164,8 @@ def assembled(coat: shading.Coat, head: Array, strands: hair.Strands) -> Model:
     hem, skirt = _skirt()
     kinds = [(SKIN, len(skirt)), (STRAND, len(strands.triangles))]
     materials = [neutral.materials, *(np.full(count, kind, np.int32) for kind, count in kinds)]
-    triangles = [neutral.triangles, skirt, strands.triangles + len(head) + len(hem)]
+    parts = [neutral.triangles, skirt, strands.triangles + len(head) + len(hem)]
+    triangles = np.concatenate(parts).astype(np.int32)
     return Model(
         person=person,
         inner=coat.inner,
@@ -175,7 +177,8 @@ def assembled(coat: shading.Coat, head: Array, strands: hair.Strands) -> Model:
         middle=np.mean(balls, axis=0) + np.array([0, 0, 0.1]),
         hem=hem,
         strands=strands,
-        triangles=np.concatenate(triangles).astype(np.int32),
+        triangles=triangles,
+        corners=corners(triangles),
         materials=np.concatenate(materials),
         transfer=_transfer(head, basis.normals(head, neutral.triangles), rigid),
         coat=coat,
@@ -184,19 +187,20 @@ def assembled(coat: shading.Coat, head: Array, strands: hair.Strands) -> Model:
     )
 
 
-def built(points: Array, triangles: Indices) -> Any:
-    """Embree's scene of triangles (T, 3) into points (N, 3)."""
+def corners(triangles: Indices) -> NDArray[np.object_]:
+    """Triangles (T, 3) as tuples (T,)."""
+    return np.fromiter(zip(*triangles.T.tolist(), strict=True), object, len(triangles))
+
+
+def built(points: Array, triangles: NDArray[Any]) -> Any:
+    """Embree's scene of triangles (T, 3), or (T,) as ``corners`` gives them, into points (N, 3)."""
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
-    # embreex copies number by number as Python does: hand it Python's own numbers, and triangles
-    # as lists, which takes half the time; and only the vertices in use.
-    used = np.zeros(len(points), bool)
-    used[triangles] = True
-    number = np.cumsum(used) - 1
-    rows = np.fromiter(number[triangles].tolist(), object, len(triangles))
+    # embreex copies number by number as Python does, and Python's own numbers and tuples in half
+    # the time.
     scene = EmbreeScene()
-    TriangleMesh(scene, points[used].astype(np.float32).astype(object), rows)
+    TriangleMesh(scene, points.astype(np.float32).astype(object), triangles)
     return scene
 
 
@@ -253,7 +257,7 @@ def _stiff(
         framed=np.concatenate(framed),
         points=all_points,
         values=np.ascontiguousarray(np.concatenate(values), np.float32),
-        scene=built(all_points, all_triangles),
+        scene=built(all_points, corners(all_triangles)),
     )
 
 
@@ -303,7 +307,7 @@ def _seen_by_head() -> Array:
     """1 where a direction (of 64) is free of the neutral head itself at a vertex (N, 64)."""
     neutral = basis.load()
     normal = basis.normals(neutral.vertices, neutral.triangles)
-    scene = built(neutral.vertices, neutral.triangles)
+    scene = built(neutral.vertices, corners(neutral.triangles))
     seen = np.zeros((len(normal), len(lights.DIRECTIONS)), np.float32)
     vertex, way = np.nonzero(normal @ lights.DIRECTIONS.T > 0.02)
     origins = neutral.vertices[vertex] + 0.01 * normal[vertex]
@@ -633,7 +637,8 @@ def met_by(
     With a ``pose`` they are brought into the head's axes, where rigid scenes rest; with
     ``nearer_than``, depths of all pixels, only what lies before those is met.
     """
-    ways = camera.rays((cells % fine) + np.float32(0.5), (cells // fine) + np.float32(0.5))
+    rows = cells // fine
+    ways = camera.rays(cells - rows * fine + np.float32(0.5), rows + np.float32(0.5))
     eye = np.array([[0, 0, camera.distance]], np.float32)
     start, there = (eye, ways) if pose is None else (pose.at_rest(eye), ways @ pose.turned)
     hits = scene.run(
@@ -652,7 +657,7 @@ def _traced(of: Model, performance: Performance, pose: Pose, fine: int) -> _Trac
     camera = pose.camera.finer(_FINE)
     normal = basis.normals(pose.points, of.triangles)
     shown = _towards(of, pose, normal)
-    scene = built(pose.points, of.triangles[shown])
+    scene = built(pose.points, of.corners[shown])
     depth = np.full(fine * fine, np.inf, np.float32)
     cells = _tiles(camera, pose.points, of.triangles[shown], fine)
     soft = met_by(scene, camera, cells, fine)
@@ -883,7 +888,8 @@ def _traced_shadow(
     fine: int,
 ) -> Array:
     """The share (P,) of a lamp that reaches hits, one ray a pixel, softened."""
-    rows, columns = np.divmod(hits.cells, fine)
+    rows = hits.cells // fine
+    columns = hits.cells - rows * fine
     few = (rows % 2 == 0) & (columns % 2 == 0)
     origins = hits.at[few] + 0.02 * hits.normal[few] + 0.01 * lamp.direction
     # Each ray aims at another spot of the lamp's face, so that its shadow softens with distance.

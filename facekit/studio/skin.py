@@ -362,9 +362,14 @@ def _tilt(height: Array, window: tuple[slice, slice] = (slice(None), slice(None)
     chart = _chart()
     slope = np.array([[-0.5, 0, 0.5]], np.float32)
     right, down = (cv2.filter2D(height[window], -1, s) for s in (slope, slope.T))
-    tilt: Array = chart.right[window] * -right[..., None]
-    tilt -= chart.down[window] * down[..., None]
+    tilt: Array = chart.right[window] * _thrice(-right)
+    tilt -= chart.down[window] * _thrice(down)
     return np.clip(tilt, -0.8, 0.8, out=tilt)
+
+
+def _thrice(values: Array) -> Array:
+    """Values (h, w) for three channels (h, w, 3); much quicker than to broadcast them."""
+    return np.asarray(cv2.merge([values, values, values]))
 
 
 _BROAD = 4  # Broad colours are painted that much coarser.
@@ -437,7 +442,8 @@ def _grain(surface: Array, height: Array, person: Person, noise: _Noise) -> None
     height += np.float32(0.00012 + 0.0003 * person.wrinkles) * crepe
     height += np.float32(0.0004) * noise(16)
     shade = 1 + np.float32(0.035) * pits + np.float32(0.012 + 0.012 * person.mottling) * crepe
-    surface[..., :3] *= shade[..., None]
+    for channel in range(3):
+        surface[..., channel] *= shade
     surface[..., 3] *= 1 + 0.12 * pits
 
 
@@ -518,9 +524,10 @@ def _lips(surface: Array, height: Array, person: Person, noise: _Noise) -> None:
 
 def _cover(skin: Array, amount: Array, hair: Array) -> None:
     """Shade with hair's colour: ``amount`` (H, W) in [0, 1]."""
-    share = np.clip(amount, 0, 1)[..., None]
-    skin[..., :3] += share * (hair - skin[..., :3])
-    skin[..., 3] *= 1 - 0.6 * share[..., 0]
+    share = np.clip(amount, 0, 1)
+    for channel, tone in enumerate(hair):
+        skin[..., channel] += share * (tone - skin[..., channel])
+    skin[..., 3] *= 1 - 0.6 * share
 
 
 def brow_colour(person: Person) -> Array:
