@@ -593,11 +593,11 @@ def _tiles(camera: Camera, points: Array, triangles: Indices, fine: int) -> NDAr
 
 def mixed_at(values: Array, triangles: Indices, prim: Indices, u: Array, v: Array) -> Array:
     """Values at vertices (N, C), interpolated at hits (P, C)."""
-    abc = triangles[prim]
-    mixed = values[abc[:, 0]]
+    a, b, c = triangles.take(prim, axis=0).T
+    mixed: Array = values.take(a, axis=0)
     mixed *= (1 - u - v)[:, None]
-    for corner, share in ((abc[:, 1], u), (abc[:, 2], v)):
-        part = values[corner]
+    for corner, share in ((b, u), (c, v)):
+        part = values.take(corner, axis=0)
         part *= share[:, None]
         mixed += part
     return mixed
@@ -621,7 +621,9 @@ class Met:
 
     def take(self, chosen: NDArray[Any]) -> "Met":
         """Some of the hits, by a mask or indices."""
-        return Met(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        return Met(**{f.name: getattr(self, f.name).take(chosen, axis=0) for f in fields(self)})
 
 
 def met_by(

@@ -36,12 +36,13 @@ class Hits:
     @property
     def open_sky(self) -> Array:
         """The share of the surroundings that is free, (P,)."""
-        mean: Array = self.sky.mean(1)
+        red, green, blue = self.sky.T
+        mean: Array = (red + green + blue) / 3
         return mean
 
     def take(self, chosen: NDArray[np.int64]) -> "Hits":
         """Some of the hits."""
-        return Hits(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        return Hits(**{f.name: getattr(self, f.name).take(chosen, axis=0) for f in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -361,15 +361,15 @@ def _tilt(height: Array, window: tuple[slice, slice] = (slice(None), slice(None)
     """What a height (H, W) in dm above the skin adds to its normal, in a window: (h, w, 3)."""
     chart = _chart()
     slope = np.array([[-0.5, 0, 0.5]], np.float32)
-    right, down = (cv2.filter2D(height[window], -1, s) for s in (slope, slope.T))
-    tilt: Array = chart.right[window] * _thrice(-right)
+    right, down = (np.asarray(cv2.filter2D(height[window], -1, s)) for s in (-slope, slope.T))
+    tilt: Array = chart.right[window] * _thrice(right)
     tilt -= chart.down[window] * _thrice(down)
     return np.clip(tilt, -0.8, 0.8, out=tilt)
 
 
 def _thrice(values: Array) -> Array:
     """Values (h, w) for three channels (h, w, 3); much quicker than to broadcast them."""
-    return np.asarray(cv2.merge([values, values, values]))
+    return np.asarray(cv2.merge([values, values, values]), np.float32)
 
 
 _BROAD = 4  # Broad colours are painted that much coarser.
