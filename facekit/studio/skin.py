@@ -8,6 +8,7 @@ coarse map of strengths, made anew each frame, says how deep each group of them 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -361,15 +362,15 @@ def _tilt(height: Array, window: tuple[slice, slice] = (slice(None), slice(None)
     """What a height (H, W) in dm above the skin adds to its normal, in a window: (h, w, 3)."""
     chart = _chart()
     slope = np.array([[-0.5, 0, 0.5]], np.float32)
-    right, down = (np.asarray(cv2.filter2D(height[window], -1, s)) for s in (-slope, slope.T))
-    tilt: Array = chart.right[window] * _thrice(right)
+    right, down = (cv2.filter2D(height[window], -1, s) for s in (-slope, slope.T))
+    tilt: Array = np.asarray(chart.right[window] * _thrice(right), np.float32)
     tilt -= chart.down[window] * _thrice(down)
     return np.clip(tilt, -0.8, 0.8, out=tilt)
 
 
-def _thrice(values: Array) -> Array:
+def _thrice(values: Any) -> Any:
     """Values (h, w) for three channels (h, w, 3); much quicker than to broadcast them."""
-    return np.asarray(cv2.merge([values, values, values]), np.float32)
+    return cv2.merge([values, values, values])
 
 
 _BROAD = 4  # Broad colours are painted that much coarser.

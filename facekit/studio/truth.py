@@ -190,7 +190,7 @@ def flow(first: Render, second: Render) -> Flow:
     of = _model_of(first)
     before, after = (posed(of, frame.performance, size) for frame in (first, second))
     cells = np.arange(size * size)
-    soft = met_by(built(before.points, of.triangles), before.camera, cells, size)
+    soft = met_by(built(before.points, of.corners), before.camera, cells, size)
     nearest = np.full(size * size, np.inf, np.float32)
     places = np.zeros((size * size, 3), np.float32)
     nearest[soft.cells] = soft.far
@@ -240,7 +240,7 @@ def _in_sight(of: Model, pose: Pose, places: Array) -> NDArray[np.bool_]:
     ways = (places - eye).astype(np.float32)
     reach = 1 - _GRAZE / np.linalg.norm(ways, axis=1)
     free = np.ones(len(places), bool)
-    scene = built(pose.points, of.triangles)
+    scene = built(pose.points, of.corners)
     for stage, start, way in both_scenes(of, pose, scene, np.broadcast_to(eye, ways.shape), ways):
         free &= np.asarray(stage.run(start, way, query="DISTANCE")) >= reach
     return free
