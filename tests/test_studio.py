@@ -150,6 +150,10 @@ def test_changed_missing_and_extra_files_are_noticed(folder, tmp_path):
     picture.unlink()
     with pytest.raises(FacekitError, match="missing"):
         verify(out)
+    arguments = files.read_json(out / "certificate.json")["arguments"]
+    wanted = {key: arguments[key] for key in ("people", "frames", "size", "seed")}
+    with pytest.raises(FacekitError, match="missing"):  # To ask again does not hide it.
+        render_folder(out, **wanted)
     picture.write_bytes(content)
     (out / "extra.JPG").write_bytes(b"x")
     with pytest.raises(FacekitError, match="not listed"):

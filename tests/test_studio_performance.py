@@ -545,3 +545,18 @@ def test_a_bad_track_is_a_clear_error(held_out, change, words):
     with pytest.raises(FacekitError, match=words) as caught:
         Performance.from_landmarks(**change(held_out[2][:4]))
     assert "\n" not in str(caught.value)
+
+
+def test_coefficients_are_checked_however_a_moment_or_a_person_is_made():
+    with pytest.raises(FacekitError, match="did you mean 'jawOpen'"):
+        Performance(expression={"jawOpn": 0.5})
+    with pytest.raises(FacekitError, match=r"jawOpen': 3\.0 is out of range"):
+        Performance(expression={"jawOpen": 3.0})
+    with pytest.raises(FacekitError, match="unknown face unit 'bogus'"):
+        Person.sample(1).describe({"bogus": 1.0})
+    with pytest.raises(ValueError, match="less than or equal to 90"):
+        Performance().model_copy(update={"yaw": 500.0})
+    with pytest.raises(ValueError, match="greater than or equal to 18"):
+        Person.sample(1).model_copy(update={"age": 10.0})
+    with pytest.raises(FacekitError, match="unknown shape 'nose-hmp'"):
+        Person.sample(1).model_copy(update={"shape": {"nose-hmp": 0.1}})

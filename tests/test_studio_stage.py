@@ -275,6 +275,26 @@ def test_truth_that_is_not_the_pictures_fails(labelled, tmp_path):
         verify(out)
 
 
+@pytest.mark.parametrize(
+    "fact, value",
+    [("pose", [0, 0, 0]), ("points", [[1, 1]] * 5), ("skin_tone", 99), ("expression", None)],
+)
+def test_facts_that_are_not_the_renderings_fail(labelled, tmp_path, fact, value):
+    out = copied(labelled, tmp_path)
+    rows = files.read_jsonl(out / "manifest.jsonl")
+    for row in rows:
+        row["facts"][fact] = value
+    files.write_jsonl(out / "manifest.jsonl", rows)
+    rehash(out)
+    with pytest.raises(FacekitError, match=f"'{fact}' in the manifest is not what"):
+        verify(out)
+
+
+def test_a_file_of_truth_is_verified_with_its_picture(labelled):
+    found = verify(labelled / "person-0001/0000.mask-face.png")
+    assert found.checked == ("person-0001/0000.png",)
+
+
 def test_another_degradation_than_the_certificates_fails(labelled, tmp_path):
     out = copied(labelled, tmp_path)
     content = files.read_json(out / "certificate.json")
@@ -511,7 +531,10 @@ def test_a_person_that_cannot_be_is_a_one_line_error(change, words, tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff\xfe", b'{"parameters": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b"{", b"\xff\xfe", b'{"parameters": 3}', b'{"parameters": {}, "age": 17}'],
+)
 def test_a_file_that_is_no_person_is_a_one_line_error(content, tmp_path):
     path = tmp_path / "person.json"
     path.write_bytes(content)

@@ -388,7 +388,13 @@ def _read_person(path: Path) -> "Person":
     from facekit.studio.person import Person
 
     values = files.read_json(path)
-    values = values.get("parameters", values) if isinstance(values, dict) else values
+    if isinstance(values, dict) and "parameters" in values:
+        strange = sorted(set(values) - {"description", "parameters", "picture"})
+        if strange:
+            raise FacekitError(
+                f"{path}: '{strange[0]}' stands beside the parameters; move it into 'parameters'"
+            )
+        values = values["parameters"]
     if not isinstance(values, dict):
         raise FacekitError(f"{path}: not a person (not a JSON object)")
     try:

@@ -1,11 +1,11 @@
 """Strict configs: YAML into frozen pydantic models, with errors that a person can act on."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +17,11 @@ class Config(BaseModel):
     """The base of every config: frozen, strict; unknown keys and infinite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some values changed; they are checked, which pydantic's own does not do."""
+        copied = super().model_copy(deep=deep)
+        return type(self).model_validate(dict(copied) | dict(update)) if update else copied
 
 
 C = TypeVar("C", bound=Config)

@@ -188,7 +188,7 @@ def verify(path: Path, *, samples: int = 0) -> Certificate:
     - of a clip: the first frame, the last, and one of each further tenth or so: 10%, at least 8.
 
     What the studio did afterwards, degradation and compression, is done to the rendering too, and
-    the truth beside a picture is compared as well.
+    the facts in the manifest and the truth beside a picture are compared as well.
 
     So a picture that was replaced never passes when it is given itself, nor does a folder in which
     all pictures of one person were. Of a folder or clip in which a share q was replaced, a forged
@@ -209,7 +209,7 @@ def verify(path: Path, *, samples: int = 0) -> Certificate:
             f"{folder}: rendered by studio version {found.studio}; this is {STUDIO_VERSION}, "
             "which cannot check it; render the folder again"
         )
-    _check_files(folder, found)
+    check_files(folder, found)
     items = read_manifest(folder)
     if _listed(items) | {MANIFEST: found.files.get(MANIFEST, "")} != found.files:
         raise FacekitError(f"{folder}: {MANIFEST} and {CERTIFICATE} do not list the same files")
@@ -220,9 +220,9 @@ def verify(path: Path, *, samples: int = 0) -> Certificate:
         # Resolved: a link inside the folder must not make a file outside look like one of its own.
         real, home = path.resolve(), folder.resolve()
         name = real.relative_to(home).as_posix() if real.is_relative_to(home) else ""
-        if name not in names:
+        names = [item.path for item in items if name in _listed([item])]
+        if not names:
             raise FacekitError(f"{path}: is not listed in the certificate of {folder}")
-        names = [name]
     check = _check_clip if found.kind == "clip" else _check_folder
     checked = check(folder, found, items, names, samples)
     return Certificate(**{**_shallow(found), "checked": tuple(checked)})
@@ -253,7 +253,12 @@ def _folder_of(path: Path) -> Path:
     raise FacekitError(f"{path}: no {CERTIFICATE} beside it; only studio folders have one")
 
 
-def _check_files(folder: Path, found: Certificate) -> None:
+def check_files(folder: Path, found: Certificate) -> None:
+    """See that a folder holds what its certificate lists, unchanged, and nothing else.
+
+    Raises:
+        FacekitError: with the first file that is missing, changed, or not listed.
+    """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
@@ -315,6 +320,7 @@ def _check_folder(
     }
     if {item.path for item in items} != set(expected):
         raise FacekitError(f"{folder}: the files are not those that its certificate's seeds give")
+    given = {item.path: item.facts for item in items}
     drawn = names if len(names) == 1 else _draw_pictures(found, names, samples)
     for name in drawn:
         person, frame = expected[name]
@@ -325,7 +331,7 @@ def _check_folder(
         degradation = chosen(plan.degrade, moment)
         truth = degradation.apply(shot.pixels) if degradation else shot.pixels
         _must_show(folder / name, truth)
-        labels.require((folder / name).with_suffix(""), shot, plan.kinds)
+        labels.require((folder / name).with_suffix(""), shot, plan.kinds, given[name])
     return drawn
 
 
@@ -344,24 +350,27 @@ def _check_clip(
         drawn = _draw_frames(found, count, samples)
     shots = _shots(plan, performances, drawn)
     if plan.format == "mp4":
-        _check_video(folder / CLIP, count, drawn, shots, plan, folder)
+        _check_video(folder / CLIP, items[0], drawn, shots, plan)
         return [f"{CLIP}#{index}" for index in drawn]
     for index, (shot, truth) in zip(drawn, shots, strict=True):
         _must_show(folder / expected[index], truth)
-        labels.require(folder / frame_name(index, ""), shot, plan.kinds)
+        labels.require(folder / frame_name(index, ""), shot, plan.kinds, items[index].facts)
     return [expected[index] for index in drawn]
 
 
 def _check_video(
     path: Path,
-    count: int,
+    item: Item,
     drawn: list[int],
     shots: Iterator[tuple[Render, Pixels]],
     plan: ClipPlan,
-    folder: Path,
 ) -> None:
     from facekit.media.decode import Video
 
+    given = item.facts.get("frames")
+    count = len(Performance.clip(plan.seconds, plan.rate, plan.seed))
+    if not isinstance(given, list) or len(given) != count:
+        raise FacekitError(f"{path}: the manifest does not describe its {count} frames")
     shown = 0
     with Video(path) as video:
         for shown, frame in enumerate(video, start=1):
@@ -369,7 +378,8 @@ def _check_video(
                 shot, truth = next(shots)
                 name = path.with_name(f"{path.name} at {frame.time:.2f} s")
                 _must_match(name, frame.pixels, truth, video_psnr)
-                labels.require(folder / frame_name(shown - 1, ""), shot, plan.kinds)
+                stem = path.parent / frame_name(shown - 1, "")
+                labels.require(stem, shot, plan.kinds, given[shown - 1])
     if shown != count:
         raise FacekitError(f"{path}: {shown} frames, but its seeds give {count}")
 

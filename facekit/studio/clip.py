@@ -21,6 +21,7 @@ from facekit.studio.certificate import (
     STUDIO_VERSION,
     Certificate,
     certify,
+    check_files,
     frame_name,
     read,
 )
@@ -370,6 +371,7 @@ def _claimed(out: Path, kind: str, arguments: dict[str, Any]) -> Certificate | N
         found = read(out)
         _require_version(out, found.studio)
         if {"kind": found.kind, "arguments": found.arguments, "studio": found.studio} == plan:
+            check_files(out, found)
             return found
         raise FacekitError(_other(out, found.kind, found.arguments, kind, arguments))
     if (out / _PLAN).is_file():

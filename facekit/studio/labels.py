@@ -6,6 +6,7 @@
   nothing.
 """
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,21 @@ def listed(frame: dict[str, Any]) -> dict[str, str]:
     return {str(path): str(digest) for path, digest in found.items()}
 
 
-def require(stem: Path, result: Render, truth: Collection[str]) -> None:
-    """Compare the files beside a picture with the frame rendered again.
+def require(stem: Path, result: Render, truth: Collection[str], given: object) -> None:
+    """Compare a frame's facts, and the files beside its picture, with the frame rendered again.
+
+    Args:
+        stem: path and name of the picture, without its suffix.
+        result: the frame rendered again.
+        truth: which files there are, of "masks" and "depth".
+        given: the facts in the manifest.
 
     Raises:
-        FacekitError: if one is missing or says something else in more than 1% of the pixels: by
-            more than 8 of 255 of a mask, or 2 mm of depth.
+        FacekitError: if a fact differs (a number by more than 0.02 and 1 in 1000), or a file is
+            missing or says something else in more than 1% of the pixels: by more than 8 of 255 of
+            a mask, or 2 mm of depth.
     """
+    _require_facts(stem, result, given)
     checks: list[tuple[str, NDArray[Any], int]] = []
     if "masks" in truth:
         checks += [(f"mask-{name}", result.masks[name], 8) for name in MASKS]
@@ -112,6 +121,28 @@ def require(stem: Path, result: Render, truth: Collection[str]) -> None:
         apart = np.abs(shown.astype(np.int64) - expected) > most
         if apart.mean() > 0.01:
             raise FacekitError(f"{path}: is not the truth that its seeds give when rendered again")
+
+
+def _require_facts(stem: Path, result: Render, given: object) -> None:
+    given = given if isinstance(given, dict) else {}
+    for name, expected in facts(result).items():
+        # A point at an edge may be seen on one machine and hidden by the last bit on another.
+        if name != "visible" and not _alike(given.get(name), expected):
+            raise FacekitError(
+                f"{stem}: '{name}' in the manifest is not what its seeds give when rendered again"
+            )
+
+
+def _alike(given: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        same = isinstance(given, dict) and given.keys() == expected.keys()
+        return same and all(_alike(given[key], expected[key]) for key in expected)
+    if isinstance(expected, list | tuple):
+        same = isinstance(given, list | tuple) and len(given) == len(expected)
+        return same and all(map(_alike, given, expected))
+    if isinstance(expected, float) and isinstance(given, int | float):
+        return math.isclose(given, expected, rel_tol=1e-3, abs_tol=0.02)
+    return bool(given == expected)
 
 
 def read_depth(path: Path) -> Floats:

@@ -1,9 +1,10 @@
 """What a person does and how it is filmed: expression, pose, gaze, camera, light, background."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError, did_you_mean
@@ -221,17 +222,30 @@ class Performance(Config):
         Raises:
             FacekitError: for an unknown key or face unit, or a value out of range.
         """
-        performance = validate(_frozen(values), cls, "performance")
-        for name, value in performance.expression.items():
-            if name not in FACE_UNITS:
-                raise FacekitError(f"unknown face unit '{name}'; {did_you_mean(name, FACE_UNITS)}")
-            if not 0 <= value <= 1:
-                raise FacekitError(f"face unit '{name}': {value} is out of range; allowed: 0 to 1")
-        return performance
+        return validate(_frozen(values), cls, "performance")
+
+    @field_validator("expression")
+    @classmethod
+    def _of_known_units(cls, expression: dict[str, float]) -> dict[str, float]:
+        check_units(expression)
+        return expression
 
     def to_json(self) -> dict[str, Any]:
         """The parameters as JSON values."""
         return self.model_dump(mode="json")
+
+
+def check_units(expression: Mapping[str, float]) -> None:
+    """Refuse an expression with an unknown face unit, or a coefficient out of [0, 1].
+
+    Raises:
+        FacekitError: which names it and what is allowed.
+    """
+    for name, value in expression.items():
+        if name not in FACE_UNITS:
+            raise FacekitError(f"unknown face unit '{name}'; {did_you_mean(name, FACE_UNITS)}")
+        if not 0 <= value <= 1:
+            raise FacekitError(f"face unit '{name}': {value} is out of range; allowed: 0 to 1")
 
 
 def _whole(seed: int) -> int:

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.seed import rng
 from facekit.studio import basis, shapes
 from facekit.studio.basis import AGES, BUILDS, GENDERS, ORIGINS, WEIGHTS, Array
+from facekit.studio.performance import check_units
 
 HairStyle = Literal[
     "bald",
@@ -138,16 +139,20 @@ class Person(Config):
             FacekitError: for an unknown key or coefficient, or a value out of range.
         """
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        person = validate(values, cls, "person")
+        return validate(values, cls, "person")
+
+    @field_validator("shape")
+    @classmethod
+    def _of_known_sliders(cls, shape: dict[str, float]) -> dict[str, float]:
         lowest = shapes.lowest()
-        for name, value in person.shape.items():
+        for name, value in shape.items():
             if name not in lowest:
                 raise FacekitError(f"unknown shape '{name}'; {did_you_mean(name, lowest)}")
             if not lowest[name] <= value <= 1:
                 raise FacekitError(
                     f"shape '{name}': {value} is out of range; allowed: {lowest[name]} to 1"
                 )
-        return person
+        return shape
 
     def to_json(self) -> dict[str, Any]:
         """The parameters as JSON values."""
@@ -164,7 +169,11 @@ class Person(Config):
         Args:
             expression: face unit → coefficient in [0, 1], as in a performance; None says nothing
                 of the expression.
+
+        Raises:
+            FacekitError: for an unknown face unit, or a coefficient out of range.
         """
+        check_units(expression or {})
         years = "young" if self.age < 35 else "middle-aged" if self.age < 58 else "older"
         article = "an" if years == "older" else "a"
         sex = "man" if self.sex > 0.5 else "woman"
