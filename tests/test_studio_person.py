@@ -38,7 +38,7 @@ def test_everyone_is_an_adult_by_our_years_and_by_annys_scale(people):
     assert max(p.age for p in people) <= 80
     assert max(p.age for p in people) > 75
     # anny's scale: baby 0, child 1/3, young 2/3, old 1.
-    assert anny_age(18) == anny_age(25) == pytest.approx(2 / 3)
+    assert anny_age(18) == anny_age(35) == pytest.approx(2 / 3 + 10 / 65 / 3)
     assert anny_age(57.5) == pytest.approx(5 / 6)
     assert all(2 / 3 - 1e-9 <= anny_age(p.age) < 1 for p in people)
     # No target of a child or a baby is even in the basis.
@@ -141,7 +141,13 @@ def test_no_adult_is_drawn_like_a_child(seed, male):
     grown = shapes._grown_up(traits)
     extent = sum(share * grown[name] for name, share in direction.items()) / length
     before = sum(share * traits[name] for name, share in direction.items()) / length
-    assert extent == pytest.approx(min(before, 0.2))
+    assert extent == pytest.approx(min(before, -0.1))
+    shape = shapes.sample(random, male=male, age=20, african=0.3, asian=0.3, weight=0.5)
+    for name, (least, most) in shapes._ADULT.items():
+        drawn = [
+            value for slider, value in shape.items() if slider in (name, f"l-{name}", f"r-{name}")
+        ]
+        assert all(least <= value <= most for value in drawn)
 
 
 def test_people_differ_in_shape_and_vector(people, heads):

@@ -272,8 +272,12 @@ def neutral(person_json: str) -> Array:
 
 
 def anny_age(years: float) -> float:
-    """Years on anny's scale, where 2/3 is a young adult (25) and 1 is old (90)."""
-    return 2 / 3 + (max(years, 25.0) - 25) / (90 - 25) / 3
+    """Years on anny's scale, where 2/3 is a young adult (25) and 1 is old (90).
+
+    Nobody gets the shape of less than 35 years: beside a small or smooth face, the youngest shapes
+    can look like a child's.
+    """
+    return 2 / 3 + (max(years, 35.0) - 25) / (90 - 25) / 3
 
 
 def _phenotype(person: Person) -> dict[str, float]:

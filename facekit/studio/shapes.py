@@ -218,7 +218,22 @@ def sample(
     outlines = random.choice(len(_OUTLINES), 2, replace=False)
     for outline, most in zip(outlines, (0.4, 0.2), strict=True):
         shape[f"head-{_OUTLINES[outline]}"] = float(random.uniform(0, most))
+    for name, (least, most) in _ADULT.items():
+        for slider in (name, f"l-{name}", f"r-{name}"):
+            if slider in shape:
+                shape[slider] = float(np.clip(shape[slider], least, most))
     return {name: round(float(np.clip(value, -1, 1)), 4) for name, value in shape.items() if value}
+
+
+# What chance adds to a trait may not make a child of an adult either.
+_ADULT = {
+    "head-age": (0.15, 1.0),
+    "eye-scale": (-1.0, 0.2),
+    "head-scale-vert": (-0.05, 1.0),
+    "ear-wing": (-1.0, 0.3),
+    "chin-height": (-0.05, 1.0),
+    "nose-scale-vert": (-0.15, 1.0),
+}
 
 
 # Large eyes and full cheeks over a small nose and chin are a child's (Lorenz 1943).
@@ -229,7 +244,7 @@ def _grown_up(traits: Mapping[str, float]) -> dict[str, float]:
     """The traits, with what goes too far towards a child's face taken off."""
     length = np.sqrt(sum(share**2 for share in _CHILDLIKE.values()))
     extent = sum(share * traits[trait] for trait, share in _CHILDLIKE.items()) / length
-    surplus = max(float(extent) - 0.2, 0.0)
+    surplus = max(float(extent) + 0.1, 0.0)
     return {
         trait: value - surplus * _CHILDLIKE.get(trait, 0.0) / float(length)
         for trait, value in traits.items()
