@@ -146,7 +146,7 @@ def command(out: Path, quick: bool, seed: int, workers: int) -> None:
         demo.done = before["done"]
 
     demo.step("people", f"render {plan.people} people who don't exist", _people(workers))
-    demo.step("clip", "render a clip, and the true answer of the swap", _clip(workers))
+    demo.step("clip", "render a clip to swap the face in", _clip(workers))
     demo.step("train", "train the face swap", _train)
     demo.step("swap", "swap the face in the clip, mark and sign it", _swap)
     demo.step("marks", "read the marks back", _marks)
@@ -189,12 +189,11 @@ def _clip(workers: int) -> Callable[[Demo], dict[str, Any]]:
         items = read_manifest(demo.out / "people")
         seeds = {item.subject: item.facts["person_seed"] for item in items}
         processes = min(workers, max(round(plan.seconds * plan.rate), 1))
-        for name, person in (("clip", plan.target), ("truth", plan.source)):
-            facekit(
-                *("studio", "clip", "--person-seed", seeds[person], "--seconds", plan.seconds),
-                *("--rate", plan.rate, "--size", plan.size, "--seed", CLIP_SEED + demo.seed),
-                *("--workers", processes, "--out", demo.out / name),
-            )
+        facekit(
+            *("studio", "clip", "--person-seed", seeds[plan.target], "--seconds", plan.seconds),
+            *("--rate", plan.rate, "--size", plan.size, "--seed", CLIP_SEED + demo.seed),
+            *("--workers", processes, "--out", demo.out / "clip"),
+        )
         return {}
 
     return work
@@ -214,36 +213,52 @@ def _swap(demo: Demo) -> dict[str, Any]:
         *("generator", "run", demo.out / "swap", "--input", clip, "--out", swapped),
         *("--source", demo.plan.source, "--precision", "auto", "--json"),
     )
-    return _compare_with_truth(demo, clip, swapped, demo.out / "truth" / "clip.mp4")
+    return _compare_with_truth(demo, clip, swapped)
 
 
-def _compare_with_truth(demo: Demo, clip: Path, swapped: Path, truth: Path) -> dict[str, Any]:
-    """PSNR in the face of swap and floor, and a picture of the three beside one another."""
+def _compare_with_truth(demo: Demo, clip: Path, swapped: Path) -> dict[str, Any]:
+    """PSNR in the face of swap and floor, and a picture of target, swap and truth."""
     import numpy as np
 
     from facekit import export
     from facekit.commands.demo_pictures import grid, inner_face, psnr
     from facekit.media.decode import Video
+    from facekit.studio import truth
+    from facekit.studio.performance import Performance
+    from facekit.studio.person import Person
+    from facekit.studio.render import render
     from facekit.types import read_manifest
     from facekit.watermark import Kind
 
-    (item,) = read_manifest(truth.parent)
+    people = {i.subject: i.facts["person_seed"] for i in read_manifest(demo.out / "people")}
+    source, target = (
+        Person.sample(int(str(people[subject]))) for subject in (demo.plan.source, demo.plan.target)
+    )
+    (item,) = read_manifest(clip.parent)
     labels: Any = item.facts["frames"]
-    boxes = [inner_face(np.asarray(label["landmarks"])) for label in labels]
-    videos = []
-    for path in (clip, swapped, truth):
+    shown = np.linspace(0, len(labels) - 1, 6).round().astype(int).tolist()
+    rows = []
+    for path in (clip, swapped):
         with Video(path) as video:
-            videos.append([frame.pixels for frame in video])
-    target, swap, answer = videos
-    shown = np.linspace(0, len(boxes) - 1, 6).round().astype(int)
+            rows.append([frame.pixels for i, frame in enumerate(video) if i in shown])
+    answers = [
+        truth.swap(
+            source,
+            render(target, Performance.from_json(labels[i]["performance"]), demo.plan.size),
+        )
+        for i in shown
+    ]
+    rows.append([answer.pixels for answer in answers])
+    boxes = [inner_face(answer.landmarks) for answer in answers]
     export.write_image(
         demo.out / "truth.png",
-        grid([[row[i] for i in shown] for row in videos]),
+        grid(rows),
         kind=Kind.COMPOSITE,
-        inputs=[clip, truth],
+        inputs=[clip],
         facts={"origin": "studio"},
     )
-    return {"psnr": {"swap": psnr(swap, answer, boxes), "floor": psnr(target, answer, boxes)}}
+    found = {"swap": psnr(rows[1], rows[2], boxes), "floor": psnr(rows[0], rows[2], boxes)}
+    return {"psnr": found}
 
 
 def _marks(demo: Demo) -> dict[str, Any]:
