@@ -20,6 +20,7 @@ from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, Array, Indices
 from facekit.studio.light import Light
 from facekit.studio.performance import Performance, rotation
 from facekit.studio.person import Person
+from facekit.studio.vectors import step, unit
 
 IRIS = 0.0585
 """Radius of the average adult's iris."""
@@ -168,7 +169,7 @@ def shade(
     middle = limbus - float(np.sqrt(CORNEA**2 - iris**2))
     on_cornea = _met(on_ball, see, middle, CORNEA)
     # Within the cornea what lies behind is seen through it; elsewhere it is the ball itself.
-    through = _step((on_cornea[:, 2] - limbus) / 0.006)
+    through = step((on_cornea[:, 2] - limbus) / 0.006)
     out = on_ball / ball.radius
     bulge = (on_cornea - np.array([0, 0, middle], np.float32)) / CORNEA
 
@@ -183,13 +184,13 @@ def shade(
     white, openness, wet = _white(person, ball, out, ((at - ball.centre) @ turned) / ball.radius)
     pupil = pupil_radius(person, performance, light, turned) / iris
     coloured = _coloured(person, off, angle, pupil)
-    share = (through * _step((1.04 - off) / 0.16))[:, None]
+    share = (through * step((1.04 - off) / 0.16))[:, None]
     albedo = white + share * (coloured - white)
 
     # The iris is a shallow bowl: its far side from a lamp is the brighter.
     bowl = np.concatenate([-0.45 * plane[:, :2] / iris, np.ones((len(at), 1), np.float32)], 1)
-    front = _unit(out + share * (bowl - out)) @ axes.T
-    gleam_from = _unit(out + through[:, None] * (bulge - out))
+    front = unit(out + share * (bowl - out)) @ axes.T
+    gleam_from = unit(out + through[:, None] * (bulge - out))
     result = light.irradiance(front) * openness[:, None]
     shadow = (0.35 + 0.65 * openness)[:, None]
     for lamp, arrives in zip(light.lamps, lit, strict=True):
@@ -198,11 +199,11 @@ def shade(
     result *= albedo
 
     mirrored = 2 * (gleam_from * see).sum(1)[:, None] * gleam_from - see
-    towards = _unit(mirrored @ axes.T)
+    towards = unit(mirrored @ axes.T)
     grazing = 1 - np.clip((gleam_from * see).sum(1), 0, 1)
     fresnel = 0.025 + 0.55 * grazing**5
     # Brow and lashes stand between the upper part of the cornea and the sky.
-    clear = openness * _step((0.95 - towards @ turned[:, 1]) / 0.5)
+    clear = openness * step((0.95 - towards @ turned[:, 1]) / 0.5)
     result += (fresnel * clear * (1 + wet))[:, None] * light.radiance(towards)
     for lamp, arrives in zip(light.lamps, lit, strict=True):
         seen = _softbox(towards, lamp.direction, through)
@@ -232,9 +233,9 @@ def _white(person: Person, ball: Ball, out: Array, flat: Array) -> tuple[Array, 
 
     # Between the lids it is the darker, the nearer the upper one and the corners.
     gap = np.clip(upper - lower, 0, 1)
-    openness = 0.12 + 0.88 * _step((below + 0.04) / 0.5)
-    openness *= 0.6 + 0.4 * _step(above / 0.16)
-    openness *= 0.3 + 0.7 * _step(gap / 0.5)
+    openness = 0.12 + 0.88 * step((below + 0.04) / 0.5)
+    openness *= 0.6 + 0.4 * step(above / 0.16)
+    openness *= 0.3 + 0.7 * step(gap / 0.5)
 
     age = (person.age - 18) / 62
     tone = np.array([0.47, 0.44, 0.415], np.float32) * np.array(
@@ -244,14 +245,14 @@ def _white(person: Person, ball: Ball, out: Array, flat: Array) -> tuple[Array, 
         tone = tone * np.array([0.95, 0.90, 0.83], np.float32)
     albedo = np.broadcast_to(tone, (len(out), 3)).copy()
     # Blood: more towards the corners, and along the vessels.
-    corner = _step((np.abs(x) - 0.3) / 0.6)
+    corner = step((np.abs(x) - 0.3) / 0.6)
     albedo *= 1 - corner[:, None] * np.array([0.06, 0.22, 0.22], np.float32)
     vessels = _sampled(_vessels(person.seed), (out[:, 0] + 1.1) / 2.2, (out[:, 1] + 1.1) / 2.2)
     drawn = vessels[:, None] * (0.45 + 0.75 * person.redness)
     albedo *= 1 - np.clip(drawn, 0, 1) * np.array([0.12, 0.5, 0.48], np.float32)
     # The caruncle fills the inner corner; the lids' margins are pink.
     inner_corner = float(-ball.side * (ball.lower[0][0] if ball.side > 0 else ball.lower[0][-1]))
-    flesh = _step((inwards - (inner_corner - 0.27)) / 0.17)
+    flesh = step((inwards - (inner_corner - 0.27)) / 0.17)
     rim = np.exp(-((above / 0.045) ** 2))
     pink = tone * np.array([0.86, 0.50, 0.47], np.float32)
     albedo += np.maximum(flesh, 0.8 * rim)[:, None] * (pink - albedo)
@@ -267,7 +268,7 @@ def _coloured(person: Person, off: Array, angle: Array, pupil: float) -> Array:
     along = np.clip((off - pupil) / (1 - pupil), 0, 1)
     texture = _iris(person.seed, person.iris)
     albedo: Array = _sampled(texture, 0.002 + 0.996 * along, angle / (2 * np.pi) % 1)
-    albedo *= _step((off - pupil) / 0.09 + 0.5)[:, None]
+    albedo *= step((off - pupil) / 0.09 + 0.5)[:, None]
     return albedo + 0.004
 
 
@@ -278,7 +279,7 @@ def _softbox(towards: Array, lamp: Array, sharp: Array) -> Array:
     upwards = np.cross(lamp, across)
     side = np.maximum(np.abs(towards @ across), np.abs(towards @ upwards)) / np.sin(_LAMP)
     soft = 1.1 - 0.7 * sharp
-    seen: Array = _step((1 + 0.5 * soft - side) / soft) * (towards @ lamp > 0)
+    seen: Array = step((1 + 0.5 * soft - side) / soft) * (towards @ lamp > 0)
     return seen * (0.12 + 0.88 * sharp)
 
 
@@ -305,7 +306,7 @@ def _iris(seed: int, colour: tuple[float, float, float]) -> Array:
 
     # The collarette: a wavy, raised ring about a third of the way out.
     ring = 0.2 + 0.025 * random.normal() + 0.035 * around(3.0) + 0.03 * around(14.0)
-    outside = _step((along - ring) / 0.14 + 0.5)
+    outside = step((along - ring) / 0.14 + 0.5)
     threads = 0.2 * fibres(1.4, 14) + 0.13 * fibres(3.5, 20) + 0.07 * fibres(0.9, 5)
     threads += 0.06 * outside * fibres(9, 2.2)  # Furrows of a pupil that widens and narrows.
     bright = 1 + threads * (0.65 + 0.35 * outside)
@@ -324,7 +325,7 @@ def _iris(seed: int, colour: tuple[float, float, float]) -> Array:
     # The ruff at the pupil's edge is brown, the limbus dark.
     albedo *= (1 - 0.7 * np.exp(-((along / 0.035) ** 2)))[None, :, None]
     limbal = float(np.clip(0.78 - 0.008 * (seed % 5) + 0.05 * random.normal(), 0.6, 0.9))
-    dark = limbal * _step((along - 0.76) / 0.26)
+    dark = limbal * step((along - 0.76) / 0.26)
     albedo *= (1 - dark)[None, :, None] ** np.array([1.15, 1.0, 0.9], np.float32)
     return np.ascontiguousarray(np.clip(albedo, 0, 0.7), np.float32)
 
@@ -388,19 +389,6 @@ def _met(points: Array, see: Array, ahead: float, radius: float) -> Array:
     near[:, 2] += np.float32(ahead)
     found: Array = near.astype(np.float32)
     return found
-
-
-def _unit(vectors: Array) -> Array:
-    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    result: Array = vectors / np.maximum(length, 1e-6)[:, None]
-    return result
-
-
-def _step(value: Array) -> Array:
-    """From 0 at 0 to 1 at 1, smoothly."""
-    share = np.clip(value, 0, 1)
-    smooth: Array = share * share * (3 - 2 * share)
-    return smooth
 
 
 @lru_cache(maxsize=2)

@@ -16,6 +16,7 @@ from facekit.studio import basis
 from facekit.studio.basis import TEETH, TONGUE, Array, Indices
 from facekit.studio.light import Light
 from facekit.studio.person import Person
+from facekit.studio.vectors import step, unit
 
 _WIDTHS = {
     "upper": (0.086, 0.066, 0.076, 0.070, 0.068, 0.100, 0.095, 0.085),
@@ -112,7 +113,7 @@ def shade(
         # The rows' inner sides, towards the tongue, get little light.
         inner = own[:, 0] * where[:, 0] + own[:, 2] * (where[:, 2] - 1.0) < -0.02
         open_ *= np.where(inner, np.float32(0.4), np.float32(1))
-        normal = _unit(normal + tilt @ turned.T)
+        normal = unit(normal + tilt @ turned.T)
     elif kind == TONGUE:
         albedo, gloss, open_ = _tongue(person, where)
     else:
@@ -120,15 +121,15 @@ def shade(
     inwards = _depth(where) * open_ * (0.45 + 0.75 * opening)
     # Light comes in from the front only.
     front = np.broadcast_to(turned[:, 2], normal.shape)
-    received = light.irradiance(_unit(0.45 * normal + front)) * inwards[:, None]
-    gleam = (0.015 * gloss * inwards)[:, None] * light.irradiance(_unit(normal + 0.5 * front))
+    received = light.irradiance(unit(0.45 * normal + front)) * inwards[:, None]
+    gleam = (0.015 * gloss * inwards)[:, None] * light.irradiance(unit(normal + 0.5 * front))
     arrives = np.sqrt(inwards)
     for lamp, share in zip(light.lamps, lit, strict=True):
         facing = np.clip((normal @ lamp.direction + 0.25) / 1.25, 0, None)
         ahead = np.clip(2.5 * (front @ lamp.direction), 0, 1)
         strength = arrives * ahead * (0.15 + 0.85 * share)
         received += (facing * strength)[:, None] * lamp.colour
-        half = _unit(lamp.direction + view)
+        half = unit(lamp.direction + view)
         aligned = np.clip(np.einsum("ij,ij->i", normal, half), 0, 1)
         squared = aligned**4
         lobes = 0.12 * squared**3 + 0.45 * (squared**4) ** 4
@@ -226,10 +227,10 @@ def _row(person: Person, row: str, where: Array) -> tuple[Array, Array, Array, A
     enamel = enamel * (1 - thin * np.array([0.20, 0.17, 0.13], np.float32))
     enamel *= (1 - 0.6 * between)[:, None]
 
-    gum = _step((up - scallop) / 0.008 + 0.5)[:, None]
+    gum = step((up - scallop) / 0.008 + 0.5)[:, None]
     flesh = _gum(person) * (1 - 0.25 * between)[:, None]
     albedo = enamel + gum * (flesh - enamel)
-    solid = _step((up - low) / 0.006 + 0.5)
+    solid = step((up - low) / 0.006 + 0.5)
     albedo = albedo * (0.06 + 0.94 * solid)[:, None]
 
     tilt = np.zeros_like(where)
@@ -238,7 +239,7 @@ def _row(person: Person, row: str, where: Array) -> tuple[Array, Array, Array, A
     tilt[:, 0] = 0.55 * outward * facing
     tilt[:, 2] = -0.55 * outward * (1 - facing)
     tilt[:, 1] = sign * 0.25 * (gum[:, 0] * 0.8 - np.clip(0.5 - up / height, 0, 1))
-    open_ = 1 - 0.42 * _step((up - 0.25 * height) / height)  # The lip's shade.
+    open_ = 1 - 0.42 * step((up - 0.25 * height) / height)  # The lip's shade.
     gloss = 0.75 * solid * (1 - 0.8 * between) * (1 - 0.3 * gum[:, 0])
     # Premolars and molars stand in the cheeks' shade.
     open_ *= np.array([1, 0.95, 0.86, 0.66, 0.52, 0.4, 0.3, 0.25], np.float32)[own]
@@ -268,15 +269,15 @@ def _gum(person: Person) -> Array:
 def _tongue(person: Person, where: Array) -> tuple[Array, Array, Array]:
     """Albedo (P, 3), gloss (P,) and openness (P,) of the tongue: a groove and papillae."""
     x, y, z = where.T
-    groove = np.exp(-((x / 0.018) ** 2)) * _step((z - 0.9) / 0.3) * _step((1.37 - z) / 0.1)
+    groove = np.exp(-((x / 0.018) ** 2)) * step((z - 0.9) / 0.3) * step((1.37 - z) / 0.1)
     grain = np.sin(x * 310 + 3 * np.sin(z * 130)) * np.sin(z * 290 + 2 * np.sin(x * 170))
-    coated = _step((1.32 - z) / 0.35) * (0.5 + 0.2 * rng(person.seed, 43).normal())
+    coated = step((1.32 - z) / 0.35) * (0.5 + 0.2 * rng(person.seed, 43).normal())
     base = np.array([0.47, 0.17, 0.15], np.float32)
     pale = np.array([0.46, 0.25, 0.22], np.float32)
     albedo = base + np.clip(0.55 * coated, 0, 1)[:, None] * (pale - base)
     albedo = albedo * (1 - 0.14 * groove + 0.05 * grain)[:, None]
     gloss = 0.55 + 0.2 * grain - 0.15 * groove
-    below = _step((y - 6.46) / 0.1)
+    below = step((y - 6.46) / 0.1)
     return (
         albedo.astype(np.float32),
         gloss.astype(np.float32),
@@ -328,16 +329,3 @@ def _vertices() -> tuple[Indices, Indices, Indices]:
     tongue = np.unique(head.triangles[head.materials == TONGUE])
     jaw = np.abs(head.targets[head.index["jawOpen"]][teeth]).max(1) > 1e-6
     return teeth[~jaw], teeth[jaw], tongue
-
-
-def _unit(vectors: Array) -> Array:
-    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    result: Array = vectors / np.maximum(length, 1e-6)[:, None]
-    return result
-
-
-def _step(value: Array) -> Array:
-    """From 0 at 0 to 1 at 1, smoothly."""
-    share = np.clip(value, 0, 1)
-    smooth: Array = share * share * (3 - 2 * share)
-    return smooth

@@ -219,9 +219,8 @@ def sample(
     for outline, most in zip(outlines, (0.4, 0.2), strict=True):
         shape[f"head-{_OUTLINES[outline]}"] = float(random.uniform(0, most))
     for name, (least, most) in _ADULT.items():
-        for slider in (name, f"l-{name}", f"r-{name}"):
-            if slider in shape:
-                shape[slider] = float(np.clip(shape[slider], least, most))
+        for key in {name, f"l-{name}", f"r-{name}"} & shape.keys():
+            shape[key] = float(np.clip(shape[key], least, most))
     return {name: round(float(np.clip(value, -1, 1)), 4) for name, value in shape.items() if value}
 
 

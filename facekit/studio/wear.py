@@ -14,6 +14,7 @@ from facekit.core.seed import rng
 from facekit.studio import basis
 from facekit.studio.basis import LEFT_EYE, RIGHT_EYE, SKIN, Array, Indices
 from facekit.studio.person import Person
+from facekit.studio.vectors import step
 
 FRAME, LENS = range(2)
 """Materials of a glasses' triangles."""
@@ -362,7 +363,7 @@ def _below(person: Person, x: Array, y: Array, z: Array) -> Array:
     side = np.abs(x)
     level = _level(x, y, z)
     below: Array = _NECK - level
-    front = _step((z - 0.05) / 0.45)
+    front = step((z - 0.05) / 0.45)
     if person.neckline == "v":
         below = below - front * 0.40 * np.maximum(1 - side / 0.46, 0)
     elif person.neckline == "boat":
@@ -390,7 +391,7 @@ def _fabric(
         seen = _seen(0.015, spacing)
         if seen:
             shade *= 1 + 0.03 * seen * np.sin(410 * x + 190 * z) * np.sin(430 * y + 60 * z)
-    free = _step((below - 0.5 * _BAND) / 0.35)
+    free = step((below - 0.5 * _BAND) / 0.35)
     _folded(x, y, z, free, random, tilt, shade)
     if shirt:
         _collar(x, z, y, below, tilt, shade)
@@ -424,7 +425,7 @@ def _dyed(
         way = x if shirt else (np.maximum(y, 4.6) - 0.7 * z) / 1.2
         share = 0.22 if shirt else float(random.uniform(0.25, 0.5))
         phase = np.abs(way / period % 1 - 0.5) * 2
-        drawn = _step((share - phase) * period / 0.02 + 0.5)
+        drawn = step((share - phase) * period / 0.02 + 0.5)
         albedo += (0.85 * drawn)[:, None] * (other - albedo)
     return albedo
 
@@ -478,7 +479,7 @@ def _banded(
     around: Array, below: Array, band: float, tilt: Array, shade: Array, ribs: float
 ) -> None:
     """A band along the hem, ribbed across, sewn on with a seam; adds to ``tilt``, ``shade``."""
-    on = _step((band - below) / 0.012 + 0.5)
+    on = step((band - below) / 0.012 + 0.5)
     if ribs:
         rib = around * 62
         swing = 0.30 * ribs * on * np.sin(rib)
@@ -495,11 +496,11 @@ def _banded(
 def _collar(x: Array, z: Array, y: Array, below: Array, tilt: Array, shade: Array) -> None:
     """The flaps of a shirt's collar, its placket and buttons; adds to ``tilt`` and ``shade``."""
     side = np.abs(x)
-    front = _step((z - 0.1) / 0.35)
+    front = step((z - 0.1) / 0.35)
     # A flap is widest at its point, beside the throat.
     point = np.exp(-(((side - 0.25) / 0.13) ** 2))
-    edge = 0.20 + front * (0.20 * point - 0.06 * _step((0.17 - side) / 0.1))
-    on = _step((edge - below) / 0.010 + 0.5)
+    edge = 0.20 + front * (0.20 * point - 0.06 * step((0.17 - side) / 0.1))
+    on = step((edge - below) / 0.010 + 0.5)
     drop = np.where(below > edge, np.exp(-(below - edge) / 0.035), 0)
     shade *= 1 - 0.55 * drop
     tilt[:, 1] -= 0.35 * np.exp(-(((below - edge + 0.012) / 0.012) ** 2))
@@ -512,13 +513,6 @@ def _collar(x: Array, z: Array, y: Array, below: Array, tilt: Array, shade: Arra
     shade *= 1 - 0.28 * border * strip
     tilt[:, 0] += 0.3 * border * strip * np.sign(x)
     button = np.hypot(x, (y - 5.42 + 0.45) % 0.9 - 0.45)
-    disc = _step((0.034 - button) / 0.008 + 0.5) * strip
+    disc = step((0.034 - button) / 0.008 + 0.5) * strip
     shade *= 1 - 0.5 * strip * np.exp(-(((button - 0.036) / 0.010) ** 2))
     shade *= 1 + 0.15 * disc
-
-
-def _step(value: Array) -> Array:
-    """From 0 at 0 to 1 at 1, smoothly."""
-    share = np.clip(value, 0, 1)
-    smooth: Array = share * share * (3 - 2 * share)
-    return smooth
