@@ -151,7 +151,7 @@ def test_teeth_and_tongue_keep_behind_closed_lips(seed: int) -> None:
 
 def test_teeth_show_when_the_mouth_opens_or_smiles() -> None:
     smile = {f"{unit}{side}": 0.7 for unit in ("mouthSmile", "mouthUpperUp") for side in SIDES}
-    assert saying(8, jawOpen=0.5).masks["teeth"].sum() / 255 > 4
+    assert saying(8, jawOpen=0.7).masks["teeth"].sum() / 255 > 4
     assert saying(8, jawOpen=0.1, **smile).masks["teeth"].sum() / 255 > 20
     opened = saying(8, jawOpen=0.9)
     assert (opened.masks["teeth"] <= opened.masks["mouth"]).all()

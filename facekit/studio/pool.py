@@ -85,6 +85,9 @@ def render_frames(
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.terminate()
+        # A worker may have been cut off in the middle of a message. Only when nobody holds the
+        # pipe's other end any more does the pool's thread stop waiting for the rest of it.
+        pool._result_queue._writer.close()  # type: ignore[attr-defined]
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
