@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,14 +26,6 @@ from facekit.types import read_manifest
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("studio") / "people"
     render_folder(out, people=2, frames=3, size=64, seed=1)
-    return out
-
-
-def copied(folder, tmp_path):
-    out = tmp_path / "copy"
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files.write_bytes(out / path.relative_to(folder), path.read_bytes())
     return out
 
 
@@ -122,7 +115,7 @@ def test_a_finished_folder_is_kept_and_an_interrupted_one_goes_on(folder, tmp_pa
 
 
 def test_a_folder_of_another_version_is_neither_kept_nor_checked(folder, tmp_path):
-    out = copied(folder, tmp_path)
+    out = shutil.copytree(folder, tmp_path / "copy")
     content = files.read_json(out / "certificate.json") | {"studio": 1}
     files.write_json(out / "certificate.json", content)
     for call in (
@@ -141,7 +134,7 @@ def test_a_foreign_folder_is_not_touched(tmp_path):
 
 
 def test_changed_missing_and_extra_files_are_noticed(folder, tmp_path):
-    out = copied(folder, tmp_path)
+    out = shutil.copytree(folder, tmp_path / "copy")
     picture = out / "person-0000/0001.png"
     content = picture.read_bytes()
     picture.write_bytes(content + b"x")
@@ -177,7 +170,7 @@ def _forge(folder, pixels):
 def test_a_certificate_beside_a_real_photo_fails(folder, tmp_path, size):
     from skimage import data
 
-    out = copied(folder, tmp_path)
+    out = shutil.copytree(folder, tmp_path / "copy")
     photo = cv2.resize(data.astronaut()[:400, :400], (size, size), interpolation=cv2.INTER_AREA)
     _forge(out, photo)
     with pytest.raises(FacekitError, match=r"does not show|not of the size"):
@@ -199,7 +192,7 @@ def test_a_certificate_alone_certifies_nothing(folder, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"id": "x"}', b"\xff\xfe"])
 def test_a_corrupt_certificate_is_a_one_line_error(folder, tmp_path, content):
-    out = copied(folder, tmp_path)
+    out = shutil.copytree(folder, tmp_path / "copy")
     (out / "certificate.json").write_bytes(content)
     with pytest.raises(FacekitError) as caught:
         verify(out)
@@ -208,7 +201,7 @@ def test_a_corrupt_certificate_is_a_one_line_error(folder, tmp_path, content):
 
 
 def test_a_certificate_cannot_reach_out_of_its_folder(folder, tmp_path):
-    out = copied(folder, tmp_path)
+    out = shutil.copytree(folder, tmp_path / "copy")
     content = files.read_json(out / "certificate.json")
     content["files"]["../other.png"] = "0" * 64
     files.write_json(out / "certificate.json", content)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,14 +189,6 @@ def labelled(tmp_path_factory):
     return out
 
 
-def copied(folder, tmp_path):
-    out = tmp_path / "copy"
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            files.write_bytes(out / path.relative_to(folder), path.read_bytes())
-    return out
-
-
 def rehash(folder):
     """Rewrite every hash that anyone could rewrite."""
     rows = files.read_jsonl(folder / "manifest.jsonl")
@@ -247,7 +240,7 @@ def test_facts_and_truth_are_the_renderings(labelled):
 
 
 def test_truth_that_is_not_the_pictures_fails(labelled, tmp_path):
-    out = copied(labelled, tmp_path)
+    out = shutil.copytree(labelled, tmp_path / "copy")
     mask, depth = (out / "person-0000" / f"0000.{what}.png" for what in ("mask-face", "depth"))
     before = mask.read_bytes()
     mask.write_bytes(cv2.imencode(".png", np.roll(cv2.imread(str(mask), -1), 5, 0))[1].tobytes())
@@ -280,7 +273,7 @@ def test_truth_that_is_not_the_pictures_fails(labelled, tmp_path):
     [("pose", [0, 0, 0]), ("points", [[1, 1]] * 5), ("skin_tone", 99), ("expression", None)],
 )
 def test_facts_that_are_not_the_renderings_fail(labelled, tmp_path, fact, value):
-    out = copied(labelled, tmp_path)
+    out = shutil.copytree(labelled, tmp_path / "copy")
     rows = files.read_jsonl(out / "manifest.jsonl")
     for row in rows:
         row["facts"][fact] = value
@@ -296,7 +289,7 @@ def test_a_file_of_truth_is_verified_with_its_picture(labelled):
 
 
 def test_another_degradation_than_the_certificates_fails(labelled, tmp_path):
-    out = copied(labelled, tmp_path)
+    out = shutil.copytree(labelled, tmp_path / "copy")
     content = files.read_json(out / "certificate.json")
     content["arguments"]["degrade"] = "strong"
     files.write_json(out / "certificate.json", content)
@@ -318,7 +311,7 @@ def test_another_degradation_than_the_certificates_fails(labelled, tmp_path):
 def test_senseless_arguments_in_a_certificate_are_a_one_line_error(
     labelled, tmp_path, change, words
 ):
-    out = copied(labelled, tmp_path)
+    out = shutil.copytree(labelled, tmp_path / "copy")
     content = files.read_json(out / "certificate.json")
     content["arguments"] |= change
     files.write_json(out / "certificate.json", content)

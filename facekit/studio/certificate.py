@@ -350,7 +350,12 @@ def _check_clip(
         drawn = _draw_frames(found, count, samples)
     shots = _shots(plan, performances, drawn)
     if plan.format == "mp4":
-        _check_video(folder / CLIP, items[0], drawn, shots, plan)
+        given = items[0].facts.get("frames")
+        if not isinstance(given, list) or len(given) != count:
+            raise FacekitError(
+                f"{folder / CLIP}: the manifest does not describe its {count} frames"
+            )
+        _check_video(folder / CLIP, given, drawn, shots, plan)
         return [f"{CLIP}#{index}" for index in drawn]
     for index, (shot, truth) in zip(drawn, shots, strict=True):
         _must_show(folder / expected[index], truth)
@@ -360,17 +365,13 @@ def _check_clip(
 
 def _check_video(
     path: Path,
-    item: Item,
+    given: list[object],
     drawn: list[int],
     shots: Iterator[tuple[Render, Pixels]],
     plan: ClipPlan,
 ) -> None:
     from facekit.media.decode import Video
 
-    given = item.facts.get("frames")
-    count = len(Performance.clip(plan.seconds, plan.rate, plan.seed))
-    if not isinstance(given, list) or len(given) != count:
-        raise FacekitError(f"{path}: the manifest does not describe its {count} frames")
     shown = 0
     with Video(path) as video:
         for shown, frame in enumerate(video, start=1):
@@ -380,8 +381,8 @@ def _check_video(
                 _must_match(name, frame.pixels, truth, video_psnr)
                 stem = path.parent / frame_name(shown - 1, "")
                 labels.require(stem, shot, plan.kinds, given[shown - 1])
-    if shown != count:
-        raise FacekitError(f"{path}: {shown} frames, but its seeds give {count}")
+    if shown != len(given):
+        raise FacekitError(f"{path}: {shown} frames, but its seeds give {len(given)}")
 
 
 def _shots(
