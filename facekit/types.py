@@ -31,6 +31,9 @@ Floats = NDArray[np.float32]
 POINTS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 """The order of the five points of a :class:`Face`, MTCNN's; left is the picture's left."""
 
+DENSE = 70
+"""Points of :class:`Landmarks`: iBUG-300W's 68, then the centres of the irises, left and right."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -48,6 +51,56 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Landmarks:
+    """What the landmark network reads from one face.
+
+    Attributes:
+        points: float32 (70, 2) in pixels of the picture: iBUG-300W's 68 points, then the centres of
+            the irises; left and right are the picture's.
+        deviation: float32 (70,): how far off each point may be; the predicted standard deviation
+            along an axis, in pixels of the picture.
+        visible: float32 (70,): the probability that each point is seen and not covered.
+        pose: yaw, pitch, roll of the head relative to the camera, in degrees.
+        expression: float32 (52,) in [0, 1], ARKit's face units in alphabetical order (own sides).
+        eyes: float32 (2,): how far the left and the right eye are open: the mean distance of the
+            lids over the eye's width (the eye aspect ratio of Soukupová & Čech, 2016).
+        presence: the probability that there is a face at all, in [0, 1].
+    """
+
+    points: Floats
+    deviation: Floats
+    visible: Floats
+    pose: tuple[float, float, float]
+    expression: Floats
+    eyes: Floats
+    presence: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a face can be seen; to weigh it by, or to abstain.
+
+    Attributes:
+        size: the longer side of the face's box, in pixels.
+        blur: the deviation of the Gaussian that would blur a sharp face as much, in hundredths of
+            the face's size.
+        exposure: mean luma of the face, in [0, 1].
+        clipped: the share of the face's pixels that are black or white.
+        occlusion: the share of the face that is covered, or outside of the picture, in [0, 1].
+        compression: how visible the blocks of JPEG or of a video codec are, in [0, 1]; 0 none.
+        pose: yaw, pitch, roll in degrees; None without landmarks.
+    """
+
+    size: float
+    blur: float
+    exposure: float
+    clipped: float
+    occlusion: float
+    compression: float
+    pose: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
 class Face:
     """One located face in one picture.
 
@@ -55,11 +108,15 @@ class Face:
         box: float32 (4,): x0, y0, x1, y1 in pixels of the picture.
         points: float32 (5, 2), in the order of ``POINTS``.
         score: the locator's confidence, in [0, 1].
+        landmarks: None until they are read.
+        quality: None until it is measured.
     """
 
     box: Floats
     points: Floats
     score: float
+    landmarks: Landmarks | None = None
+    quality: Quality | None = None
 
     @property
     def size(self) -> float:
@@ -83,10 +140,13 @@ class Track:
     Attributes:
         id: unique within a file, from 0, in order of first appearance.
         sightings: in order of time.
+        person: who it is: one number for all tracks of a file that show the same person, from 0;
+            None until the tracks' faces are compared.
     """
 
     id: int
     sightings: list[Sighting] = field(default_factory=list)
+    person: int | None = None
 
 
 @dataclass(frozen=True)
