@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from facekit.commands import options
+
 if TYPE_CHECKING:
     from facekit.studio.person import Person
 
@@ -52,6 +54,7 @@ def command() -> None:
       facekit studio person 3 --out someone.png
       facekit studio verify people
       facekit studio audit --judge judge.onnx
+      facekit studio teach lessons/landmarks --out runs/landmarks
     """
 
 
@@ -361,6 +364,70 @@ def audit(
         judge=judge,
     )
     show(figures, as_json)
+
+
+@command.command()
+@click.argument("config")
+@options.RUN_FOLDER
+@click.option(
+    "--data",
+    type=_FOLDER,
+    help="Photos to learn from besides, a folder for each person; not every lesson takes them.",
+)
+@click.option("--cache", type=_FOLDER, help="Of the rendered pictures; by default within --out.")
+@click.option("--workers", default=1, show_default=True, help="Processes to render with.")
+@options.SEED
+@options.DEVICE
+@options.PRECISION
+@options.THREADS
+@options.SET
+def teach(
+    config: str,
+    out: Path,
+    data: Path | None,
+    cache: Path | None,
+    workers: int,
+    seed: int,
+    device: str,
+    precision: str,
+    threads: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a network of the face stage on studio people, whose truth is exact.
+
+    CONFIG is a file or a bundled name; OUT gets the weights and their card. Give the same command
+    again to go on after an interruption: the result is the same to the bit.
+
+    \b
+    Examples:
+      facekit studio teach lessons/landmarks --out runs/landmarks --workers 2 --precision auto
+      facekit studio teach lessons/identity --data photos --out runs/identity
+    """
+    import shlex
+    import sys
+    import time
+
+    from facekit.core import device as devices
+    from facekit.datasets.studio import StudioFaces
+    from facekit.studio import teach as lessons
+
+    lesson, settings = lessons.read_config(config, overrides)
+    fabric = devices.setup(device, precision, threads=threads)
+    run = lessons.start(lesson, settings, data, out, fabric, seed=seed)
+    studio = StudioFaces(
+        people=settings.people,
+        frames=settings.frames,
+        size=settings.size,
+        seed=settings.data_seed,
+        cache=cache or out / "cache",
+        workers=workers,
+    )
+    began = time.monotonic()
+    lessons.load(lesson).teach(settings, run, fabric, studio, data)
+    minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
+    run.note(minutes=round(minutes, 1))
+    path = lessons.bundle(lesson, settings, data, run, shlex.join(["facekit", *sys.argv[1:]]))
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def _kinds(truth: str) -> list[str]:
