@@ -52,7 +52,7 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.faces.align import align_faces
-from facekit.faces.locate import Locator
+from facekit.faces.locate import load_locator
 from facekit.faces.track import Tracker
 from facekit.media.decode import MediaInfo, Video, probe
 from facekit.media.find import find_media
@@ -174,7 +174,7 @@ class _Analyzer:
         self.facts = _detector_facts(detector) if detector else None
         self.device = device
         self.every = every
-        self.locator = Locator(device, min_face=_MIN_FACE)
+        self.locator = load_locator(device, min_face=_MIN_FACE)
         self.certified: dict[Path, dict[str, str] | str] = {}  # hashes by name, or what is wrong
 
     def certificate(self, path: Path) -> Certificate:

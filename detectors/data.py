@@ -125,9 +125,9 @@ def align(
     """
     from facekit import watermark
     from facekit.faces.align import align_faces
-    from facekit.faces.locate import Locator
+    from facekit.faces.locate import load_locator
 
-    locator = Locator(device)
+    locator = load_locator(device)
     random = rng(*key, Purpose.MARKS)
     images: list[Pixels] = []
     marked: list[Pixels] = []

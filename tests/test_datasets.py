@@ -16,7 +16,7 @@ from facekit.core.errors import FacekitError
 from facekit.datasets.crops import load_crops
 from facekit.datasets.manifest import load_folder, split_by_subject
 from facekit.faces.align import TEMPLATES, apply
-from facekit.faces.locate import Locator
+from facekit.faces.locate import load_locator
 from facekit.media.images import write_image
 from facekit.types import Item, write_manifest
 
@@ -166,7 +166,7 @@ def test_crops_hold_the_located_face_of_each_picture(folder, caplog):
     assert len(crops) == 2
     assert (crops.images.shape, crops.images.dtype) == ((2, 96, 96, 3), np.uint8)
     assert (crops.matrices.shape, crops.matrices.dtype) == ((2, 2, 3), np.float64)
-    face = Locator(CPU).locate([skimage.data.astronaut()[:300, 100:400]])[0][0]
+    face = load_locator(CPU).locate([skimage.data.astronaut()[:300, 100:400]])[0][0]
     off = apply(crops.matrices[0], face.points) / 96 - TEMPLATES["wide"]
     assert np.linalg.norm(off, axis=1).mean() < 0.05
 

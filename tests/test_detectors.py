@@ -672,7 +672,7 @@ class Softener:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six people with six pictures each."""
-    monkeypatch.setattr("facekit.faces.locate.Locator", CentreFace)
+    monkeypatch.setattr("facekit.faces.locate.load_locator", CentreFace)
     random = rng(11)
     items = []
     for person in range(6):

@@ -36,12 +36,12 @@ def test_a_face_locator_finds_the_faces_where_they_are():
     pytest.importorskip("facenet_pytorch")
     import torch
 
-    from facekit.faces.locate import Locator
+    from facekit.faces.locate import load_locator
 
     moments = [Performance.sample(seed) for seed in range(20)]
     facing = [p for p in moments if abs(p.yaw + p.neck_yaw + p.camera_yaw) < 20][:4]
     renders = [render(Person.sample(i), p, 160) for i, p in enumerate(facing)]
-    found = Locator(torch.device("cpu")).locate([r.pixels for r in renders])
+    found = load_locator(torch.device("cpu")).locate([r.pixels for r in renders])
     errors = []
     for faces, truth in zip(found, renders, strict=True):
         assert faces

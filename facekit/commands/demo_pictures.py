@@ -101,10 +101,10 @@ def _corner(strip: Pixels) -> Pixels:
 def _with_face(pixels: Pixels) -> Pixels:
     """A copy with each located face's box and points drawn in."""
     from facekit.core.device import setup
-    from facekit.faces.locate import Locator
+    from facekit.faces.locate import load_locator
 
     drawn = pixels.copy()
-    (faces,) = Locator(setup().device).locate([pixels])
+    (faces,) = load_locator(setup().device).locate([pixels])
     for face in faces:
         x0, y0, x1, y1 = (round(float(v)) for v in face.box)
         cv2.rectangle(drawn, (x0, y0), (x1, y1), (255, 255, 255), 1, cv2.LINE_AA)

@@ -29,7 +29,7 @@ from facekit.core.progress import progress
 from facekit.datasets.crops import in_chunks
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
-from facekit.faces.locate import Locator
+from facekit.faces.locate import Locator, load_locator
 from facekit.faces.track import Tracker
 from facekit.media.decode import Video, probe
 from facekit.media.find import find_media
@@ -115,7 +115,7 @@ def align_media(
     paths = list(unique.values())
     settings = {"template": template, "size": size, "min_face": min_face, "every": every}
     journal = _Journal(out, settings)
-    locator = Locator(device, min_face=min_face, max_side=_MAX_SIDE)
+    locator = load_locator(device, min_face=min_face, max_side=_MAX_SIDE)
     result = Aligned(inputs=len(paths))
 
     with progress("Aligning", len(paths)) as advance:

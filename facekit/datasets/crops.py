@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facekit.core.progress import progress
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
-from facekit.faces.locate import Locator
+from facekit.faces.locate import load_locator
 from facekit.media.find import VIDEO_SUFFIXES
 from facekit.media.images import read_image
 from facekit.types import Item, Pixels
@@ -72,7 +72,7 @@ def load_crops(
     if len(pictures) < len(wanted):
         log.info("%s: left out %d videos", folder, len(wanted) - len(pictures))
 
-    locator = Locator(device)
+    locator = load_locator(device)
     aligned, kept, faceless = [], [], []
     with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
         read = ((item, read_image(folder / item.path)) for item in pictures)

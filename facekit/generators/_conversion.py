@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facekit.faces.align import crop_from_image, warp
 from facekit.faces.blend import paste
-from facekit.faces.locate import Locator
+from facekit.faces.locate import Locator, load_locator
 from facekit.faces.track import Tracker
 from facekit.types import Face, Floats, Frame, Pixels
 
@@ -43,7 +43,7 @@ def convert(
         device: where to locate, align and swap.
         still: treat each frame as a picture of its own: no track, no smoothing.
     """
-    located = _located(frames, Locator(device), still)
+    located = _located(frames, load_locator(device), still)
     points_of = ((frame, face.points if face else None) for frame, face in located)
     placed: Iterator[tuple[Frame, Floats | None]] = points_of if still else _smoothed(points_of)
     untouched = total = 0

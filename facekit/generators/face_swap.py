@@ -34,7 +34,7 @@ from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
-from facekit.faces.locate import Locator
+from facekit.faces.locate import load_locator
 from facekit.generators._conversion import Swap, convert, to_images, to_pixels
 from facekit.networks.discriminator import Discriminator
 from facekit.types import Frame, Pixels
@@ -381,7 +381,7 @@ def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.d
     cast_of = [Person.sample(person_seed(seed, i)) for i in range(people)]
     acts = [Performance.sample(performance_seed(seed, 0, i)) for i in range(moments)]
     pairs = [(person, act) for person in cast_of for act in acts]  # a person's frames in a row
-    locator = Locator(device)
+    locator = load_locator(device)
     images = torch.empty((people, moments, size, size, 3), dtype=torch.uint8)
     with progress("rendering the studio's pairs", len(pairs)) as advance:
         for i, shot in enumerate(render_frames(pairs, 160, min(2, len(pairs)), want=())):

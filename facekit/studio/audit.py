@@ -35,7 +35,7 @@ from facekit.core.figures import Figure
 from facekit.core.progress import progress
 from facekit.core.seed import Purpose, rng
 from facekit.faces.align import align_faces
-from facekit.faces.locate import Locator
+from facekit.faces.locate import load_locator
 from facekit.studio.clip import check_count, check_seed, render_frames
 from facekit.studio.performance import Performance, performance_seed
 from facekit.studio.person import MOST_PEOPLE, Person, person_seed
@@ -181,7 +181,7 @@ def take(
     ]
     persons = [_person(seed, i) for i in range(people)]
     pairs = [(persons[i], performance) for i, performance, _ in plan]
-    locator = Locator(device, min_face=max(20, min(40, size // 4)))
+    locator = load_locator(device, min_face=max(20, min(40, size // 4)))
     shots: list[Shot] = []
     renders = render_frames(pairs, size, workers, want=["depth"])
     with progress("rendering and locating", len(plan)) as advance, closing(renders):
