@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 import av
+import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation
@@ -440,7 +441,7 @@ def _upright(frame: Any, turns: _Turns) -> Pixels:
 
     ``turns`` remembers the matrix that goes with a rotation.
     """
-    pixels: Pixels = frame.to_ndarray(format="rgb24", interpolation=EXACT)
+    pixels = _rgb(frame)
     if frame.rotation not in turns:
         # Asking for side data ties PyAV's frame into a reference cycle, and its megabytes stay
         # until the garbage collector runs: not for every frame.
@@ -457,3 +458,12 @@ def _upright(frame: Any, turns: _Turns) -> Pixels:
     if down < 0:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _rgb(frame: Any) -> Pixels:
+    """Exact RGB pixels. Asked for RGB in one plane, swscale gives the same in twice the time."""
+    green, blue, red = (
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in frame.reformat(format="gbrp", interpolation=EXACT).planes
+    )
+    return np.asarray(cv2.merge((red, green, blue)), np.uint8)
