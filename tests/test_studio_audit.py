@@ -21,8 +21,9 @@ from facekit.core import figures
 from facekit.core.config import find, read_yaml
 from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure
+from facekit.faces.verification import Pairs, interval
 from facekit.studio import audit, bench
-from facekit.studio.audit import Pairs, Shot
+from facekit.studio.audit import Shot
 from facekit.studio.performance import Performance
 from facekit.studio.person import Person
 from facekit.studio.render import model, posed, render
@@ -157,7 +158,7 @@ def test_pairs_agree_with_scikit_learn(whose: list[int], seed: int, coarse: bool
     random = np.random.default_rng(seed)
     similarity = random.normal(size=(len(whose), len(whose)))
     similarity = np.round(similarity) if coarse else similarity  # with ties
-    pairs = Pairs.of_similarity(similarity, [shot(person) for person in whose])
+    pairs = Pairs.of_similarity(similarity, np.array(whose))
     counts = random.integers(0, 4, 5)
     i, j = np.triu_indices(len(whose), 1)
     a, b = np.array(whose)[i], np.array(whose)[j]
@@ -178,10 +179,9 @@ def test_pairs_agree_with_scikit_learn(whose: list[int], seed: int, coarse: bool
 
 
 def test_a_perfect_judge_has_no_errors_and_a_blind_one_half() -> None:
-    shots = [shot(i // 3) for i in range(12)]
     whose = np.arange(12) // 3
-    perfect = Pairs.of(np.eye(4, dtype=np.float32)[whose], shots)
-    blind = Pairs.of(np.ones((12, 4), np.float32) / 2, shots)
+    perfect = Pairs.of(np.eye(4, dtype=np.float32)[whose], whose)
+    blind = Pairs.of(np.ones((12, 4), np.float32) / 2, whose)
     assert perfect is not None and blind is not None
     ones = np.ones(4, np.int64)
     np.testing.assert_allclose(perfect.figures(ones), [1, 0, 1, 0])
@@ -194,19 +194,19 @@ def test_an_interval_is_that_of_the_mean_of_people() -> None:
     def mean(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.array([(counts * values).sum() / counts.sum()])
 
-    (low,), (high,) = audit.interval(mean, 400)
+    (low,), (high,) = interval(mean, 400)
     assert low is not None and high is not None
     assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.02)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.12)
-    assert audit.interval(mean, 400) == ([low], [high])
+    assert interval(mean, 400) == ([low], [high])
 
 
 def test_draws_that_say_nothing_are_left_out() -> None:
     def only_of_the_first(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.array([1.0 if counts[0] else np.nan, 2.0])
 
-    assert audit.interval(only_of_the_first, 3) == ([1.0, 2.0], [1.0, 2.0])
-    assert audit.interval(lambda _: np.array([np.nan]), 3) == ([None], [None])
+    assert interval(only_of_the_first, 3) == ([1.0, 2.0], [1.0, 2.0])
+    assert interval(lambda _: np.array([np.nan]), 3) == ([None], [None])
 
 
 # --- what is found, and what MTCNN says ---------------------------------------------------------

@@ -4,8 +4,7 @@ MTCNN must find the faces and put its five points where the truth has them; an o
 identity must tell the people apart, and know each again in another performance. Beside each figure
 stands the floor: what something trivial reaches on the same frames.
 
-Intervals are 95% percentile bootstraps (Efron & Tibshirani 1993) that draw whole people, since
-frames of one person are alike.
+Intervals draw whole people: see :mod:`facekit.faces.verification`.
 
 Two sets of frames are taken of each person, every performance drawn independently of the person
 and of all others, so that neither background nor light says who it is (which is measured too):
@@ -36,6 +35,7 @@ from facekit.core.progress import progress
 from facekit.core.seed import Purpose, rng
 from facekit.faces.align import align_faces
 from facekit.faces.locate import load_locator
+from facekit.faces.verification import Counts, Pairs, interval
 from facekit.studio.clip import check_count, check_seed, render_frames
 from facekit.studio.performance import Performance, performance_seed
 from facekit.studio.person import MOST_PEOPLE, Person, person_seed
@@ -47,16 +47,12 @@ log = logging.getLogger("facekit")
 Embed = Callable[[Pixels], Floats]
 """Crops uint8 (N, 112, 112, 3), aligned to ArcFace's template → unit vectors (N, D)."""
 
-Counts = NDArray[np.int64]
-"""How often a bootstrap's draw holds each person, (people,)."""
-
 CROP = 112
 _WIDEST = 60.0
 _STRAIGHT = 30.0
 _FRONTAL = 15.0
 _OVERLAP = 0.4
 _NEAR = 0.2
-_RESAMPLES = 500
 _AT_ONCE = 32
 _GROUPS: dict[str, Callable[[Person], bool]] = {
     "tone_1_2": lambda person: person.skin_tone in (1, 2),
@@ -414,12 +410,13 @@ def _judge(
         return []
     there = [k for k, shot in enumerate(shots) if shot.crop is not None and shot.turned == turned]
     those = [shots[k] for k in there]
-    pairs = Pairs.of(vectors[there], those)
+    whose = np.array([shot.person for shot in those])
+    pairs = Pairs.of(vectors[there], whose)
     if pairs is None:
         log.warning("too few faces were found to compare people; the judge's rows are left out")
         return []
     grey = np.stack([_grey(shot) for shot in those])
-    floor = Pairs.of(grey, those)
+    floor = Pairs.of(grey, whose)
     assert floor is not None
     low, high = interval(pairs.figures, people)
     ones = np.ones(people, np.int64)
@@ -453,91 +450,9 @@ def _background(shots: Sequence[Shot], people: int) -> list[Figure]:
         return []
     colours = np.stack([shot.backdrop for shot in those if shot.backdrop is not None])
     apart = np.linalg.norm(colours[:, None] - colours[None], axis=2)
-    pairs = Pairs.of_similarity(-apart, those)
+    pairs = Pairs.of_similarity(-apart, np.array([shot.person for shot in those]))
     if pairs is None:
         return []
     low, high = interval(pairs.figures, people)
     value = float(pairs.figures(np.ones(people, np.int64))[0])
     return [Figure("studio.background_auc", value, low=low[0], high=high[0], floor=0.5)]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """All pairs of faces, and how alike they are.
-
-    Attributes:
-        first, second: int64 (P,), whose faces they are.
-        similarity: float64 (P,).
-        rank: int64 (P,), the place of the similarity among the distinct ones, from 0.
-    """
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    similarity: NDArray[np.float64]
-    rank: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, vectors: Floats, shots: Sequence[Shot]) -> "Pairs | None":
-        """All pairs of unit vectors (N, D) by cosine; None unless some are of one, some of two."""
-        return cls.of_similarity(vectors @ vectors.T, shots)
-
-    @classmethod
-    def of_similarity(
-        cls, similarity: NDArray[np.floating], shots: Sequence[Shot]
-    ) -> "Pairs | None":
-        """As :meth:`of`, from similarities (N, N)."""
-        whose = np.array([shot.person for shot in shots], np.int64)
-        i, j = np.triu_indices(len(shots), 1)
-        values = similarity[i, j].astype(np.float64)
-        _, rank = np.unique(values, return_inverse=True)
-        pairs = cls(whose[i], whose[j], values, rank.astype(np.int64))
-        return pairs if 0 < pairs.same.sum() < len(values) else None
-
-    @property
-    def same(self) -> NDArray[np.bool_]:
-        """Which pairs are of one person, (P,)."""
-        same: NDArray[np.bool_] = self.first == self.second
-        return same
-
-    def figures(self, counts: Counts) -> NDArray[np.float64]:
-        """AUC, EER, mean similarity of one person's and of different people's pairs.
-
-        Each person counts ``counts`` times. AUC gives ties a half; the EER lies where the ROC
-        curve, its points joined by lines, has as many false matches as false misses.
-        """
-        same = self.same
-        weights = counts[self.first] * np.where(same, 1, counts[self.second]).astype(np.float64)
-        total_same, total = weights[same].sum(), weights.sum()
-        if not 0 < total_same < total:
-            return np.full(4, np.nan)
-        ours = np.bincount(self.rank, np.where(same, weights, 0)) / total_same
-        others = np.bincount(self.rank, np.where(same, 0, weights)) / (total - total_same)
-        auc = (ours * (np.cumsum(others) - others / 2)).sum()
-        matched = np.concatenate([[0], np.cumsum(ours[::-1])])
-        mistaken = np.concatenate([[0], np.cumsum(others[::-1])])
-        eer = np.interp(0, mistaken + matched - 1, mistaken)
-        mean_same = (weights * self.similarity)[same].sum() / total_same
-        mean_others = (weights * self.similarity)[~same].sum() / (total - total_same)
-        return np.array([auc, eer, mean_same, mean_others])
-
-
-def interval(
-    metric: Callable[[Counts], NDArray[np.float64]], people: int, seed: int = 0
-) -> tuple[list[float | None], list[float | None]]:
-    """Lower and upper ends of the 95% intervals of metrics, by drawing people with replacement.
-
-    Args:
-        metric: from how often each person was drawn to values (K,), NaN where they say nothing;
-            draws that say nothing are left out.
-        people: how many there are.
-        seed: of the draws.
-    """
-    random = rng(seed, Purpose.BOOTSTRAP)
-    drawn = (random.integers(people, size=people) for _ in range(_RESAMPLES))
-    values = np.stack([metric(np.bincount(draw, minlength=people)) for draw in drawn])
-    values = values[np.isfinite(values).all(1)]
-    if not len(values):
-        nothing: list[float | None] = [None] * values.shape[1]
-        return nothing, nothing
-    low, high = np.percentile(values, [2.5, 97.5], axis=0)
-    return low.tolist(), high.tolist()

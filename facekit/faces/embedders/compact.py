@@ -91,7 +91,7 @@ class Embedder:
                 f"{path}: not weights of the compact identity network; give a file that 'facekit "
                 "studio teach lessons/identity' wrote"
             ) from error
-        self._network.to(device, memory_format=torch.channels_last).eval()
+        self._network.to(device).to(memory_format=torch.channels_last).eval()
 
     def embed(self, crops: Pixels) -> Floats:
         """See :class:`facekit.faces.embed.Embedder`."""
