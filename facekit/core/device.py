@@ -56,6 +56,11 @@ def setup(device: str = "auto", precision: str = "32", threads: int | None = Non
     return fabric
 
 
+def on_host(device: torch.device) -> bool:
+    """Whether a tensor there lies in the processor's own memory, where numpy sees it too."""
+    return device.type == "cpu"
+
+
 def precision_of(fabric: Fabric) -> str:
     """The resolved precision, by Fabric's name: results depend on it, so runs record it."""
     return str(fabric.strategy.precision.precision)
