@@ -63,6 +63,7 @@ al., "FaceForensics++: Learning to Detect Manipulated Facial Images", 2019).
 """
 
 _EYES_TO_LIDS = 0.03
+_NOT_APART = "a face's five points must be finite and apart; it cannot be aligned"
 _SAMPLES_AT_ONCE = 1 << 23
 _STRIP = 1 << 17  # samples that OpenCV draws before it averages them: they stay in the cache
 
@@ -105,6 +106,8 @@ def crop_from_image(
         raise FacekitError(f"unknown template '{template}'; {did_you_mean(template, TEMPLATES)}")
     if template == "box13":
         return _about_boxes(boxes, size)
+    if not np.all(np.isfinite(points)):
+        raise FacekitError(_NOT_APART)
     z = np.ascontiguousarray(points, np.float64).view(np.complex128)[..., 0]
     if template == "ffhq":
         eyes, mouth = z[..., :2], z[..., 3:]
@@ -113,7 +116,8 @@ def crop_from_image(
     w = (TEMPLATES[template] * size).view(np.complex128)[..., 0]
     z_mean, w_mean = z.mean(axis=-1, keepdims=True), w.mean()
     spread = (np.abs(z - z_mean) ** 2).sum(axis=-1)
-    _check_apart(spread)
+    if not np.all(spread > 0):
+        raise FacekitError(_NOT_APART)
     a = ((z - z_mean).conj() * (w - w_mean)).sum(axis=-1) / spread
     return _similarity(a, w_mean - a * z_mean[..., 0])
 
@@ -255,15 +259,11 @@ def _as_ffhq(eyes: NDArray[np.complex128], mouth: NDArray[np.complex128], size: 
     middle = eyes.mean(axis=-1)
     across, down = eyes[..., 1] - eyes[..., 0], mouth.mean(axis=-1) - middle
     direction = across - 1j * down
-    _check_apart(np.abs(direction))
+    if not np.all(direction):
+        raise FacekitError(_NOT_APART)
     half = np.maximum(2 * np.abs(across), 1.8 * np.abs(down))
     a = size / 2 / half * np.abs(direction) / direction
     return _similarity(a, size / 2 * (1 + 1j) - a * (middle + 0.1 * down))
-
-
-def _check_apart(spread: NDArray[np.float64]) -> None:
-    if not np.all(spread > 0) or not np.all(np.isfinite(spread)):
-        raise FacekitError("a face's five points must be finite and apart; it cannot be aligned")
 
 
 def _similarity(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> Matrices:
