@@ -1,19 +1,15 @@
 """Rendering in several processes: the same bytes in the same order, whatever their number."""
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from facekit.core.errors import FacekitError
+from facekit.core.workers import WorkerLost, in_order
 from facekit.studio import basis
 from facekit.studio.degrade import Degradation
 from facekit.studio.performance import Performance
@@ -25,7 +21,6 @@ TRUTH = ("masks", "depth")
 
 _MOST_AT_ONCE = 64
 _BYTES_AT_ONCE = 64_000_000
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _Job = tuple[str, list[tuple[str, str | None]], int, tuple[str, ...]]
 
@@ -65,32 +60,15 @@ def render_frames(
         return
     basis.load()  # Fills the cache once, before several workers would.
     jobs = _jobs(pairs, stages, size, workers, wanted)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
-        with _one_thread():
-            waiting = [pool.submit(_render_job, job) for job in jobs[: 2 * workers]]
-        following = iter(jobs[2 * workers :])
-        while waiting:
-            renders = waiting.pop(0).result()
-            job = next(following, None)
-            if job is not None:
-                waiting.append(pool.submit(_render_job, job))
-            yield from renders
-    except BrokenProcessPool as error:
+        with closing(in_order(_render_job, jobs, workers, start=start_worker)) as results:
+            for renders in results:
+                yield from renders
+    except WorkerLost as error:
         raise FacekitError(
             "a rendering worker was killed or could not start, perhaps for lack of memory; use "
             "fewer --workers or a smaller --size, and give the same command again to go on"
         ) from error
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        # A worker may have been cut off in the middle of a message. Only when nobody holds the
-        # pipe's other end any more does the pool's thread stop waiting for the rest of it.
-        pool._result_queue._writer.close()  # type: ignore[attr-defined]
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def check_size(size: int) -> None:
@@ -137,28 +115,11 @@ def _jobs(
     return jobs
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that are started within use one thread for linear algebra."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def start_worker() -> None:
-    """Make a new process a rendering worker: one thread, and an end with its parent."""
+    """Let this process render with one thread."""
     import cv2
     from embreex.rtcore_scene import EmbreeScene
 
-    # Ctrl-C is the parent's to handle; it ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     if hasattr(os, "sched_setaffinity"):
         # Embree takes as many threads as it may when it starts, and has no other setting.
@@ -166,15 +127,6 @@ def start_worker() -> None:
         os.sched_setaffinity(0, {min(cores)})
         EmbreeScene()
         os.sched_setaffinity(0, cores)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """End this worker when its parent is gone, even if it was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _render_job(job: _Job) -> list[Render]:
