@@ -808,6 +808,23 @@ def test_find_media(tmp_path: Path) -> None:
     assert [path.name for path in again] == ["notes.txt", "a.jpg", "b.MP4", "c.png"]
 
 
+def test_patterns_that_the_shell_left_alone_are_expanded(tmp_path: Path) -> None:
+    for name in ["b.jpg", "a.jpg", "c.png", "deep/er/d.jpg", ".e.jpg", "odd[1].png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    def found(*patterns: str) -> list[str]:
+        paths = find_media([tmp_path / pattern for pattern in patterns])
+        return [path.relative_to(tmp_path).as_posix() for path in paths]
+
+    assert found("*.jpg") == ["a.jpg", "b.jpg"]
+    assert found("**/*.jpg") == ["a.jpg", "b.jpg", "deep/er/d.jpg"]
+    assert found("c.???", "d*") == ["c.png", "deep/er/d.jpg"]
+    assert found("odd[1].png") == ["odd[1].png"]  # a name, not a pattern
+    with pytest.raises(FacekitError, match=r"\*\.gif: no file or folder matches"):
+        found("*.gif")
+
+
 def test_find_media_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FacekitError, match=r"nowhere: no such file"):
         find_media([tmp_path / "nowhere"])

@@ -1,5 +1,6 @@
 """Which files to work on: the files and folders that a user names."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,13 +32,14 @@ def find_media(inputs: Sequence[Path]) -> list[Path]:
     """The pictures and videos among ``inputs``, each once, in the order given.
 
     A file is taken whatever its suffix: reading it will tell. A folder is searched with all that
-    is below it, sorted by path, by suffix; names that begin with a dot are passed over.
+    is below it, sorted by path, by suffix; names that begin with a dot are passed over. Patterns
+    are expanded as by :func:`expand`.
 
     Raises:
         FacekitError: if an input does not exist, or a folder holds no picture and no video.
     """
     found: dict[Path, Path] = {}
-    for path in inputs:
+    for path in expand(inputs):
         if path.is_dir():
             inside = _inside(path)
             if not inside:
@@ -49,6 +51,28 @@ def find_media(inputs: Sequence[Path]) -> list[Path]:
         for item in inside:
             found.setdefault(item.resolve(), item)
     return list(found.values())
+
+
+def expand(inputs: Sequence[Path]) -> list[Path]:
+    """Inputs with patterns (``photos/*.jpg``, ``**``) replaced by what they match, sorted.
+
+    The shell does the same, unless the pattern is quoted. What exists under its very name is no
+    pattern.
+
+    Raises:
+        FacekitError: if a pattern matches nothing.
+    """
+    expanded = []
+    for path in inputs:
+        if not glob.has_magic(str(path)) or path.exists():
+            expanded.append(path)
+            continue
+        # Not Path.glob, which takes hidden files as well.
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        if not matches:
+            raise FacekitError(f"{path}: no file or folder matches this pattern")
+        expanded += [Path(match) for match in matches]
+    return expanded
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 Colour profiles are not applied: pixels stay those of the file.
 """
 
+import contextlib
 import io
 import struct
 import warnings
@@ -160,19 +161,20 @@ def _require_size(size: tuple[int, int], path: Path) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except _DAMAGE:
-        return image  # EXIF that cannot be read says nothing about which way is up
+    # In place: where nothing is to be turned, a large picture is not copied.
+    with contextlib.suppress(*_DAMAGE):  # EXIF that cannot be read does not say which way is up
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _rgb(image: Image.Image) -> Pixels:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         # Pillow's own conversion would clip at 255. PNG's 16 bits may come as "I".
-        grey = np.clip(np.asarray(image).astype(np.float64), 0, 65535) / 257
+        grey = np.clip(np.asarray(image), 0, 65535).astype(np.float32) / 257
         return np.repeat(np.round(grey).astype(np.uint8)[..., None], 3, axis=2)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        image = white
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
