@@ -1,0 +1,405 @@
+"""Read a face: 70 points with their uncertainty, pose, expression, eyes, and whether it is one.
+
+A compact network looks at a crop of 112 pixels. Each point is the mean place under its heat map
+(integral regression: Sun et al., "Integral human pose regression", 2018, arXiv:1711.08229), moved
+by what the features about that place say of it, with a standard deviation for each point learned
+by likelihood (Wood et al., "3D face reconstruction with dense landmarks", 2022, arXiv:2204.02776).
+The head's rotation is regressed as two vectors (Zhou et al., "On the continuity of rotation
+representations in neural networks", 2019, arXiv:1812.07035). Written anew; no code taken.
+
+It is taught on people who don't exist only, by :mod:`facekit.studio.lessons.landmarks`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from facekit.core import weights as bundled
+from facekit.core.errors import FacekitError
+from facekit.faces.align import Matrices, apply, crop_from_image, invert, warp
+from facekit.types import DENSE, Face, Floats, Landmarks, Pixels
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+TEMPLATE = "wide"
+"""The template of the crop that the network reads; the crop reaches lower by ``_LOWER``."""
+
+SIZE = 112
+"""Side of the crop, in pixels."""
+
+EXPRESSIONS = 52
+
+_LOWER = 0.07  # of the side: an open mouth's chin then lies within the crop as well as the brows
+_CELLS = 28  # of the heat maps, a side
+_CELL = SIZE / _CELLS
+_AT_ONCE = 128
+
+
+def _pairs(*pairs: tuple[int, int]) -> NDArray[np.int64]:
+    order = np.arange(DENSE)
+    for a, b in pairs:
+        order[[a, b]] = b, a
+    return order
+
+
+MIRROR = _pairs(
+    *((i, 16 - i) for i in range(8)),  # the jaw
+    *((17 + i, 26 - i) for i in range(5)),  # the brows
+    *((31, 35), (32, 34)),  # the nose's wings
+    *((36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)),  # the eyes
+    *((48, 54), (49, 53), (50, 52), (59, 55), (58, 56)),  # the lips, outside
+    *((60, 64), (61, 63), (67, 65)),  # and inside
+    (68, 69),  # the irises
+)
+"""The point that each of the 70 becomes in a mirrored picture."""
+
+
+class Reading(NamedTuple):
+    """What the network says of B crops.
+
+    Attributes:
+        points: (B, 70, 2) in pixels of the crop.
+        log_deviation: (B, 70), natural logarithm of the standard deviation along an axis, in
+            pixels of the crop.
+        visible: (B, 70), logits.
+        rotation: (B, 3, 3), of the head relative to the crop, as :mod:`facekit.types` has angles.
+        expression: (B, 52) in [0, 1].
+        eyes: (B, 2), the left and the right eye's openness.
+        presence: (B,), logits.
+        heat: (B, 70, 28 · 28), the heat maps' logits.
+    """
+
+    points: Tensor
+    log_deviation: Tensor
+    visible: Tensor
+    rotation: Tensor
+    expression: Tensor
+    eyes: Tensor
+    presence: Tensor
+    heat: Tensor
+
+
+class LandmarkNet(nn.Module):
+    """Crops (B, 3, 112, 112) in [-1, 1] → a :class:`Reading`; about 0.8 million parameters.
+
+    A small residual network down to 7×7 cells, and back up to the 28×28 of the heat maps.
+    """
+
+    def __init__(self, *, folded: bool = False) -> None:
+        """Make the network.
+
+        Args:
+            folded: without batch normalisation, for the weights of :func:`fold`.
+        """
+        super().__init__()
+        self.stem = nn.Sequential(_Conv(3, 16, 2, folded), _Conv(16, 32, 2, folded))
+        self.fine = _Residual(32, folded)
+        self.middle = nn.Sequential(
+            _Conv(32, 64, 2, folded), _Residual(64, folded), _Residual(64, folded)
+        )
+        self.coarse = nn.Sequential(_Conv(64, 128, 2, folded), _Residual(128, folded))
+        self.up_coarse = nn.Conv2d(128, 64, 1)
+        self.mix_middle = _Conv(64, 40, 1, folded)
+        self.up_middle, self.side_fine = nn.Conv2d(40, 40, 1), nn.Conv2d(32, 40, 1)
+        self.mix_fine = _Conv(40, 40, 1, folded)
+        self.heat = nn.Conv2d(40, DENSE, 1)
+
+        self.whole = nn.Linear(128, 192)
+        # Of each point, from the features about it and from those of the whole crop: its shift,
+        # the logarithm of its deviation, and the logit of its being seen.
+        self.point = nn.Parameter(0.01 * torch.randn(DENSE, 40, 4))
+        self.point_of_whole = nn.Linear(192, DENSE * 4)
+        self.trunk = nn.Linear(192 + 2 * DENSE, 192)
+        self.facts = nn.Linear(192, 6 + EXPRESSIONS + 2 + 1)
+        nn.init.zeros_(self.point_of_whole.weight)
+        centres = (torch.arange(_CELLS, dtype=torch.float32) + 0.5) * _CELL
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        self.cells: Tensor
+        self.register_buffer("cells", torch.stack([x, y], -1).reshape(-1, 2), persistent=False)
+
+    def forward(self, images: Tensor) -> Reading:
+        """Read a batch."""
+        fine = self.fine(self.stem(images))
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        mixed = self.mix_middle(middle + _doubled(self.up_coarse(coarse)))
+        mixed = self.mix_fine(self.side_fine(fine) + _doubled(self.up_middle(mixed)))
+        heat = self.heat(mixed).flatten(2).float()
+        whole = F.relu(self.whole(coarse.mean((2, 3))))
+
+        # Places in half precision would be off by a quarter of a pixel.
+        with torch.autocast(images.device.type, enabled=False):
+            share = heat.softmax(2)
+            about = share @ mixed.flatten(2).transpose(1, 2).float()
+            told = torch.einsum("bkc,kco->bko", about, self.point)
+            told = told + self.point_of_whole(whole.float()).view(-1, DENSE, 4)
+            points = share @ self.cells + _CELL * told[..., :2]
+            # Within (0.25, 90) pixels, whatever comes in.
+            log_deviation = 1.5 + 3 * torch.tanh(told[..., 2] / 3)
+            places = (points / SIZE - 0.5).flatten(1) * 4
+            trunk = F.relu(self.trunk(torch.cat([whole.float(), places], 1)))
+            turn, expression, eyes, presence = self.facts(trunk).split([6, EXPRESSIONS, 2, 1], 1)
+            return Reading(
+                points=points,
+                log_deviation=log_deviation,
+                visible=told[..., 3],
+                rotation=_rotation(turn),
+                expression=expression.sigmoid(),
+                eyes=eyes,
+                presence=presence[:, 0],
+                heat=heat,
+            )
+
+
+class _Conv(nn.Sequential):
+    """A 3×3 convolution, batch normalisation (unless folded into it), and maybe a ReLU."""
+
+    def __init__(self, channels: int, out: int, stride: int, folded: bool, active: bool = True):
+        conv = nn.Conv2d(channels, out, 3, stride, 1, bias=folded)
+        norm = nn.Identity() if folded else nn.BatchNorm2d(out)
+        super().__init__(conv, norm, nn.ReLU() if active else nn.Identity())
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int, folded: bool) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            _Conv(channels, channels, 1, folded), _Conv(channels, channels, 1, folded, active=False)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + self.change(features))
+
+
+def _doubled(features: Tensor) -> Tensor:
+    return F.interpolate(features, scale_factor=2, mode="nearest")
+
+
+def _rotation(vectors: Tensor) -> Tensor:
+    """Rotations (B, 3, 3) whose first two rows are ``vectors`` (B, 6), made orthonormal."""
+    first, second = (vectors + vectors.new_tensor([1, 0, 0, 0, 1, 0])).view(-1, 2, 3).unbind(1)
+    first = F.normalize(first, dim=1)
+    second = F.normalize(second - (first * second).sum(1, keepdim=True) * first, dim=1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], 1)
+
+
+def fold(net: LandmarkNet) -> dict[str, Tensor]:
+    """The tensors of ``LandmarkNet(folded=True)`` that reads as ``net`` does in ``eval`` mode.
+
+    Batch normalisation is a scale and a shift, which go into the convolution before it.
+    """
+    folded = dict(net.state_dict())
+    for name, module in net.named_modules():
+        if isinstance(module, _Conv):
+            conv, norm = cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1])
+            fused = fuse_conv_bn_eval(_evaluating(conv), _evaluating(norm))
+            for key in [key for key in folded if key.startswith((f"{name}.0.", f"{name}.1."))]:
+                del folded[key]
+            folded[f"{name}.0.weight"] = fused.weight.detach()
+            folded[f"{name}.0.bias"] = cast(Tensor, fused.bias).detach()
+    return folded
+
+
+def _evaluating(module: Any) -> Any:
+    """A module for :func:`fuse_conv_bn_eval`, which refuses one in training."""
+    return module.eval()
+
+
+class Landmarker:
+    """Reads located faces.
+
+    Example:
+        >>> landmarker = Landmarker(torch.device("cpu"))
+        >>> (faces,) = landmarker.read([pixels], locator.locate([pixels]))
+        >>> faces[0].landmarks.pose
+    """
+
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        """Load the network.
+
+        Args:
+            device: where to compute.
+            weights: a .safetensors file of ``facekit studio teach``; None for the bundled one.
+
+        Raises:
+            FacekitError: if the file cannot be read or is not of this network.
+        """
+        path = bundled.find(WEIGHTS, "landmarks")[0] if weights is None else weights
+        net = LandmarkNet(folded=True)
+        try:
+            net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+        except (OSError, SafetensorError) as error:
+            raise FacekitError(f"{path}: not readable as safetensors ({error})") from error
+        except RuntimeError as error:
+            raise FacekitError(
+                f"{path}: not the weights of the landmark network of this version; make them with "
+                "'facekit studio teach lessons/landmarks'"
+            ) from error
+        self._device = device
+        # Channels last is about a quarter faster on a processor.
+        self._net = net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def read(self, images: Sequence[Pixels], faces: Sequence[Sequence[Face]]) -> list[list[Face]]:
+        """Read the faces of each picture, all in one batch.
+
+        A face's crop is found by its five points; they may be a locator's, or those of the frame
+        before.
+
+        Args:
+            images: uint8 RGB (H, W, 3); sizes may differ.
+            faces: of each picture.
+
+        Returns:
+            The same faces with ``landmarks``; where a face is there, its ``points`` and its
+            ``box`` come from them, as the locator would give them.
+
+        Raises:
+            FacekitError: for a face whose five points are one and the same.
+        """
+        owners = [i for i, row in enumerate(faces) for _ in row]
+        flat = [face for row in faces for face in row]
+        if not flat:
+            return [[] for _ in images]
+        matrices = crop_matrices(np.stack([face.points for face in flat]))
+        found: list[Landmarks] = []
+        for start in range(0, len(flat), _AT_ONCE):
+            rows = range(start, min(start + _AT_ONCE, len(flat)))
+            parts = [_part(images[owners[i]], matrices[i]) for i in rows]
+            found += self._read(parts, matrices[start : start + _AT_ONCE])
+        read = iter(_updated(face, landmarks) for face, landmarks in zip(flat, found, strict=True))
+        return [[next(read) for _ in row] for row in faces]
+
+    @torch.inference_mode()
+    def _read(self, parts: list[tuple[Pixels, Matrices]], matrices: Matrices) -> list[Landmarks]:
+        """Read crops cut from ``parts``; ``matrices`` (N, 2, 3) are crops from whole pictures."""
+        side = [max(part.shape[axis] for part, _ in parts) for axis in (0, 1)]
+        canvas = np.empty((len(parts), *side, 3), np.uint8)
+        for row, (part, _) in zip(canvas, parts, strict=True):
+            height, width = part.shape[:2]
+            row[:height, :width] = part
+            # Beyond the border the picture's edge pixels continue, here as in a warp.
+            row[:height, width:] = part[:, -1:]
+            row[height:] = row[height - 1]
+        pixels = torch.from_numpy(canvas).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = warp(pixels, np.stack([matrix for _, matrix in parts]), SIZE)
+        reading = self._net(images.contiguous(memory_format=torch.channels_last))
+        said = torch.cat(
+            [
+                reading.points.flatten(1),
+                reading.log_deviation.exp(),
+                reading.visible.sigmoid(),
+                reading.rotation.flatten(1),
+                reading.expression,
+                reading.eyes.clamp(min=0),
+                reading.presence.sigmoid()[:, None],
+            ],
+            dim=1,
+        )
+        return _to_landmarks(said.cpu().numpy(), matrices)
+
+
+def crop_matrices(points: NDArray[np.floating]) -> Matrices:
+    """The crops that the network reads, ``crop_from_image`` (..., 2, 3), by points (..., 5, 2)."""
+    matrices = crop_from_image(points, TEMPLATE, SIZE)
+    matrices[..., 1, 2] -= _LOWER * SIZE
+    return matrices
+
+
+def _part(image: Pixels, matrix: Matrices) -> tuple[Pixels, Matrices]:
+    """The part of a picture that a crop shows, shrunk to about the crop's scale, and its matrix.
+
+    So that what goes to the device, and is sampled there, is small, however large the picture.
+    """
+    height, width = image.shape[:2]
+    corners = apply(invert(matrix), np.array([[0, 0], [SIZE, 0], [0, SIZE], [SIZE, SIZE]]))
+    size = np.array([width, height])
+    low = np.clip(np.floor(corners.min(0)) - 2, 0, size - 1).astype(int)
+    high = np.clip(np.ceil(corners.max(0)) + 2, low + 1, size).astype(int)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    shrinkage = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    if shrinkage > 1.25:
+        wanted = np.maximum(1, np.ceil((high - low) / shrinkage)).astype(int)
+        small = cv2.resize(part, (int(wanted[0]), int(wanted[1])), interpolation=cv2.INTER_AREA)
+        part = np.asarray(small, np.uint8)
+    ratio = (high - low) / np.array(part.shape[1::-1])
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ low
+    moved[:, :2] *= ratio
+    return part, moved
+
+
+def _to_landmarks(said: Floats, matrices: Matrices) -> list[Landmarks]:
+    """Rows of numbers about crops as landmarks in the pictures (N,)."""
+    ends = np.cumsum([2 * DENSE, DENSE, DENSE, 9, EXPRESSIONS, 2])
+    points, deviation, visible, turns, expression, eyes, presence = np.split(said, ends, axis=1)
+    back = invert(matrices)
+    scale = np.sqrt(np.abs(np.linalg.det(back[:, :, :2])))
+    places = apply(back, points.reshape(-1, DENSE, 2)).astype(np.float32)
+    # The picture is the crop turned back about the camera's axis.
+    cosine, sine = back[:, 0, 0] / scale, back[:, 1, 0] / scale
+    poses = angles(_rolls(cosine, sine) @ turns.reshape(-1, 3, 3))
+    return [
+        Landmarks(
+            points=places[i],
+            deviation=(deviation[i] * scale[i]).astype(np.float32),
+            visible=visible[i],
+            pose=(float(poses[i, 0]), float(poses[i, 1]), float(poses[i, 2])),
+            expression=expression[i],
+            eyes=eyes[i],
+            presence=float(presence[i, 0]),
+        )
+        for i in range(len(said))
+    ]
+
+
+def _rolls(cosine: NDArray[np.floating], sine: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotations (N, 3, 3) that roll the picture clockwise."""
+    turns = np.tile(np.eye(3), (len(cosine), 1, 1))
+    turns[:, 0, 0], turns[:, 0, 1], turns[:, 1, 0], turns[:, 1, 1] = cosine, sine, -sine, cosine
+    return turns
+
+
+def angles(rotations: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Yaw, pitch and roll in degrees (..., 3) of rotations (..., 3, 3): roll, then pitch, then yaw.
+
+    Axes: x to the picture's right, y up, z towards the camera.
+    """
+    yaw = np.arctan2(rotations[..., 0, 2], rotations[..., 2, 2])
+    pitch = np.arcsin(np.clip(rotations[..., 1, 2], -1, 1))
+    roll = np.arctan2(-rotations[..., 1, 0], rotations[..., 1, 1])
+    return cast(NDArray[np.float64], np.degrees(np.stack([yaw, pitch, roll], -1)))
+
+
+def _updated(face: Face, landmarks: Landmarks) -> Face:
+    if landmarks.presence < 0.5:
+        return replace(face, landmarks=landmarks)
+    return replace(
+        face,
+        points=five_points(landmarks.points),
+        box=box_of(landmarks.points),
+        landmarks=landmarks,
+    )
+
+
+def five_points(points: NDArray[np.floating]) -> Floats:
+    """The five points of a face from the 70, (..., 70, 2) → (..., 5, 2), where MTCNN puts them."""
+    eyes = [points[..., first : first + 6, :].mean(-2) for first in (36, 42)]
+    rows = np.stack([*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]], -2)
+    return cast(Floats, rows.astype(np.float32))
+
+
+def box_of(points: NDArray[np.floating]) -> Floats:
+    """The box of a face from its 70 points, (..., 70, 2) → (..., 4), as MTCNN would draw it."""
+    low, high = points.min(-2), points.max(-2)
+    return cast(Floats, np.concatenate([low, high], -1).astype(np.float32))
