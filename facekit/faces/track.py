@@ -42,6 +42,11 @@ class Tracker:
         self._open: dict[int, _Course] = {}
         self._seen_last: set[int] = set()
 
+    @property
+    def open(self) -> set[int]:
+        """The ids of the tracks that may go on."""
+        return set(self._open)
+
     def update(
         self,
         faces: Sequence[Face],
