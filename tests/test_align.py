@@ -1,7 +1,12 @@
 """The command ``facekit align``."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -141,7 +146,7 @@ def test_other_settings_and_foreign_folders_are_refused(photos, tmp_path):
 
 def test_a_video_is_looked_at_by_the_clock_and_tracked(clip, tmp_path):
     out = tmp_path / "out"
-    result = facts(clip, "--out", out, "--every", 0.5)
+    result = facts(clip, "--out", out, "--period", 0.5)
     items = load_folder(out, verify=True)
     assert result["faces"] == len(items) == 5
     assert [item.time for item in items] == pytest.approx([0, 0.5, 1, 1.5, 2], abs=1e-3)
@@ -174,10 +179,73 @@ def test_a_manifest_lends_its_rows_to_the_crops(tmp_path, astronaut):
     assert "pose" not in item.facts
 
 
+def test_any_number_of_workers_gives_the_same_files(photos, clip, tmp_path, astronaut):
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    write_image(photos / "three/me.png", astronaut[:, 40:])  # a stem that another has as well
+    found = {}
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        result = align(photos, clip, "--out", out, "--workers", workers)
+        assert result.exit_code == 1
+        found[workers] = {
+            path.relative_to(out).as_posix(): path.read_bytes()
+            for path in out.rglob("*")
+            if path.is_file()
+        }
+        found[workers]["said"] = result.stdout.replace(str(out), "OUT").encode()
+    assert found[1] == found[2]
+    assert len(found[1]) == 5 + 3 + 3 + 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
+def test_ctrl_c_ends_the_workers_and_the_next_call_goes_on(photos, tmp_path):
+    pair = read_image(photos / "pair.png")
+    for number in range(16):
+        write_image(photos / f"many/{number}.png", pair)
+    out = tmp_path / "out"
+    # Programs in the background may have been started deaf to Ctrl-C.
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{hear}; from facekit.cli import main; main()"
+    words = ["align", str(photos), "--out", str(out), "--workers", "2", "--device", "cpu"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _until(lambda: len(list(out.glob("crops/*.png"))) > 2)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) != 0
+    _until(lambda: not _group_lives(running.pid))
+    assert not (out / "manifest.jsonl").exists()
+
+    done = len((out / "inputs.jsonl").read_text().splitlines()) - 1
+    (out / "crops/left-over-003.png").write_bytes(b"of an input that was not finished")
+    result = facts(photos, "--out", out)
+    assert 0 < result["skipped"] == done < 20
+    crops = {path.relative_to(out).as_posix() for path in (out / "crops").iterdir()}
+    assert crops == {item.path for item in load_folder(out, verify=True)}
+
+
+def _until(done):
+    limit = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def _group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_wrong_options_are_usage_errors(tmp_path):
     assert align("--out", tmp_path).exit_code == 2
     assert align(tmp_path, "--out", tmp_path, "--template", "tight").exit_code == 2
-    assert align(tmp_path, "--out", tmp_path, "--every", 0).exit_code == 2
+    assert align(tmp_path, "--out", tmp_path, "--period", 0).exit_code == 2
 
 
 def test_the_command_offers_every_template():

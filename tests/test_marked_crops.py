@@ -44,7 +44,7 @@ def test_crops_of_generated_media_stay_marked_and_signed(generated, tmp_path, st
         write_image(generated / "g.png", read_image(generated / "g.png"))
     out = tmp_path / "out"
     write_image(tmp_path / "photos" / "me.png", astronaut)
-    assert align(generated, tmp_path / "photos", "--out", out, "--every", 0.5)[0] == 0
+    assert align(generated, tmp_path / "photos", "--out", out, "--period", 0.5)[0] == 0
     items = load_folder(out, verify=True)
     marked = [item for item in items if "photos" not in item.facts["input"]]
     assert len(items) == 4 and len(marked) == 3

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from facekit.commands.options import DEVICE, EVERY, JSON, LOCATOR, LOCATOR_WEIGHTS, MIN_FACE
+
 
 @click.command()
 @click.argument(
@@ -17,10 +19,12 @@ import click
 )
 @click.option(
     "--template",
-    type=click.Choice(["wide", "face", "arcface"]),
+    type=click.Choice(["wide", "face", "arcface", "ffhq", "box13"]),
     default="wide",
     show_default=True,
-    help="wide: all of the face; face: brows to chin; arcface: as identity networks want it.",
+    help="wide: all of the face; face: brows to chin; arcface: as identity networks want it; ffhq: "
+    "as in FFHQ, hair and shoulders too; box13: the upright square of 1.3 times the face's box, as "
+    "for FaceForensics++.",
 )
 @click.option(
     "--size",
@@ -29,61 +33,82 @@ import click
     show_default=True,
     help="Side of a crop, in pixels.",
 )
+@MIN_FACE
+@EVERY
 @click.option(
-    "--min-face",
-    type=click.IntRange(20),
-    default=40,
-    show_default=True,
-    help="Smallest face to look for, in pixels.",
-)
-@click.option(
-    "--every",
+    "--period",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Seconds between two looks at a video.",
+    help="Seconds between two frames of a video whose faces are kept.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@LOCATOR
+@LOCATOR_WEIGHTS
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes, each at one input at a time; the files are the same for any number.",
+)
+@DEVICE
+@JSON
 def command(
     inputs: tuple[Path, ...],
     out: Path,
     template: str,
     size: int,
     min_face: int,
-    every: float,
+    every: int,
+    period: float,
+    locator: str,
+    locator_weights: Path | None,
+    workers: int,
     device: str,
     as_json: bool,
 ) -> None:
     """Locate, track and align the faces of photos and videos.
 
-    Each INPUT is a file, or a folder that is searched with all below it. OUT gets the crops, a
-    manifest.jsonl with a row for each, and preview.jpg to look at. A file that cannot be read is
-    reported and skipped, and the exit code is then 1. Called again, it goes on where it was.
+    Each INPUT is a file, a pattern, or a folder that is searched with all below it. OUT gets the
+    crops, a manifest.jsonl with a row for each, and preview.jpg to look at. A file that cannot be
+    read is reported and skipped, and the exit code is then 1. Called again, it goes on where it
+    was.
+
+    A row says where the face was and of which file, its landmarks, head pose and quality; of a
+    video also when, in which track, and which of its persons that is.
 
     Crops of files whose mark or manifest says that they are generated are marked and signed too.
 
     \b
     Examples:
       facekit align photos/ --out out/aligned
-      facekit align clip.mp4 --every 0.5 --size 128 --out out/aligned
+      facekit align photos/ 'more/*.jpg' --workers 2 --out out/aligned
+      facekit align clip.mp4 --period 0.5 --size 128 --out out/aligned
     """
     import json
     from dataclasses import asdict
 
     from facekit import export
     from facekit.core.device import setup
-    from facekit.datasets.aligned import align_media
+    from facekit.datasets.aligned import Settings, align_media
 
-    result = align_media(
-        inputs,
-        out,
+    settings = Settings(
         template=template,
         size=size,
         min_face=min_face,
         every=every,
-        device=setup(device).device,
+        period=period,
+        locator=locator,
+        locator_weights=locator_weights,
+    )
+    result = align_media(
+        inputs,
+        out,
+        settings,
+        # Each worker has one thread, and one worker is to give the same as many.
+        device=setup(device, threads=1).device,
         export=export.write_image,
+        workers=workers,
     )
     if as_json:
         click.echo(json.dumps({"out": str(out), **asdict(result)}, indent=2))

@@ -29,3 +29,29 @@ SEED = click.option(
     show_default=True,
     help="The same seed gives the same weights.",
 )
+MIN_FACE = click.option(
+    "--min-face",
+    type=click.IntRange(20),
+    default=40,
+    show_default=True,
+    help="Smallest face to look for, in pixels.",
+)
+EVERY = click.option(
+    "--every",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    metavar="K",
+    help="Locate anew in every K-th frame of a video; between, faces are followed.",
+)
+LOCATOR = click.option(
+    "--locator",
+    default="mtcnn",
+    show_default=True,
+    help="What finds faces: mtcnn, or yunet with --locator-weights.",
+)
+LOCATOR_WEIGHTS = click.option(
+    "--locator-weights",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The locator's own weights, e.g. YuNet's .onnx.",
+)

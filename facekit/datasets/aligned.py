@@ -14,46 +14,80 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
-from facekit.datasets.crops import in_chunks
+from facekit.core.workers import WorkerLost, in_order
+from facekit.datasets._interim import Stage, measure
+from facekit.datasets.generated import Export, Generated, find_generated
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
-from facekit.faces.locate import Locator, load_locator
-from facekit.faces.track import Tracker
-from facekit.media.decode import Video, probe
-from facekit.media.find import find_media
-from facekit.media.images import read_image, write_image
-from facekit.provenance import manifest
-from facekit.types import MANIFEST, AlignedFace, Frame, Item, Pixels, write_manifest
-from facekit.watermark import Kind, read_file
+from facekit.faces.locate import load_locator
+from facekit.media.decode import Video
+from facekit.media.find import expand, find_media
+from facekit.media.images import is_image, read_image, require_file, write_image
+from facekit.types import MANIFEST, AlignedFace, Face, Item, Landmarks, Pixels, write_manifest
+from facekit.watermark import Kind
 
 log = logging.getLogger("facekit")
 
-_MAX_SIDE = 1920  # photos and single frames are worth a closer look than each frame of a video
+PHOTO_SIDE = 1920
+"""Photos are shrunk to this longer side before faces are looked for …"""
+
+VIDEO_SIDE = 960
+"""… and frames to this: in 1080p faces of 40 pixels are found, at a quarter of the cost."""
+
 _PREVIEW = (8, 8, 96)  # columns, rows at most, and the side of one crop
 _INPUTS = "inputs.jsonl"
 _ENOUGH = 256  # pixels a side in which a mark can be read back from nearly any picture
-_KINDS = {
-    Kind.GENERATED.label: Kind.GENERATED,
-    Kind.COMPOSITE.label: Kind.COMPOSITE,
-    # What other tools' manifests say.
-    "trainedAlgorithmicMedia": Kind.GENERATED,
-    "compositeWithTrainedAlgorithmicMedia": Kind.COMPOSITE,
-}
 
-Export = Callable[..., object]
-"""Writes generated pictures: :func:`facekit.export.write_image`, with its arguments."""
+
+@dataclass(frozen=True)
+class Settings:
+    """How to align; a folder is made with one and the same.
+
+    Attributes:
+        template: a name in ``facekit.faces.align.TEMPLATES``.
+        size: side of the crops, in pixels.
+        min_face: smallest face to look for, in pixels of the input.
+        every: the locator runs on every so many frames of a video.
+        period: seconds between two frames of a video of which the crops are kept.
+        locator: a plug-in of ``facekit/faces/locators``.
+        locator_weights: the user's own file, for a plug-in that brings none.
+    """
+
+    template: str = "wide"
+    size: int = 256
+    min_face: int = 40
+    every: int = 8
+    period: float = 1.0
+    locator: str = "mtcnn"
+    locator_weights: Path | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON values; the weights by their hash."""
+        weights = self.locator_weights
+        return {
+            "template": self.template,
+            "size": self.size,
+            "min_face": self.min_face,
+            "every": self.every,
+            "period": self.period,
+            "locator": self.locator,
+            "locator_weights": files.sha256(weights) if weights else None,
+        }
 
 
 @dataclass
@@ -78,13 +112,11 @@ class Aligned:
 def align_media(
     inputs: Sequence[Path],
     out: Path,
+    settings: Settings,
     *,
-    template: str,
-    size: int,
-    min_face: int,
-    every: float,
     device: torch.device,
     export: Export,
+    workers: int = 1,
 ) -> Aligned:
     """Align all faces of pictures and videos into a folder.
 
@@ -93,57 +125,73 @@ def align_media(
     manifest, the files that it names are taken, and its rows lend the crops their subject, label
     and so on.
 
+    What is written does not depend on the number of workers, if torch has one thread here: each of
+    them has one.
+
     Args:
-        inputs: files and folders.
+        inputs: files, folders and patterns.
         out: the folder to write, or to go on with.
-        template: a name in ``facekit.faces.align.TEMPLATES``.
-        size: side of the crops, in pixels.
-        min_face: smallest face to look for, in pixels of the input.
-        every: seconds between two looks at a video.
+        settings: how to align.
         device: where to compute.
         export: writes the crops of generated inputs.
+        workers: processes, each at one input at a time; 1 aligns in this one.
 
     Raises:
-        FacekitError: if an input does not exist, or ``out`` was made with other settings or
-            cannot be written.
+        FacekitError: if an input does not exist, ``out`` was made with other settings or cannot be
+            written, or a worker dies.
     """
+    inputs = expand(inputs)
     rows = _manifest_items(inputs)
     known = {path.resolve(): item for path, item in rows}
     media = [path for path, _ in rows]
     media += find_media([path for path in inputs if not _has_manifest(path)])
     unique = {path.resolve(): path for path in media if not _below(path, out)}
-    paths = list(unique.values())
-    settings = {"template": template, "size": size, "min_face": min_face, "every": every}
-    journal = _Journal(out, settings)
-    locator = load_locator(device, min_face=min_face, max_side=_MAX_SIDE)
-    result = Aligned(inputs=len(paths))
+    # Relative to the folder, so that neither the working directory nor a move matters.
+    names = {
+        Path(os.path.relpath(resolved, out.resolve())).as_posix(): path
+        for resolved, path in unique.items()
+    }
+    if settings.locator_weights is not None:
+        require_file(settings.locator_weights)
+    journal = _Journal(out, settings.facts())
+    result = Aligned(inputs=len(names))
+    reasons: dict[str, str] = {}
 
-    with progress("Aligning", len(paths)) as advance:
-        for done, path in enumerate(paths, start=1):
-            # Relative to the folder, so that neither the working directory nor a move matters.
-            name = Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+    with progress("Aligning", len(names)) as advance:
+        missing, done = [], 0
+        for name, path in names.items():
             try:
-                digest = files.sha256(path)
-                if journal.has(name, digest):
-                    result.skipped += 1
+                if journal.has(name, path):
+                    done += 1
+                    advance(done, path.name)
                 else:
-                    journal.forget(name)
-                    generated = _generated(path)
-                    faces = _faces(path, locator, template, size, every, device)
-                    origin = known.get(path.resolve(), Item(path=name, sha256=digest))
-                    if generated:
-                        origin = generated.item(origin)
-                    _write_crops(
-                        journal, name, digest, origin, faces, _writer(path, generated, export)
-                    )
+                    missing.append(name)
             except (FacekitError, OSError) as error:
-                reason = str(error).removeprefix(f"{path}: ")
-                log.warning("%s: skipped: %s", path, reason)
-                result.failures[path.as_posix()] = reason
-            if journal.is_faceless(name):
-                result.faceless.append(path.as_posix())
-            advance(done, path.name)
+                reasons[name] = str(error)
+        result.skipped, done = done, done + len(reasons)
+        journal.forget(missing)
+        if missing:
+            _stage(settings, device, PHOTO_SIDE)  # what is wrong with it concerns no input
+        plan = _Plan(out, settings, device, export)
+        jobs = [
+            _Job(names[name], name, journal.crop_name(name), known.get(names[name].resolve()))
+            for name in missing
+        ]
 
+        def note(text: str) -> None:
+            advance(done, text)
+
+        for job, outcome in zip(jobs, _outcomes(plan, jobs, workers, note), strict=True):
+            if outcome.reason:
+                reasons[job.name] = outcome.reason
+                log.warning("%s: skipped: %s", job.path, outcome.reason)
+            else:
+                journal.add(job, outcome)
+            done += 1
+            advance(done, job.path.name)
+
+    result.failures = {names[name].as_posix(): reasons[name] for name in names if name in reasons}
+    result.faceless = [path.as_posix() for name, path in names.items() if journal.is_faceless(name)]
     items = journal.items()
     write_manifest(out, items)
     if items:
@@ -153,68 +201,32 @@ def align_media(
 
 
 @dataclass(frozen=True)
-class _Generated:
-    """That an input is generated, and what its manifest and its mark say of it."""
+class _Plan:
+    """What is the same for all inputs."""
 
-    kind: Kind
-    facts: dict[str, Any] = field(default_factory=dict)
-    id: int = 0
-
-    def item(self, origin: Item) -> Item:
-        """``origin`` as one of a generated input."""
-        maker = str(self.facts.get("generator") or origin.generator)
-        facts = origin.facts | {"kind": self.kind.label}
-        return origin.model_copy(update={"label": 1, "generator": maker, "facts": facts})
+    out: Path
+    settings: Settings
+    device: torch.device
+    export: Export
 
 
-def _generated(path: Path) -> _Generated | None:
-    """Whether a file is generated, by its mark or by its manifest."""
-    reading = read_file(path)
-    provenance = manifest.verify(path)
-    claims = provenance.claims
-    said = [_KINDS.get(str(claims.get(key))) for key in ("kind", "source_type")]
-    mark = _KINDS.get(reading.kind or "")
-    if mark is None and reading.present and reading.payload is None:
-        # A mark too weak to say of what kind; real footage is not marked but for tests.
-        mark = Kind.GENERATED
-    kind = next((kind for kind in (*said, mark) if kind is not None), None)
-    if kind is None:
-        return None
-    believed = provenance.status in ("trusted", "untrusted")
-    return _Generated(
-        kind,
-        dict(claims.get("facts") or {}) if believed else {},
-        reading.payload.id if reading.payload else 0,
-    )
+@dataclass(frozen=True)
+class _Job:
+    """One input: its path, its name in the journal, its crops' name, and its row in a manifest."""
+
+    path: Path
+    name: str
+    crop_name: str
+    row: Item | None
 
 
-def _writer(
-    path: Path, generated: _Generated | None, export: Export
-) -> Callable[[Path, Pixels], object]:
-    """What writes the crops of ``path``: plainly, or marked and signed if it is generated."""
-    if generated is None:
-        return write_image
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of an input: its hash and its crops' rows, or why there are none."""
 
-    def write(target: Path, pixels: Pixels) -> None:
-        try:
-            export(
-                target,
-                pixels,
-                kind=generated.kind,
-                inputs=[path],
-                facts=generated.facts,
-                id=generated.id,
-            )
-        except FacekitError as error:
-            side = len(pixels)
-            if side >= _ENOUGH:
-                raise
-            raise FacekitError(
-                f"{path}: is {generated.kind.label} by its mark or manifest, and so must "
-                f"its crops be; but {side} pixels are too few to hold a mark; give --size {_ENOUGH}"
-            ) from error
-
-    return write
+    digest: str = ""
+    items: tuple[Item, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -224,6 +236,188 @@ class _Found:
     aligned: AlignedFace
     time: float | None = None
     track: int | None = None
+
+
+Note = Callable[[str], None]
+"""Hears how far it is."""
+
+
+def _outcomes(plan: _Plan, jobs: Sequence[_Job], workers: int, note: Note) -> Generator[_Outcome]:
+    """What becomes of each input, in order."""
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        yield from (_align(plan, job, note) for job in jobs)
+        return
+    tasks = [(plan, job) for job in jobs]
+    try:
+        with closing(in_order(_work, tasks, workers, start=_one_thread)) as outcomes:
+            yield from outcomes
+    except WorkerLost as error:
+        raise FacekitError(
+            "a worker was killed or could not start, perhaps for lack of memory; use fewer "
+            "--workers, and give the same command again to go on"
+        ) from error
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _work(task: tuple[_Plan, _Job]) -> _Outcome:
+    plan, job = task
+    return _align(plan, job, lambda text: None)
+
+
+def _align(plan: _Plan, job: _Job, note: Note) -> _Outcome:
+    """Align the faces of one input, and write their crops; if it fails half-way, nothing stays."""
+    written: list[Path] = []
+    try:
+        require_file(job.path)
+        digest = files.sha256(job.path)
+        photo = read_image(job.path) if is_image(job.path) else None
+        generated = find_generated(job.path, photo)
+        row = job.row or Item(path=job.name, sha256=digest)
+        row = generated.item(row) if generated else row
+
+        stage = _stage(plan.settings, plan.device, PHOTO_SIDE if photo is not None else VIDEO_SIDE)
+        if photo is None:
+            faces = _from_video(job.path, stage, plan, note)
+        else:
+            faces = _from_photo(photo, stage, plan)
+        items = []
+        for number, found in enumerate(faces):
+            written.append(plan.out / f"crops/{job.crop_name}-{number:03d}.png")
+            _write(written[-1], found.aligned.pixels, job.path, generated, plan.export)
+            items.append(_item(written[-1], plan.out, job, digest, row, found))
+        people = {track.id: track.person for track in stage.tracks} if photo is None else {}
+    except BaseException as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if not isinstance(error, FacekitError | OSError):
+            raise
+        return _Outcome(reason=str(error).removeprefix(f"{job.path}: "))
+    return _Outcome(digest, tuple(_named(item, people) for item in items))
+
+
+@lru_cache(maxsize=2)
+def _stage(settings: Settings, device: torch.device, max_side: int) -> Stage:
+    """The stage for photos or for videos, loaded once a process."""
+    locator = load_locator(
+        device,
+        settings.locator,
+        min_face=settings.min_face,
+        max_side=max_side,
+        weights=settings.locator_weights,
+    )
+    return Stage(device, locator=locator, every=settings.every)
+
+
+def _from_photo(pixels: Pixels, stage: Stage, plan: _Plan) -> Iterator[_Found]:
+    return (_Found(face) for face in _crops(pixels, stage.look([pixels])[0], plan))
+
+
+def _from_video(path: Path, stage: Stage, plan: _Plan, note: Note) -> Iterator[_Found]:
+    """The aligned faces of the first frame of each period; every frame is followed."""
+    period, due = plan.settings.period, -math.inf
+    with Video(path) as video:
+        for seen in stage.follow(video):
+            time = seen.frame.time
+            if time < due:
+                continue
+            due = (math.floor(time / period + 1e-6) + 1) * period - 1e-6
+            note(f"{path.name}, {time:.0f} s")
+            crops = _crops(seen.frame.pixels, seen.faces, plan)
+            for crop, track in zip(crops, seen.ids, strict=True):
+                yield _Found(crop, time, track)
+
+
+def _crops(pixels: Pixels, faces: Sequence[Face], plan: _Plan) -> list[AlignedFace]:
+    settings = plan.settings
+    return align_faces(
+        pixels,
+        measure([pixels], [faces])[0],
+        template=settings.template,
+        size=settings.size,
+        device=plan.device,
+    )
+
+
+def _write(
+    path: Path, pixels: Pixels, source: Path, generated: Generated | None, export: Export
+) -> None:
+    """Write a crop of ``source``: plainly, or marked and signed if that is generated."""
+    if generated is None:
+        write_image(path, pixels)
+        return
+    about = {"kind": generated.kind, "facts": generated.facts, "id": generated.id}
+    try:
+        export(path, pixels, inputs=[source], **about)
+    except FacekitError as error:
+        side = len(pixels)
+        if side >= _ENOUGH:
+            raise
+        raise FacekitError(
+            f"{source}: is {generated.kind.label} by its mark or manifest, and so must "
+            f"its crops be; but {side} pixels are too few to hold a mark; give --size {_ENOUGH}"
+        ) from error
+
+
+def _item(path: Path, out: Path, job: _Job, digest: str, row: Item, found: _Found) -> Item:
+    face = found.aligned.face
+    facts: dict[str, object] = {
+        "input": job.name,
+        "input_sha256": digest,
+        "box": face.box.tolist(),
+        "points": face.points.tolist(),
+        "score": face.score,
+        "crop_from_image": found.aligned.crop_from_image.tolist(),
+    }
+    if face.landmarks is not None:
+        facts |= _landmark_facts(face.landmarks)
+    if face.quality is not None:
+        quality = asdict(face.quality)
+        del quality["pose"]  # stands by itself
+        facts["quality"] = {name: round(value, 4) for name, value in quality.items()}
+    if found.track is not None:
+        facts["track"] = found.track
+    # By its seed a person is known again in other folders, and the kind is that of the marks.
+    facts |= {key: row.facts[key] for key in ("person_seed", "kind") if key in row.facts}
+    return row.model_copy(
+        update={
+            "path": path.relative_to(out).as_posix(),
+            "sha256": files.sha256(path),
+            "source": row.source or job.name,
+            "time": row.time if found.time is None else found.time,
+            "facts": facts,
+        }
+    )
+
+
+def _landmark_facts(landmarks: Landmarks) -> dict[str, object]:
+    """By the names that the studio gives the same things; hundredths of a pixel will do."""
+    return {
+        "landmarks": _numbers(landmarks.points, 2),
+        "deviation": _numbers(landmarks.deviation, 2),
+        "visible": _numbers(landmarks.visible, 2),
+        "pose": _numbers(np.array(landmarks.pose), 2),
+        "expression": _numbers(landmarks.expression, 3),
+        "eyes": _numbers(landmarks.eyes, 3),
+        "presence": round(landmarks.presence, 4),
+    }
+
+
+def _numbers(values: NDArray[Any], digits: int) -> list[Any]:
+    rounded: list[Any] = np.round(values.astype(np.float64), digits).tolist()
+    return rounded
+
+
+def _named(item: Item, people: Mapping[int, int | None]) -> Item:
+    """With the person whom its track shows; that is known when a video has come to its end."""
+    track = item.facts.get("track")
+    if not isinstance(track, int):
+        return item
+    return item.model_copy(update={"facts": item.facts | {"person": people.get(track)}})
 
 
 class _Journal:
@@ -242,25 +436,29 @@ class _Journal:
                     f"{settings}); give the same, or another --out"
                 )
             self._rows = {row["input"]: row for row in rows}
+            self._remove_unknown()
         elif (out / MANIFEST).exists():
             raise FacekitError(f"{out}: holds another manifest; give an empty or new --out")
         self._write()
         self._owners = {row["name"].casefold(): name for name, row in self._rows.items()}
 
-    def has(self, name: str, digest: str) -> bool:
+    def has(self, name: str, path: Path) -> bool:
+        """Whether the input is done: unchanged since, and all its crops are there."""
         row = self._rows.get(name)
-        whole = all((self.out / item.path).is_file() for item in self._items(name))
-        return row is not None and row["sha256"] == digest and whole
+        if row is None or not all((self.out / item.path).is_file() for item in self._items(name)):
+            return False
+        require_file(path)
+        return bool(row["sha256"] == files.sha256(path))
 
-    def forget(self, name: str) -> None:
-        """Drop an input that has changed, with its crops."""
-        for item in self._items(name):
-            (self.out / item.path).unlink(missing_ok=True)
-        if self._rows.pop(name, None):
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop inputs that have changed, with their crops."""
+        known = [name for name in names if name in self._rows]
+        for name in known:
+            for item in self._items(name):
+                (self.out / item.path).unlink(missing_ok=True)
+            del self._rows[name]
+        if known:
             self._write()
-
-    def _write(self) -> None:
-        files.write_jsonl(self._path, [{"settings": self._settings}, *self._rows.values()])
 
     def is_faceless(self, name: str) -> bool:
         return name in self._rows and not self._rows[name]["items"]
@@ -273,10 +471,14 @@ class _Journal:
             stem += "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
         return stem
 
-    def add(self, name: str, digest: str, crop_name: str, items: list[Item]) -> None:
-        rows = [item.model_dump() for item in items]
-        row = {"input": name, "sha256": digest, "name": crop_name, "items": rows}
-        self._rows[name] = row
+    def add(self, job: _Job, outcome: _Outcome) -> None:
+        row = {
+            "input": job.name,
+            "sha256": outcome.digest,
+            "name": job.crop_name,
+            "items": [item.model_dump() for item in outcome.items],
+        }
+        self._rows[job.name] = row
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -286,6 +488,16 @@ class _Journal:
     def _items(self, name: str) -> list[Item]:
         rows = self._rows[name]["items"] if name in self._rows else []
         return [Item.model_validate(row) for row in rows]
+
+    def _write(self) -> None:
+        files.write_jsonl(self._path, [{"settings": self._settings}, *self._rows.values()])
+
+    def _remove_unknown(self) -> None:
+        """Remove crops of inputs in which a kill came before their row."""
+        known = {item.path for name in self._rows for item in self._items(name)}
+        for path in (self.out / "crops").glob("*.png"):
+            if path.relative_to(self.out).as_posix() not in known:
+                path.unlink()
 
 
 def _below(path: Path, folder: Path) -> bool:
@@ -315,91 +527,6 @@ def _manifest_items(inputs: Iterable[Path]) -> list[tuple[Path, Item]]:
     """The files that the manifests of input folders name, with their rows."""
     folders = [folder for folder in inputs if _has_manifest(folder)]
     return [(folder / item.path, item) for folder in folders for item in load_folder(folder)]
-
-
-def _faces(
-    path: Path,
-    locator: Locator,
-    template: str,
-    size: int,
-    every: float,
-    device: torch.device,
-) -> Iterator[_Found]:
-    """The aligned faces of one input, a few frames in memory at a time."""
-    if probe(path).kind == "image":
-        pixels = read_image(path)
-        faces = locator.locate([pixels])[0]
-        for face in align_faces(pixels, faces, template=template, size=size, device=device):
-            yield _Found(face)
-        return
-    tracker = Tracker(max_gap=max(2.0, 2 * every))
-    with Video(path) as video:
-        for frames in in_chunks(_looks(video, every), lambda frame: frame.pixels):
-            located = locator.locate([frame.pixels for frame in frames])
-            for frame, faces in zip(frames, located, strict=True):
-                ids = tracker.update(faces, frame.time, frame.index)
-                crops = align_faces(
-                    frame.pixels, faces, template=template, size=size, device=device
-                )
-                for crop, track in zip(crops, ids, strict=True):
-                    yield _Found(crop, frame.time, track)
-
-
-def _looks(frames: Iterable[Frame], every: float) -> Iterator[Frame]:
-    """The first frame of each period of ``every`` seconds."""
-    due = -math.inf
-    for frame in frames:
-        if frame.time >= due:
-            yield frame
-            due = (math.floor(frame.time / every + 1e-6) + 1) * every - 1e-6
-
-
-def _write_crops(
-    journal: _Journal,
-    name: str,
-    digest: str,
-    origin: Item,
-    faces: Iterable[_Found],
-    write: Callable[[Path, Pixels], object],
-) -> None:
-    """Write an input's crops and enter it as done; if it fails half-way, nothing stays."""
-    crop_name = journal.crop_name(name)
-    items: list[Item] = []
-    try:
-        for number, found in enumerate(faces):
-            path = f"crops/{crop_name}-{number:03d}.png"
-            write(journal.out / path, found.aligned.pixels)
-            items.append(_item(path, journal.out, name, digest, origin, found))
-    except (FacekitError, OSError):
-        for item in items:
-            (journal.out / item.path).unlink(missing_ok=True)
-        raise
-    journal.add(name, digest, crop_name, items)
-
-
-def _item(path: str, out: Path, name: str, digest: str, origin: Item, found: _Found) -> Item:
-    face = found.aligned.face
-    facts: dict[str, object] = {
-        "input": name,
-        "input_sha256": digest,
-        "box": face.box.tolist(),
-        "points": face.points.tolist(),
-        "score": face.score,
-        "crop_from_image": found.aligned.crop_from_image.tolist(),
-    }
-    if found.track is not None:
-        facts["track"] = found.track
-    # By its seed a person is known again in other folders, and the kind is that of the marks.
-    facts |= {key: origin.facts[key] for key in ("person_seed", "kind") if key in origin.facts}
-    return origin.model_copy(
-        update={
-            "path": path,
-            "sha256": files.sha256(out / path),
-            "source": origin.source or name,
-            "time": origin.time if found.time is None else found.time,
-            "facts": facts,
-        }
-    )
 
 
 def _write_preview(out: Path, items: list[Item], export: Export) -> None:
