@@ -2,10 +2,12 @@
 
 The blocks are those of He et al., "Deep Residual Learning for Image Recognition", 2016,
 arXiv:1512.03385, with plain (dense) convolutions and few, wide layers, which processors run
-fastest. The map of the last features is read whole, not averaged: an aligned face has its parts in
-their places (as in Deng et al., "ArcFace", 2019, arXiv:1801.07698, "option E").
+fastest. An aligned face has its parts in their places, so the last map is not averaged but summed
+with a weight for each place and channel: the global depthwise convolution of Chen et al.,
+"MobileFaceNets", 2018, arXiv:1804.07573.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from facekit.faces.embed import in_batches
 from facekit.types import Floats, Pixels
 
 TEMPLATE = "arcface"
-SIZE = 112
+SIZE = 96
 WIDTH = 128
 """Numbers in a vector."""
 
@@ -27,34 +29,39 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 class CompactNet(nn.Module):
-    """Aligned faces (B, 3, 112, 112), RGB in [-1, 1] → vectors (B, 128) of any length."""
+    """Aligned faces (B, 3, 96, 96), RGB in [-1, 1] → vectors (B, 128) of any length."""
 
     def __init__(
-        self, channels: tuple[int, ...] = (48, 96, 192), blocks: tuple[int, ...] = (1, 3, 2)
-    ):
+        self, channels: Sequence[int] = (64, 128, 256), blocks: Sequence[int] = (1, 3, 1)
+    ) -> None:
+        """Make a network.
+
+        Args:
+            channels: of each stage; a stage has half the resolution of the one before.
+            blocks: residual blocks of each stage, besides the convolution that begins it.
+        """
         super().__init__()
-        stages: list[nn.Module] = [
-            nn.Conv2d(3, channels[0], 7, 4, 3, bias=False),
-            nn.BatchNorm2d(channels[0]),
-            nn.PReLU(channels[0]),
-        ]
-        before = channels[0]
+        # The stem is a 6×6 convolution of stride 4, in the shape that runs fastest.
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), *_convolution(12, channels[0], stride=2)]
         for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
-            for j in range(count):
-                stages.append(_Block(before, width, 2 if i and not j else 1))
-                before = width
-        self.features = nn.Sequential(*stages)
-        side = SIZE // 4 // 2 ** (len(channels) - 1)
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(before),
-            nn.Flatten(),
-            nn.Linear(before * side**2, WIDTH, bias=False),
+            if i:
+                layers += [nn.AvgPool2d(2), *_convolution(channels[i - 1], width)]
+            layers += [_Block(width) for _ in range(count)]
+        self.features = nn.Sequential(*layers)
+        self.place = nn.Parameter(
+            torch.empty(channels[-1], *[SIZE // 2 ** (len(channels) + 1)] * 2)
+        )
+        nn.init.normal_(self.place, 0, self.place[0].numel() ** -0.5)
+        self.vector = nn.Sequential(
+            nn.BatchNorm1d(channels[-1]),
+            nn.Linear(channels[-1], WIDTH, bias=False),
             nn.BatchNorm1d(WIDTH),
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed a batch."""
-        vectors: Tensor = self.head(self.features(images))
+        features: Tensor = self.features(images)
+        vectors: Tensor = self.vector((features * self.place).sum((2, 3)))
         return vectors
 
 
@@ -99,30 +106,21 @@ class Embedder:
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut: (B, before, H, W) → (B, width, H / stride, W / stride).
+    """Two convolutions beside a shortcut: (B, width, H, W) → the same."""
 
-    As ArcFace has it, a batch norm goes first and nothing follows the sum.
-    """
-
-    def __init__(self, before: int, width: int, stride: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.BatchNorm2d(before),
-            nn.Conv2d(before, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.PReLU(width),
-            nn.Conv2d(width, width, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        self.shortcut = (
-            nn.Identity()
-            if stride == 1 and before == width
-            else nn.Sequential(
-                nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-        )
+        self.body = nn.Sequential(*_convolution(width, width), *_convolution(width, width)[:2])
 
     def forward(self, features: Tensor) -> Tensor:
         """Add what the body finds."""
-        total: Tensor = self.body(features) + self.shortcut(features)
-        return total
+        total: Tensor = features + self.body(features)
+        return total.relu()
+
+
+def _convolution(before: int, width: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(before, width, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
