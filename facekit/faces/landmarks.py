@@ -392,14 +392,38 @@ def _updated(face: Face, landmarks: Landmarks) -> Face:
     )
 
 
+# From the eyes' centres, the tip of the nose and the corners of the mouth to where MTCNN puts the
+# five points: by least squares on 352 located studio faces and their mirror images. MTCNN's are
+# lower, by 0.03 of the distance between the outer eye corners, except at the mouth. Each row sums
+# to 1, so that the points shift, turn and grow with the face.
+_FIVE = np.array(
+    [
+        [0.994, 0.035, 0.034, -0.002, -0.061],
+        [0.035, 0.994, 0.034, -0.061, -0.002],
+        [0.040, 0.040, 0.872, 0.024, 0.024],
+        [0.253, -0.235, -0.124, 0.762, 0.344],
+        [-0.235, 0.253, -0.124, 0.344, 0.762],
+    ]
+)
+
+
 def five_points(points: NDArray[np.floating]) -> Floats:
     """The five points of a face from the 70, (..., 70, 2) → (..., 5, 2), where MTCNN puts them."""
     eyes = [points[..., first : first + 6, :].mean(-2) for first in (36, 42)]
     rows = np.stack([*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]], -2)
-    return cast(Floats, rows.astype(np.float32))
+    return cast(Floats, (_FIVE @ rows).astype(np.float32))
 
 
 def box_of(points: NDArray[np.floating]) -> Floats:
-    """The box of a face from its 70 points, (..., 70, 2) → (..., 4), as MTCNN would draw it."""
+    """The box of a face from its 70 points, (..., 70, 2) → (..., 4), as MTCNN would draw it.
+
+    From the extent of the points and the tip of the nose, which says where the face is turned; by
+    least squares on the faces of ``_FIVE``, where it overlaps MTCNN's by 0.88 (intersection over
+    union, mean).
+    """
     low, high = points.min(-2), points.max(-2)
-    return cast(Floats, np.concatenate([low, high], -1).astype(np.float32))
+    (x, y), (width, height) = (np.moveaxis(v, -1, 0) for v in ((low + high) / 2, high - low))
+    nose_x, nose_y = np.moveaxis(points[..., 30, :], -1, 0)
+    middle = np.stack([x + 0.16 * (nose_x - x), y - 0.20 * height - 0.15 * (nose_y - y)], -1)
+    half = np.stack([0.77 * width + 0.25 * height, 0.68 * width + 0.69 * height], -1) / 2
+    return cast(Floats, np.concatenate([middle - half, middle + half], -1).astype(np.float32))

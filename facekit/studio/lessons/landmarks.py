@@ -358,11 +358,13 @@ def augmented(batch: Pictures, *, negatives: float, device: torch.device) -> Cro
     no_face = torch.rand(count) < negatives
     _away(matrices, no_face)
     crops = _brought(batch, matrices, mirrored, angle, no_face, device)
-    images = _backgrounds(crops)
-    images = _shuffled_tiles(images, no_face)
-    images, crops = _in_front(images, crops)
-    images = _lit(images)
-    return crops._replace(images=_taken(images).clamp(-1, 1))
+    # Each of these changes the images in place, but for the light.
+    _backgrounds(crops)
+    _shuffled_tiles(crops.images, no_face)
+    _in_front(crops)
+    images = _lit(crops.images)
+    _taken(images)
+    return crops._replace(images=images)
 
 
 def plain(batch: Pictures, device: torch.device) -> Crops:
@@ -498,12 +500,12 @@ def _blob(centre: Tensor, angle: Tensor, half: Tensor, square: Tensor, places: T
     return torch.where(square.view(-1, *extra), torch.maximum(along, across), along + across).sqrt()
 
 
-def _backgrounds(crops: Crops) -> Tensor:
+def _backgrounds(crops: Crops) -> None:
     """Put another crop of the batch behind the head, beyond an ellipse about the face."""
     images, device = crops.images, crops.images.device
     rows = torch.nonzero((torch.rand(len(images)) < 0.3).to(device) & crops.face)[:, 0]
     if not len(rows):
-        return images
+        return
     points = crops.points[rows]
     low, high = points.amin(1), points.amax(1)
     grown = (1.25 + 0.7 * torch.rand(len(rows), 1)).to(device)
@@ -514,17 +516,14 @@ def _backgrounds(crops: Crops) -> Tensor:
     none = torch.zeros(len(rows), device=device)
     far = _blob(centre, none, half, none > 1, _field(len(rows), device))
     share = ((far - 1) * 12 + 0.5).clamp(0, 1)[:, None]
-    behind = images.roll(1, 0)[rows].flip(3 if torch.rand(()) < 0.5 else 2)
-    images = images.clone()
-    images[rows] = images[rows] + share * (behind - images[rows])
-    return images
+    behind = images[rows - 1].flip(3 if torch.rand(()) < 0.5 else 2)
+    images[rows] = images[rows].lerp(behind, share)
 
 
-def _shuffled_tiles(images: Tensor, no_face: Tensor) -> Tensor:
-    """Cut half of the negatives into tiles and shuffle them, or make them mere texture."""
+def _shuffled_tiles(images: Tensor, no_face: Tensor) -> None:
+    """Cut a third of the negatives into tiles and shuffle them, or make them mere texture."""
     rows = torch.nonzero(no_face)[:, 0]
     rows = rows[torch.rand(len(rows)) < 0.35]
-    images = images.clone()
     for row in rows.tolist():
         cells = int(torch.randint(2, 5, ()))
         side = SIZE // cells
@@ -539,26 +538,22 @@ def _shuffled_tiles(images: Tensor, no_face: Tensor) -> Tensor:
             coarse = int(torch.randint(2, 20, ()))
             mixed = torch.randn(1, 3, coarse, coarse, device=images.device) * 0.5
         images[row] = F.interpolate(mixed, SIZE, mode="bilinear")[0].clamp(-1, 1)
-    return images
 
 
-def _in_front(images: Tensor, crops: Crops) -> tuple[Tensor, Crops]:
+def _in_front(crops: Crops) -> None:
     """Cover parts by ellipses and bars, plain or cut from other pictures; put on dark glasses."""
-    visible = crops.visible
+    images, device = crops.images, crops.images.device
     for often in (0.4, 0.2):
-        rows = torch.nonzero(torch.rand(len(images)) < often)[:, 0].to(images.device)
-        images, visible = _covered(images, crops.points, visible, rows)
-    rows = torch.nonzero(torch.rand(len(images)) < 0.06)[:, 0].to(images.device)
-    images, visible = _sunglasses(images, crops.points, visible, rows)
-    return images, crops._replace(visible=visible)
+        rows = torch.nonzero(torch.rand(len(images)) < often)[:, 0].to(device)
+        _covered(images, crops.points, crops.visible, rows)
+    rows = torch.nonzero(torch.rand(len(images)) < 0.06)[:, 0].to(device)
+    _sunglasses(images, crops.points, crops.visible, rows)
 
 
-def _covered(
-    images: Tensor, points: Tensor, visible: Tensor, rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def _covered(images: Tensor, points: Tensor, visible: Tensor, rows: Tensor) -> None:
     count, device = len(rows), images.device
     if not count:
-        return images, visible
+        return
     # About a point of the face, so that it is mostly the face that is covered.
     about = points[rows, torch.randint(70, (count,)).to(device)]
     centre = about + (12 * torch.randn(count, 2)).to(device)
@@ -571,24 +566,20 @@ def _covered(
     share = ((1 - far) * half.amin(1).view(-1, 1, 1) + 0.5).clamp(0, 1)[:, None]
     plain = (_even(count, 3, 1, 1)).to(device)
     skin = images[rows, :, SIZE // 2, SIZE // 2].view(-1, 3, 1, 1) * 0.9 + 0.1 * plain
-    other = images.roll(7, 0)[rows].roll(SIZE // 3, 2)
+    other = images[rows - 1].roll(SIZE // 3, 2)
     kind = torch.rand(count).to(device).view(-1, 1, 1, 1)
     cover = torch.where(kind < 0.3, plain, torch.where(kind < 0.55, skin, other))
     shade = 1 + 0.3 * (_field(count, device)[..., 0] / SIZE - 0.5)[:, None]
     cover = ((cover + 1) * shade - 1).clamp(-1, 1)
-    images, visible = images.clone(), visible.clone()
-    images[rows] = images[rows] + share * (cover - images[rows])
+    images[rows] = images[rows].lerp(cover, share)
     inside = _blob(centre, angle, half, square, points[rows]) < 1
     visible[rows] = visible[rows] * ~inside
-    return images, visible
 
 
-def _sunglasses(
-    images: Tensor, points: Tensor, visible: Tensor, rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def _sunglasses(images: Tensor, points: Tensor, visible: Tensor, rows: Tensor) -> None:
     count, device = len(rows), images.device
     if not count:
-        return images, visible
+        return
     left, right = points[rows, 36:42].mean(1), points[rows, 42:48].mean(1)
     across = right - left
     width = across.norm(dim=1, keepdim=True)
@@ -611,11 +602,8 @@ def _sunglasses(
         inside |= _blob(centre, angle, axes, form, points[rows]) < 1
     dense = (0.6 + 0.4 * torch.rand(count)).to(device)
     colour = (-1 + 0.5 * torch.rand(count, 3, 1, 1)).to(device)
-    images, visible = images.clone(), visible.clone()
-    share = (share * dense.view(-1, 1, 1))[:, None]
-    images[rows] = images[rows] + share * (colour - images[rows])
+    images[rows] = images[rows].lerp(colour, (share * dense.view(-1, 1, 1))[:, None])
     visible[rows] = visible[rows] * ~(inside & (dense > 0.85)[:, None])
-    return images, visible
 
 
 def _lit(images: Tensor) -> Tensor:
@@ -649,12 +637,11 @@ def _lit(images: Tensor) -> Tensor:
     flat = (colours @ linear.flatten(2)).view_as(linear) * lamp[:, None]
     contrast = (0.2 * torch.randn(count)).exp().view(-1, 1, 1, 1).to(device)
     base = (0.1 * torch.randn(count)).view(-1, 1, 1, 1).to(device)
-    return ((flat - 0.5) * contrast + 0.5 + base) * 2 - 1
+    return ((flat - 0.5) * contrast + 0.5 + base).mul_(2).sub_(1).clamp_(-1, 1)
 
 
-def _taken(images: Tensor) -> Tensor:
+def _taken(images: Tensor) -> None:
     """A worse camera: blur, fewer pixels, noise, compression; each on a share of the batch."""
-    images = images.clamp(-1, 1)
     count, device = len(images), images.device
     order = torch.randperm(count).to(device)
     for start, share in ((0, 0.12), (0.12, 0.1), (0.22, 0.08)):
@@ -668,12 +655,13 @@ def _taken(images: Tensor) -> Tensor:
         kernel = _smear().to(device)
         flat = F.pad(images[rows].flatten(0, 1)[:, None], [4, 4, 4, 4], mode="replicate")
         images[rows] = F.conv2d(flat, kernel[None, None]).view(len(rows), *images.shape[1:])
-    rows = torch.nonzero(torch.rand(count) < 0.5)[:, 0].to(device)
+    rows = torch.nonzero(torch.rand(count) < 0.4)[:, 0].to(device)
     strong = 0.12 * torch.rand(len(rows), 1, 1, 1).square().to(device)
     grey = torch.rand(len(rows), 1, 1, 1).to(device) < 0.4
     noise = torch.randn(len(rows), *images.shape[1:]).to(device)
-    images[rows] = images[rows] + strong * torch.where(grey, noise[:, :1], noise)
-    return _compressed(images.clamp(-1, 1))
+    noisy = images[rows] + strong * torch.where(grey, noise[:, :1], noise)
+    images[rows] = noisy.clamp_(-1, 1)
+    _compressed(images)
 
 
 def _smear() -> Tensor:
@@ -689,7 +677,7 @@ def _smear() -> Tensor:
     return kernel / kernel.sum()
 
 
-def _compressed(images: Tensor) -> Tensor:
+def _compressed(images: Tensor) -> None:
     """JPEG on a third of the batch."""
     rows = torch.nonzero(torch.rand(len(images)) < 0.33)[:, 0]
     chosen = ((images[rows.to(images.device)] + 1) * 127.5).round().byte()
@@ -699,9 +687,7 @@ def _compressed(images: Tensor) -> Tensor:
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, q])
         picture[:] = cv2.imdecode(data, cv2.IMREAD_COLOR)
     back = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    images = images.clone()
     images[rows.to(images.device)] = back.to(images.device)
-    return images
 
 
 # --- What is asked of it ---
@@ -741,8 +727,8 @@ def lesson_losses(reading: Reading, crops: Crops) -> dict[str, Tensor]:
         F.softmax(-0.5 * ((held[..., axis, None] - centres) / 5.0).square(), dim=-1)
         for axis in (0, 1)
     )
-    heat = reading.heat.unflatten(2, (cells, cells))
-    surprise = reading.heat.logsumexp(2) - torch.einsum("bpyx,bpy,bpx->bp", heat, y, x)
+    heat = reading.heat.view(*x.shape[:2], cells, cells)
+    surprise = reading.heat.logsumexp(2) - ((heat @ x[..., None])[..., 0] * y).sum(2)
 
     # The angle between two rotations; the sine of its half is their distance over √8.
     apart = (reading.rotation - crops.turns).square().sum((1, 2))
@@ -760,7 +746,7 @@ def lesson_losses(reading: Reading, crops: Crops) -> dict[str, Tensor]:
     return {
         "likelihood": over_faces(likelihood),
         "distance": 0.5 * over_faces(distance),
-        "heat": 0.5 * over_faces(surprise),
+        "heat": over_faces(surprise),
         "pose": 4 * over_faces(geodesic[:, None]),
         "expression": 20 * over_faces(expression),
         "eyes": 5 * over_faces(eyes),
