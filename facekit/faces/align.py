@@ -211,13 +211,45 @@ def align_faces(
     if on_host(device):
         crops = np.empty((len(faces), size, size, 3), np.uint8)
         for crop, inverse in zip(crops, invert(matrices), strict=True):
-            _draw(crop, pixels, inverse)
+            draw_crop(crop, pixels, inverse)
     else:
         crops = _crops_from_device(pixels, matrices, size, device)
     return [
         AlignedFace(pixels=crop, crop_from_image=matrix, face=face)
         for crop, matrix, face in zip(crops, matrices, faces, strict=True)
     ]
+
+
+def draw_crop(crop: Pixels | Floats, picture: Pixels | Floats, image_from_crop: Matrices) -> None:
+    """Sample one crop as :func:`warp` does, where numpy and OpenCV can see it.
+
+    Args:
+        crop: (S, S) or (S, S, 3), is filled.
+        picture: (H, W) or (H, W, 3), of the crop's dtype: uint8 or float32.
+        image_from_crop: (2, 3).
+    """
+    size, n = len(crop), int(_samples_a_side(image_from_crop))
+    # Near the origin OpenCV's float32 coordinates are the most exact, and there are no more
+    # rows and columns than it can count.
+    (x0, y0), (x1, y1) = reach(image_from_crop, size, picture.shape)
+    part = picture[y0:y1, x0:x1]
+    draw = partial(
+        cv2.warpAffine,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    # OpenCV's pixel centres are whole numbers, ours lie half a pixel further.
+    fine = image_from_crop / [n, n, 1]
+    fine[:, 2] += fine[:, :2] @ [0.5, 0.5] - [x0 + 0.5, y0 + 0.5]
+    if n == 1:
+        draw(part, fine, (size, size), dst=crop)
+        return
+    rows = max(1, _STRIP // (n * n * size))
+    for top in range(0, size, rows):
+        out = crop[top : top + rows]
+        samples = draw(part, fine, (n * size, n * len(out)))
+        cv2.resize(samples, (size, len(out)), dst=out, interpolation=cv2.INTER_AREA)
+        fine[:, 2] += fine[:, 1] * (n * rows)
 
 
 def reach(
@@ -287,39 +319,13 @@ def _warp_on_host(images: Tensor, image_from_crop: Matrices, size: int) -> Tenso
     if interleaved:
         crops = np.empty((len(images), size, size, 3), np.float32)
         for crop, image, inverse in zip(crops, planes, image_from_crop, strict=True):
-            _draw(crop, image.transpose(1, 2, 0), inverse)
+            draw_crop(crop, image.transpose(1, 2, 0), inverse)
         return torch.from_numpy(crops).permute(0, 3, 1, 2)
     crops = np.empty(shape, np.float32)
     for crop, image, inverse in zip(crops, planes, image_from_crop, strict=True):
         for out, plane in zip(crop, image, strict=True):
-            _draw(out, plane, inverse)
+            draw_crop(out, plane, inverse)
     return torch.from_numpy(crops)
-
-
-def _draw(crop: Pixels | Floats, picture: Pixels | Floats, image_from_crop: Matrices) -> None:
-    """Fill ``crop`` (S, S[, 3]) from ``picture`` (H, W[, 3]), of one dtype."""
-    size, n = len(crop), int(_samples_a_side(image_from_crop))
-    # Near the origin OpenCV's float32 coordinates are the most exact, and there are no more
-    # rows and columns than it can count.
-    (x0, y0), (x1, y1) = reach(image_from_crop, size, picture.shape)
-    part = picture[y0:y1, x0:x1]
-    draw = partial(
-        cv2.warpAffine,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    # OpenCV's pixel centres are whole numbers, ours lie half a pixel further.
-    fine = image_from_crop / [n, n, 1]
-    fine[:, 2] += fine[:, :2] @ [0.5, 0.5] - [x0 + 0.5, y0 + 0.5]
-    if n == 1:
-        draw(part, fine, (size, size), dst=crop)
-        return
-    rows = max(1, _STRIP // (n * n * size))
-    for top in range(0, size, rows):
-        out = crop[top : top + rows]
-        samples = draw(part, fine, (n * size, n * len(out)))
-        cv2.resize(samples, (size, len(out)), dst=out, interpolation=cv2.INTER_AREA)
-        fine[:, 2] += fine[:, 1] * (n * rows)
 
 
 def _crops_from_device(
