@@ -91,15 +91,13 @@ def command(
     from facekit import export
     from facekit.core.device import setup
     from facekit.datasets.aligned import Settings, align_media
+    from facekit.datasets.looking import Looking
 
     settings = Settings(
         template=template,
         size=size,
-        min_face=min_face,
-        every=every,
         period=period,
-        locator=locator,
-        locator_weights=locator_weights,
+        looking=Looking(min_face, every, locator, locator_weights),
     )
     result = align_media(
         inputs,

@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,10 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.workers import WorkerLost, in_order
-from facekit.datasets._interim import Stage, measure
 from facekit.datasets.generated import Export, Generated, find_generated
+from facekit.datasets.looking import PHOTO_SIDE, VIDEO_SIDE, Looking, Stage, measure, open_stage
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
-from facekit.faces.locate import load_locator
 from facekit.media.decode import Video
 from facekit.media.find import expand, find_media
 from facekit.media.images import is_image, read_image, require_file, write_image
@@ -42,12 +40,6 @@ from facekit.types import MANIFEST, AlignedFace, Face, Item, Landmarks, Pixels, 
 from facekit.watermark import Kind
 
 log = logging.getLogger("facekit")
-
-PHOTO_SIDE = 1920
-"""Photos are shrunk to this longer side before faces are looked for …"""
-
-VIDEO_SIDE = 960
-"""… and frames to this: in 1080p faces of 40 pixels are found, at a quarter of the cost."""
 
 _PREVIEW = (8, 8, 96)  # columns, rows at most, and the side of one crop
 _INPUTS = "inputs.jsonl"
@@ -61,33 +53,21 @@ class Settings:
     Attributes:
         template: a name in ``facekit.faces.align.TEMPLATES``.
         size: side of the crops, in pixels.
-        min_face: smallest face to look for, in pixels of the input.
-        every: the locator runs on every so many frames of a video.
         period: seconds between two frames of a video of which the crops are kept.
-        locator: a plug-in of ``facekit/faces/locators``.
-        locator_weights: the user's own file, for a plug-in that brings none.
+        looking: how to look for faces.
     """
 
     template: str = "wide"
     size: int = 256
-    min_face: int = 40
-    every: int = 8
     period: float = 1.0
-    locator: str = "mtcnn"
-    locator_weights: Path | None = None
+    looking: Looking = field(default_factory=Looking)
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values; the weights by their hash."""
-        weights = self.locator_weights
-        return {
-            "template": self.template,
-            "size": self.size,
-            "min_face": self.min_face,
-            "every": self.every,
-            "period": self.period,
-            "locator": self.locator,
-            "locator_weights": files.sha256(weights) if weights else None,
-        }
+        """As JSON values; the locator's weights by their hash."""
+        facts = asdict(self)
+        facts |= facts.pop("looking")
+        weights = self.looking.locator_weights
+        return facts | {"locator_weights": files.sha256(weights) if weights else None}
 
 
 @dataclass
@@ -151,8 +131,8 @@ def align_media(
         Path(os.path.relpath(resolved, out.resolve())).as_posix(): path
         for resolved, path in unique.items()
     }
-    if settings.locator_weights is not None:
-        require_file(settings.locator_weights)
+    if settings.looking.locator_weights is not None:
+        require_file(settings.looking.locator_weights)
     journal = _Journal(out, settings.facts())
     result = Aligned(inputs=len(names))
     reasons: dict[str, str] = {}
@@ -171,7 +151,9 @@ def align_media(
         result.skipped, done = done, done + len(reasons)
         journal.forget(missing)
         if missing:
-            _stage(settings, device, PHOTO_SIDE)  # what is wrong with it concerns no input
+            open_stage(
+                settings.looking, device, PHOTO_SIDE
+            )  # what is wrong with it concerns no input
         plan = _Plan(out, settings, device, export)
         jobs = [
             _Job(names[name], name, journal.crop_name(name), known.get(names[name].resolve()))
@@ -280,7 +262,8 @@ def _align(plan: _Plan, job: _Job, note: Note) -> _Outcome:
         row = job.row or Item(path=job.name, sha256=digest)
         row = generated.item(row) if generated else row
 
-        stage = _stage(plan.settings, plan.device, PHOTO_SIDE if photo is not None else VIDEO_SIDE)
+        side = VIDEO_SIDE if photo is None else PHOTO_SIDE
+        stage = open_stage(plan.settings.looking, plan.device, side)
         if photo is None:
             faces = _from_video(job.path, stage, plan, note)
         else:
@@ -298,19 +281,6 @@ def _align(plan: _Plan, job: _Job, note: Note) -> _Outcome:
             raise
         return _Outcome(reason=str(error).removeprefix(f"{job.path}: "))
     return _Outcome(digest, tuple(_named(item, people) for item in items))
-
-
-@lru_cache(maxsize=2)
-def _stage(settings: Settings, device: torch.device, max_side: int) -> Stage:
-    """The stage for photos or for videos, loaded once a process."""
-    locator = load_locator(
-        device,
-        settings.locator,
-        min_face=settings.min_face,
-        max_side=max_side,
-        weights=settings.locator_weights,
-    )
-    return Stage(device, locator=locator, every=settings.every)
 
 
 def _from_photo(pixels: Pixels, stage: Stage, plan: _Plan) -> Iterator[_Found]:
