@@ -1,4 +1,4 @@
-"""Track, align. The oracles: OpenCV and scipy."""
+"""Align. The oracles: OpenCV and scipy."""
 
 from dataclasses import replace
 
@@ -22,7 +22,6 @@ from facekit.faces.align import (
     warp,
 )
 from facekit.faces.locate import load_locator
-from facekit.faces.track import Tracker
 from facekit.types import Face, Landmarks
 
 CPU = torch.device("cpu")
@@ -59,41 +58,6 @@ def face(x, y, side=100.0, score=0.99):
     points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]) * side
     box = np.array([x, y, x + side, y + side], np.float32)
     return Face(box=box, points=np.float32(points + np.array([x, y])), score=score)
-
-
-# --- track
-
-
-def test_two_people_who_cross_gaps_keep_their_tracks():
-    tracker = Tracker(max_gap=2.0)
-    assert tracker.update([face(0, 0), face(400, 0)], 0.0, 0) == [0, 1]
-    assert tracker.update([face(380, 5), face(20, 5)], 0.4, 10) == [1, 0]
-    assert tracker.update([face(40, 5)], 0.8, 20) == [0]
-    assert tracker.update([], 1.2, 30) == []
-    # Back within two seconds by the clock, whatever the number of frames.
-    assert tracker.update([face(390, 0), face(60, 0)], 2.3, 31) == [1, 0]
-    assert [len(track.sightings) for track in tracker.tracks] == [4, 3]
-    assert [s.time for s in tracker.tracks[1].sightings] == [0.0, 0.4, 2.3]
-
-
-def test_a_long_absence_or_another_place_begins_a_new_track():
-    tracker = Tracker(max_gap=1.0)
-    tracker.update([face(0, 0)], 0.0, 0)
-    assert tracker.update([face(0, 0)], 1.5, 1) == [1]
-    assert tracker.update([face(300, 0)], 1.6, 2) == [2]
-
-
-def test_all_pairs_are_decided_together():
-    # Nearest first would give track 1's face to track 0 and leave the other without.
-    tracker = Tracker()
-    tracker.update([face(0, 0), face(60, 0)], 0.0, 0)
-    assert tracker.update([face(35, 0), face(95, 0)], 0.1, 1) == [0, 1]
-
-
-def test_a_face_that_moves_by_more_than_half_its_side_is_followed():
-    tracker = Tracker()
-    tracker.update([face(0, 0)], 0.0, 0)
-    assert tracker.update([face(70, 0)], 0.2, 1) == [0]
 
 
 # --- align
