@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "The whole way in one command, with nothing to download.",
     "studio": "Render people who don't exist, with exact labels.",
     "align": "Locate, track and align the faces of photos and videos.",
+    "faces": "Look at what the face stage sees.",
     "generator": "Train a generator, and run it.",
     "detector": "Train a detector of generated faces, and evaluate it.",
     "analyze": "Analyze files and write a report on each.",

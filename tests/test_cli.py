@@ -72,6 +72,7 @@ def test_the_commands_stand_in_pipeline_order() -> None:
         "demo",
         "studio",
         "align",
+        "faces",
         "generator",
         "detector",
         "analyze",

@@ -30,9 +30,10 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.workers import WorkerLost, in_order
 from facekit.datasets.generated import Export, Generated, find_generated
-from facekit.datasets.looking import PHOTO_SIDE, VIDEO_SIDE, Looking, Stage, measure, open_stage
+from facekit.datasets.looking import PHOTO_SIDE, VIDEO_SIDE, Looking, Stage, open_stage
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
+from facekit.faces.quality import measure
 from facekit.media.decode import Video
 from facekit.media.find import expand, find_media
 from facekit.media.images import is_image, read_image, require_file, write_image

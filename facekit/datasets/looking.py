@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +91,3 @@ class Stage:
         self.tracks = self._tracker.tracks
         for track in self.tracks:
             track.person = track.id
-
-
-def measure(images: Sequence[Pixels], faces: Sequence[Sequence[Face]]) -> list[list[Face]]:
-    try:
-        found: list[list[Face]] = import_module("facekit.faces.quality").measure(images, faces)
-        return found
-    except ImportError:
-        return [list(some) for some in faces]

@@ -88,21 +88,14 @@ def annotate(pixels: Pixels, shown: Sequence[Shown], *, caption: str = "") -> Pi
     return canvas
 
 
-def scaled(shown: Shown, factor: float) -> Shown:
-    """The same face in a picture that is ``factor`` times as large."""
+def placed(shown: Shown, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Shown:
+    """The same face where its picture is drawn ``factor`` times as large, ``offset`` (x, y) away."""
+    by, to = np.float32(factor), np.array(offset, np.float32)
     face, landmarks = shown.face, shown.face.landmarks
     if landmarks is not None:
-        landmarks = replace(
-            landmarks,
-            points=landmarks.points * np.float32(factor),
-            deviation=landmarks.deviation * np.float32(factor),
-        )
-    face = replace(
-        face,
-        box=face.box * np.float32(factor),
-        points=face.points * np.float32(factor),
-        landmarks=landmarks,
-    )
+        landmarks = replace(landmarks, points=landmarks.points * by + to)
+    box = face.box * by + np.tile(to, 2)
+    face = replace(face, box=box, points=face.points * by + to, landmarks=landmarks)
     return replace(shown, face=face)
 
 
