@@ -1,24 +1,55 @@
 """``facekit bench``: figures that depend on the machine, with the machine's facts."""
 
+from pathlib import Path
+from typing import Any
+
 import click
 
-BENCHES = {"studio": "facekit.studio.bench"}
-"""Name → module with a function ``bench(*, quick) -> list[Figure]``."""
+from facekit.commands import options
+
+BENCHES = {"studio": "facekit.studio.bench", "faces": "facekit.datasets.faces_bench"}
+"""Name → module with a function ``bench(*, quick, …) -> list[Figure]``."""
+
+OUTSIDE = ("faces",)
+"""Those whose function also takes ``data``, ``judge`` and ``device``."""
 
 
 @click.command()
 @click.argument("name")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="For faces: a folder with video/ and london/, to measure on real people too.",
+)
+@click.option(
+    "--judge",
+    type=click.Path(path_type=Path),
+    help="For faces: an identity network, .onnx, to stand beside the own one.",
+)
 @click.option("--quick", is_flag=True, help="Few frames: to see that it works, not to measure.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def command(name: str, quick: bool, as_json: bool) -> None:
-    """Measure speed and memory on this machine. NAME says of what: studio.
+@options.DEVICE
+@options.JSON
+def command(
+    name: str,
+    data: Path | None,
+    judge: Path | None,
+    quick: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure on this machine.
 
-    With --json the machine's facts go to standard error.
+    NAME says what: studio, how quickly it renders and starts; faces, how quick, complete and exact
+    the face stage is.
+
+    With --json the machine's facts go to standard error. Rows that need --data or --judge are left
+    out without them.
 
     \b
     Examples:
       facekit bench studio
-      facekit bench studio --json
+      facekit bench faces --quick
+      facekit bench faces --data DIR --judge judge.onnx --json
     """
     from importlib import import_module
 
@@ -27,8 +58,16 @@ def command(name: str, quick: bool, as_json: bool) -> None:
 
     if name not in BENCHES:
         raise FacekitError(f"no bench '{name}'; {did_you_mean(name, BENCHES)}")
+    arguments: dict[str, Any] = {"quick": quick}
+    if name in OUTSIDE:
+        from facekit.core.device import setup
+
+        arguments |= {"data": data, "judge": judge, "device": setup(device).device}
+    elif data or judge:
+        given = "--data" if data else "--judge"
+        raise FacekitError(f"{given}: the bench '{name}' takes none; {', '.join(OUTSIDE)} does")
     click.echo(_machine(), err=as_json)
-    show(import_module(BENCHES[name]).bench(quick=quick), as_json)
+    show(import_module(BENCHES[name]).bench(**arguments), as_json)
 
 
 def _machine() -> str:
