@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.faces.align import Matrices, apply, crop_from_image, draw_crop, invert
+from facekit.faces.align import apply, crop_from_image, invert
 from facekit.types import Face, Floats, Pixels, Quality
 
-_SIDE = 128  # of the crop that blur and light are measured in; smaller faces are not enlarged
-_SMALLEST_SIDE = 32
+_SIDE = 128  # of the crop that blur and light are measured in
 _SCALES = np.array([0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6])  # of the second blur, in 128ths of a side
 
 _BLOCK = 8
@@ -57,62 +56,71 @@ def measure(images: Sequence[Pixels], faces: Sequence[Sequence[Face]]) -> list[l
 
 
 def _quality(pixels: Pixels, face: Face) -> Quality:
-    crop, image_from_crop = _crop(pixels, face)
+    crop, inside, pixel = _crop(pixels, face)
     in_face = _in_face(len(crop))
-    seen = in_face & _in_picture(image_from_crop, len(crop), pixels.shape)
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    seen = in_face & inside
+    outside = 1 - float(seen.sum() / in_face.sum())
     # Of a face wholly outside, the picture's edge is all there is to see.
-    shown = seen if seen.any() else in_face
-    colours = crop[shown]
-    clipped = (colours.max(axis=1) <= 5) | (colours.min(axis=1) >= 250)
-    crop_pixel = np.sqrt(np.linalg.det(image_from_crop[:, :2]))
+    shown = (seen if outside < 1 else in_face).astype(np.uint8)
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    black, white = cv2.inRange(crop, (0,) * 3, (5,) * 3), cv2.inRange(crop, (250,) * 3, (255,) * 3)
     return Quality(
         size=face.size,
-        blur=_blur(grey, shown) * float(crop_pixel) / max(face.size, 1e-6) * 100,
-        exposure=float(grey[shown].mean()) / 255,
-        clipped=float(clipped.mean()),
-        occlusion=_occlusion(face, 1 - float(seen.sum() / in_face.sum()), pixels.shape),
+        blur=_blur(grey, shown) * pixel / max(face.size, 1e-6) * 100,
+        exposure=cv2.mean(grey, shown)[0] / 255,
+        clipped=cv2.mean(cv2.bitwise_or(black, white), shown)[0] / 255,
+        occlusion=_occlusion(face, outside, pixels.shape),
         compression=_compression(pixels, face),
         pose=None if face.landmarks is None else face.landmarks.pose,
     )
 
 
-def _crop(pixels: Pixels, face: Face) -> tuple[Pixels, Matrices]:
-    """The face from brows to chin, (S, S, 3), and its ``image_from_crop``."""
-    native = np.linalg.det(crop_from_image(face.points, "face", _SIDE)[:, :2]) ** -0.5 * _SIDE
-    side = int(np.clip(round(native), _SMALLEST_SIDE, _SIDE))
-    image_from_crop = invert(crop_from_image(face.points, "face", side))
-    crop = np.empty((side, side, 3), np.uint8)
-    draw_crop(crop, pixels, image_from_crop)
-    return crop, image_from_crop
+def _crop(pixels: Pixels, face: Face) -> tuple[Pixels, NDArray[np.bool_], float]:
+    """The square of the picture that holds the face from brows to chin, shrunk if it is large.
+
+    It is neither turned nor enlarged, which would blur it.
+
+    Returns:
+        uint8 (S, S, 3), continued beyond the border; which of its pixels the picture has, (S, S);
+        the side of one of them in the picture's.
+    """
+    square = apply(
+        invert(crop_from_image(face.points, "face", 1)), np.array([[0.5, 0.5], [0, 0], [1, 0]])
+    )
+    side = max(round(float(np.hypot(*(square[2] - square[1])))), 8)
+    x0, y0 = np.round(square[0] - side / 2).astype(int)
+    height, width = pixels.shape[:2]
+    # At least the pixel nearest to it, of a face outside of the picture.
+    left, right = np.clip([x0, x0 + side], [0, 1], [width - 1, width])
+    top, bottom = np.clip([y0, y0 + side], [0, 1], [height - 1, height])
+    part: NDArray[Any] = np.ascontiguousarray(pixels[top:bottom, left:right])
+    beyond = np.array([top - y0, y0 + side - bottom, left - x0, x0 + side - right])
+    if np.any(beyond > 0):
+        above, below, before, after = np.clip(beyond, 0, side - 1).tolist()
+        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REPLICATE)
+    small = min(side, _SIDE)
+    if part.shape[:2] != (small, small):
+        part = cv2.resize(part, (small, small), interpolation=cv2.INTER_AREA)
+    centres = (np.arange(small) + 0.5) * (side / small)
+    inside = [
+        (first + centres >= 0) & (first + centres < end)
+        for first, end in ((y0, height), (x0, width))
+    ]
+    return np.asarray(part, np.uint8), inside[0][:, None] & inside[1][None], side / small
 
 
 @lru_cache(maxsize=_SIDE)
 def _in_face(side: int) -> NDArray[np.bool_]:
-    """Where a crop shows the face: an ellipse, (S, S)."""
+    """Where a crop shows the face, however it is turned: a circle, (S, S)."""
     unit = (np.arange(side) + 0.5) / side - 0.5
-    inside: NDArray[np.bool_] = np.hypot(unit[None] / 0.36, unit[:, None] / 0.45) < 1
+    inside: NDArray[np.bool_] = np.hypot(unit[None], unit[:, None]) < 0.4
     return inside
-
-
-def _in_picture(image_from_crop: Matrices, side: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which pixels of a crop the picture has, (S, S)."""
-    end = np.array([shape[1], shape[0]])
-    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]])
-    places = apply(image_from_crop, corners)
-    if np.all((places >= 0) & (places <= end)):
-        return np.ones((side, side), bool)
-    unit = np.arange(side) + 0.5
-    centres = np.stack(np.meshgrid(unit, unit), axis=-1)
-    places = apply(image_from_crop, centres.reshape(-1, 2))
-    inside: NDArray[np.bool_] = np.all((places >= 0) & (places < end), axis=1)
-    return inside.reshape(side, side)
 
 
 # --- blur
 
 
-def _blur(grey: Floats, where: NDArray[np.bool_]) -> float:
+def _blur(grey: Floats, where: NDArray[np.uint8]) -> float:
     """The deviation of the Gaussian that blurred a crop, in its pixels.
 
     The crop is blurred again by Gaussians of several deviations s, as in Zhuo & Sim, "Defocus map
@@ -128,19 +136,21 @@ def _blur(grey: Floats, where: NDArray[np.bool_]) -> float:
     energies = np.empty(len(_SCALES))
     for i, scale in enumerate(_SCALES):
         again = cv2.GaussianBlur(grey, (0, 0), scale * unit, borderType=cv2.BORDER_REPLICATE)
-        energies[i] = _gradient(again)[where].mean()
+        energies[i] = _energy(again, where)
     course = np.log(energies * unit**2 + 1e-3)
-    error = np.square(course - course.mean() - candidates).mean(axis=1) / 0.05**2 + prior
+    # The mean square of (course - candidate), less what is the same for all candidates.
+    error = prior - 2 / 0.05**2 * candidates @ (course - course.mean()) / len(course)
     weight = np.exp(-(error - error.min()) / 2)
     b_squared = np.exp((weight * log_b).sum() / weight.sum()) - 0.1
     return float(np.sqrt(max(b_squared, 0.0)) * unit)
 
 
-def _gradient(grey: NDArray[Any]) -> Floats:
-    """The square of the gradient's length, by central differences."""
-    x = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)
-    y = cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)
-    return np.asarray(x * x + y * y, np.float32)
+def _energy(grey: NDArray[Any], where: NDArray[np.uint8]) -> float:
+    """The mean square of the gradient by central differences, over a mask's inner pixels."""
+    inner = where[1:-1, 1:-1]
+    x = cv2.norm(grey[1:-1, 2:], grey[1:-1, :-2], cv2.NORM_L2SQR, inner)
+    y = cv2.norm(grey[2:, 1:-1], grey[:-2, 1:-1], cv2.NORM_L2SQR, inner)
+    return float(x + y) / 4 / max(cv2.countNonZero(inner), 1)
 
 
 @lru_cache(maxsize=1)
@@ -148,12 +158,14 @@ def _courses() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.flo
     """What the gradient's energy may do as the crop is blurred again.
 
     Returns:
-        Logarithms of the energies, less their means (N, 7); what speaks against each, as minus
-        twice a logarithm of its probability (N,); log(b² + 0.1) of each (N,).
+        Logarithms of the energies, less their means (N, 7); minus twice the log of what makes each
+        likely before the measurement, with the mean square of its course (N,); log(b² + 0.1) of
+        each (N,).
     """
     dot = np.zeros((65, 65), np.float32)
     dot[32, 32] = 1
-    noise = np.array([_gradient(cv2.GaussianBlur(dot, (0, 0), s)).sum() for s in _SCALES])
+    everywhere = np.ones((65, 65), np.uint8)
+    noise = np.array([_energy(cv2.GaussianBlur(dot, (0, 0), s), everywhere) for s in _SCALES])
     noise /= noise[0]
     courses, prior, log_b = [], [], []
     blurs = np.concatenate([[0], np.geomspace(0.2, 12, 40)])
@@ -166,7 +178,8 @@ def _courses() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.flo
         courses.append(course - course.mean())
         prior.append(((power - 0.8) / 0.15) ** 2 + share / 0.5)
         log_b.append(np.log(b**2 + 0.1))
-    return np.stack(courses), np.array(prior), np.array(log_b)
+    each = np.stack(courses)
+    return each, np.array(prior) + np.square(each).mean(axis=1) / 0.05**2, np.array(log_b)
 
 
 # --- occlusion
