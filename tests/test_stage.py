@@ -368,12 +368,12 @@ def test_the_thread_ends_with_the_generator_and_fetches_but_few_frames_ahead():
     following = world.stage().follow(frames())
     assert fetched == []
     next(following)
-    assert len(fetchers()) == 1
+    assert len(fetchers()) == 2
     deadline = time.monotonic() + 5
     while len(fetched) < 7 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert len(fetched) <= 9
+    assert len(fetched) <= 12
     following.close()
     assert fetchers() == []
     assert closed == [True]
