@@ -216,7 +216,6 @@ class _Picture:
 class _Course:
     """What the stage saw in a video, frame by frame, without the frames."""
 
-    name: str
     seen: dict[int, list[tuple[Face, int]]] = field(default_factory=dict)
     located: set[int] = field(default_factory=set)
     tracks: list[Track] = field(default_factory=list)
@@ -224,7 +223,7 @@ class _Course:
 
     @classmethod
     def follow(cls, video: Video, stage: Stage) -> "_Course":
-        course = cls(video.path.name)
+        course = cls()
         info = video.info
         total = round(info.duration * info.rate) if info.duration and info.rate else None
         with progress("Following", total) as advance:
@@ -267,12 +266,17 @@ class _Course:
         for face, id in self.seen.get(frame.index, []):
             faces.append(face)
             ids.append(id)
-        people = {track.id: track.person for track in self.tracks}
-        measured = measure([frame.pixels], [faces])[0]
-        shown = [Shown(face, id, people[id]) for face, id in zip(measured, ids, strict=True)]
+        (measured,) = measure([frame.pixels], [faces])
+        shown = [self._shown(face, id) for face, id in zip(measured, ids, strict=True)]
         how = "located" if frame.index in self.located else "followed"
         said = f"{frame.time:.2f} s · frame {frame.index} · {how if shown else 'no face'}"
         return _Picture(frame.pixels, shown, said)
+
+    def _shown(self, face: Face, id: int) -> Shown:
+        person = self.tracks[id].person
+        if person is None:
+            return Shown(face, f"track {id}", id)
+        return Shown(face, f"person {person} · track {id}", person)
 
 
 def _look_at(
@@ -287,8 +291,12 @@ def _look_at(
             findings = course.findings(video, generated)
             count = min(moments, findings.frames)
             wanted = {(2 * i + 1) * findings.frames // (2 * count) for i in range(count)}
-            frames = (frame for frame in video if frame.index in wanted)
-            cells = [_cell(course.picture(frame), side) for frame in frames]
+            cells = []
+            for frame in video:
+                if frame.index in wanted:
+                    picture = course.picture(frame)
+                    said = f"{path.name} · {picture.caption}"
+                    cells.append(_cell(replace(picture, caption=said), side))
         return findings, generated, cells
 
     pixels = read_image(path)
@@ -304,7 +312,8 @@ def _look_at(
         faces=len(faces),
     )
     said = f"{path.name} · {_count(len(faces), 'face')}"
-    picture = _Picture(pixels, [Shown(face) for face in faces], said)
+    shown = [Shown(face, f"face {n} · {face.score:.2f}", n) for n, face in enumerate(faces)]
+    picture = _Picture(pixels, shown, said)
     return findings, generated, [_cell(picture, side)]
 
 

@@ -21,7 +21,7 @@ COLOURS = (
     (180, 140, 255),
     (205, 205, 205),
 )
-"""One a person, then again from the first: light, and apart for the colour-blind too (the first
+"""By number, then again from the first: light, and apart for the colour-blind too (the first
 ones are Okabe and Ito's, 2008)."""
 
 _AXES = {"right": (255, 95, 85), "up": (110, 225, 95), "forward": (90, 150, 255)}
@@ -40,30 +40,22 @@ _PLAIN = 90  # … and smaller ones than this no written figures
 
 @dataclass(frozen=True)
 class Shown:
-    """A face with its names, as it is drawn.
+    """A face as it is drawn.
 
     Attributes:
         face: in the picture's coordinates; landmarks and quality are drawn where it has them.
-        track: its track's id; None in a photo.
-        person: whose track that is; None if not known.
+        name: written above it; empty for none.
+        number: gives it one of ``COLOURS``, and is all that is written on a small face.
     """
 
     face: Face
-    track: int | None = None
-    person: int | None = None
-
-    @property
-    def label(self) -> str:
-        """Its names in words."""
-        parts = (("person", self.person), ("track", self.track))
-        said = [f"{what} {number}" for what, number in parts if number is not None]
-        return " · ".join(said) or f"{self.face.score:.2f}"
+    name: str = ""
+    number: int = 0
 
     @property
     def colour(self) -> tuple[int, int, int]:
-        """One of ``COLOURS``: the person's, or the track's where nobody knows the person."""
-        number = self.track if self.person is None else self.person
-        return COLOURS[(number or 0) % len(COLOURS)]
+        """Of its lines and of its name's plate."""
+        return COLOURS[self.number % len(COLOURS)]
 
 
 def annotate(pixels: Pixels, shown: Sequence[Shown], *, caption: str = "") -> Pixels:
@@ -89,7 +81,7 @@ def annotate(pixels: Pixels, shown: Sequence[Shown], *, caption: str = "") -> Pi
 
 
 def placed(shown: Shown, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Shown:
-    """The same face where its picture is drawn ``factor`` times as large, ``offset`` (x, y) away."""
+    """The same face where its picture is drawn ``factor`` times as large, moved by ``offset``."""
     by, to = np.float32(factor), np.array(offset, np.float32)
     face, landmarks = shown.face, shown.face.landmarks
     if landmarks is not None:
@@ -159,13 +151,13 @@ def _axes(pose: tuple[float, float, float]) -> NDArray[np.float64]:
 def _draw_names(canvas: Pixels, one: Shown, unit: float) -> None:
     face, letters = one.face, _letters(unit)
     x0, y0, _, y1 = (float(value) for value in face.box)
-    if face.size < _SMALL * max(1.0, unit / 2):
-        number = one.track if one.person is None else one.person
-        if number is not None:
-            small = max(9, round(0.75 * letters))
-            _write(canvas, [str(number)], (x0, y0), small, _INK, one.colour, above=True)
+    if not one.name:
         return
-    _write(canvas, [one.label], (x0, y0), letters, _INK, one.colour, above=True)
+    if face.size < _SMALL * max(1.0, unit / 2):
+        small = max(9, round(0.75 * letters))
+        _write(canvas, [str(one.number)], (x0, y0), small, _INK, one.colour, above=True)
+        return
+    _write(canvas, [one.name], (x0, y0), letters, _INK, one.colour, above=True)
     said = _figures(face)
     if said and face.size >= _PLAIN * max(1.0, unit / 2):
         _write(canvas, said, (x0, y1), max(10, round(0.85 * letters)), _PALE, None)
