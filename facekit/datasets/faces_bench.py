@@ -83,12 +83,13 @@ def bench(
         FacekitError: if ``data`` or ``judge`` cannot be used.
     """
     videos, london = _outside(data)
+    outside_judge = None if judge is None else load_judge(judge)
     networks = accuracy.Networks(
         device,
         load_locator(device, min_face=MIN_FACE, max_side=MAX_SIDE),
         Landmarker(device),
         load_embedder(device),
-        None if judge is None else load_judge(judge),
+        outside_judge,
     )
     stage = Stage(
         device,
