@@ -32,7 +32,7 @@ class CompactNet(nn.Module):
     """Aligned faces (B, 3, 96, 96), RGB in [-1, 1] → vectors (B, 128) of any length."""
 
     def __init__(
-        self, channels: Sequence[int] = (64, 128, 256), blocks: Sequence[int] = (1, 3, 1)
+        self, channels: Sequence[int] = (64, 128, 256), blocks: Sequence[int] = (1, 2, 1)
     ) -> None:
         """Make a network.
 

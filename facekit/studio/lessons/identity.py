@@ -57,7 +57,7 @@ class Config(Lesson):
         steps: optimiser steps.
         batch: pictures a step, half of them from the folder if there is one.
         learning_rate: its peak; it rises for ``warm_up`` steps, stays, and falls to 0 at the end.
-        warm_up: steps; the margin grows over twice as many.
+        warm_up: steps; the margin grows over four times as many.
         cool_down: share of the steps over which the learning rate falls.
         weight_decay: of AdamW.
         scale: of the cosines, before they are made probabilities.
@@ -102,7 +102,9 @@ def teach(config: Config, run: Run, fabric: Fabric, studio: Studio, data: Path |
 
     seed_step(seed, 0)
     net = CompactNet().to(fabric.device)
-    directions = nn.Parameter(torch.randn(int(firsts[-1]), WIDTH, device=fabric.device))
+    # Of length 1: Adam's steps, which do not grow with the gradient, would hardly turn longer ones.
+    directions = F.normalize(torch.randn(int(firsts[-1]), WIDTH), dim=1).to(fabric.device)
+    directions.requires_grad_()
     optimizer = torch.optim.AdamW(
         [*net.parameters(), directions], weight_decay=config.weight_decay, fused=True
     )
@@ -134,7 +136,7 @@ def teach(config: Config, run: Run, fabric: Fabric, studio: Studio, data: Path |
                 vectors = net(images / 127.5 - 1)
             # CosFace, equation 4.
             cosines = F.normalize(vectors.float(), dim=1) @ F.normalize(directions, dim=1).T
-            margin = config.margin * min(1.0, (step + 1) / max(1, 2 * config.warm_up))
+            margin = config.margin * min(1.0, (step + 1) / max(1, 4 * config.warm_up))
             logits = config.scale * (cosines - margin * F.one_hot(own, len(directions)))
             loss = F.cross_entropy(logits, own)
             optimizer.zero_grad()
@@ -225,7 +227,7 @@ def augment(picture: Pixels, random: np.random.Generator) -> Pixels:
         crop = cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     if random.random() < 0.35:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(25, 95))]
-        crop = cv2.imdecode(cv2.imencode(".jpg", crop, quality)[1], cv2.IMREAD_COLOR)
+        crop = np.asarray(cv2.imdecode(cv2.imencode(".jpg", crop, quality)[1], cv2.IMREAD_COLOR))
     if random.random() < 0.4:
         width, height = random.integers(SIZE // 8, SIZE // 2, 2)
         x, y = random.integers(-width // 2, SIZE - width // 2), random.integers(0, SIZE)
