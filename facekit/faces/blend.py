@@ -22,6 +22,9 @@ def paste(
 ) -> Pixels:
     """``pixels`` with ``crop`` laid over its place, as far as ``mask`` says.
 
+    Each pixel of the picture looks up its place in the crop by ``crop_from_image`` itself, so
+    what was cut out with a matrix goes back to where it was: only interpolation is lost.
+
     Args:
         pixels: uint8 RGB (H, W, 3).
         crop: uint8 RGB (S, S, 3).
@@ -36,18 +39,19 @@ def paste(
     """
     height, width = pixels.shape[:2]
     size = crop.shape[0]
-    image_from_crop = invert(crop_from_image)
-    corners = apply(image_from_crop, np.array([[0, 0], [size, 0], [size, size], [0, size]]))
+    corners = np.array([[0, 0], [size, 0], [size, size], [0, size]])
+    corners = apply(invert(crop_from_image), corners)
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int), (width, height))
     if x0 >= x1 or y0 >= y1:
         return pixels.copy()
 
     # Only the rectangle that the crop can touch is worked on: a face is a small part of 1080p.
-    place = image_from_crop - np.array([[0, 0, x0], [0, 0, y0]])
+    crop_from_window = crop_from_image.copy()
+    crop_from_window[:, 2] += crop_from_image[:, :2] @ [x0, y0]
     window = pixels[y0:y1, x0:x1]
-    share = _place(mask, place, window.shape[:2])
-    layer = _place(np.float32(1 / 255) * crop, place, window.shape[:2])
+    share = _place(mask, crop_from_window, window.shape[:2])
+    layer = _place(np.float32(1 / 255) * crop, crop_from_window, window.shape[:2])
     target: Floats = np.float32(1 / 255) * window
     if match_colour > 0 and share.max() > 0:
         layer += match_colour * (transfer_colour(layer, target, share) - layer)
@@ -97,17 +101,36 @@ def ellipse(
     return (inward * inward * (3 - 2 * inward)).astype(np.float32)
 
 
-def _place(layer: Floats, image_from_crop: NDArray[np.float64], shape: tuple[int, ...]) -> Floats:
+def _place(layer: Floats, crop_from_image: NDArray[np.float64], shape: tuple[int, ...]) -> Floats:
     """``layer`` drawn at its place in a picture of ``shape`` (H, W); 0 or its edge elsewhere."""
     # OpenCV's pixel centres are integers, ours lie half a pixel further.
-    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    matrix = np.linalg.inv(shift) @ np.vstack([image_from_crop, [0, 0, 1]]) @ shift
+    matrix = crop_from_image.copy()
+    matrix[:, 2] += crop_from_image[:, :2] @ [0.5, 0.5] - 0.5
     border = cv2.BORDER_CONSTANT if layer.ndim == 2 else cv2.BORDER_REPLICATE
-    scale = np.sqrt(abs(np.linalg.det(image_from_crop[:, :2])))
-    if scale < 1:
-        # Shrinking: a blur of the width of a target pixel keeps fine detail from aliasing.
-        layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.4 / scale), np.float32)
+    shrinkage = np.sqrt(abs(np.linalg.det(crop_from_image[:, :2])))
+    if shrinkage > 1:
+        layer = _without_detail(layer, float(shrinkage))
     # A small crop is often enlarged here: cubic keeps its edges; a mask must stay within [0, 1].
     flags = cv2.INTER_LINEAR if layer.ndim == 2 else cv2.INTER_CUBIC
-    placed = cv2.warpAffine(layer, matrix[:2], shape[::-1], flags=flags, borderMode=border)
+    placed = cv2.warpAffine(
+        layer, matrix, shape[::-1], flags=flags | cv2.WARP_INVERSE_MAP, borderMode=border
+    )
     return np.asarray(placed, np.float32)
+
+
+def _without_detail(layer: Floats, shrinkage: float) -> Floats:
+    """``layer`` without what is too fine to be seen once it is ``shrinkage`` times smaller.
+
+    The filter is the kernel of cubic convolution (Keys, "Cubic convolution interpolation for
+    digital image processing", 1981), as wide as it would be among the smaller pixels: it leaves
+    coarser detail alone, and all of it where nothing shrinks.
+    """
+    if layer.ndim == 2:  # A mask must stay within [0, 1].
+        return np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.4 * shrinkage), np.float32)
+    reach = int(np.ceil(2 * shrinkage))
+    x = np.abs(np.arange(-reach, reach + 1)) / shrinkage
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    kernel = np.where(x < 1, near, np.where(x < 2, far, 0))
+    kernel /= kernel.sum()
+    filtered = cv2.sepFilter2D(layer, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(filtered, np.float32)
