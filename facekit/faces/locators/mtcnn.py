@@ -1,9 +1,13 @@
-"""Find the faces of pictures: MTCNN's three networks, run as batches on the device.
+"""MTCNN: three small networks, each on what the one before let pass, as batches on the device.
 
 Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
 Networks", 2016. The weights are those that facenet-pytorch ships (MIT). The cascade is written
 anew around them: the library refuses pictures of mixed size, cuts and resizes every candidate on
 its own, and stretches candidates that overlap the picture's border, which misplaces their points.
+
+Pictures of one working size go through together, and stay on the device from the first network
+to the last. The number of candidates depends on the pictures, so the host waits for it where
+they are picked and suppressed; the faces themselves are copied once, at the end of a batch.
 """
 
 import math
@@ -16,21 +20,18 @@ from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, roi_align
+from torchvision.ops import batched_nms
 
 from facekit.core.errors import FacekitError
 from facekit.faces.locators._working import shrunk, to_faces, working_shape
 from facekit.types import Face, Pixels
 
-# What a candidate must score in each of the three stages. The library asks 0.7 of the last, and
-# finds faces in hands and folds of cloth there; true faces rarely score below 0.99.
-_THRESHOLDS = (0.6, 0.7, 0.9)
 _PYRAMID_STEP = 0.709  # about sqrt(1/2), the paper's
 _CELL = 12  # the first network looks at 12×12 pixels …
 _STRIDE = 2  # … in steps of 2
 _SMALLEST = 20  # pixels of the working picture; smaller faces give the later stages too little
-_CANDIDATES_AT_ONCE = 512
-_PIXELS_AT_ONCE = 8_000_000
+_CANDIDATES_AT_ONCE = 128
+_PIXELS_AT_ONCE = 1_000_000  # larger batches fall out of a processor's caches
 
 
 class Locator:
@@ -43,6 +44,7 @@ class Locator:
         min_face: int = 40,
         max_side: int = 640,
         weights: Path | None = None,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9),
     ) -> None:
         """Load the networks.
 
@@ -53,6 +55,9 @@ class Locator:
             max_side: pictures with a longer side are shrunk to it for the search, so in large
                 ones only faces of at least ``20 · longer side / max_side`` pixels are found.
             weights: none; they come with the library.
+            thresholds: what a candidate must score in each of the three stages. The library asks
+                0.7 of the last, and finds faces in hands and folds of cloth there; true faces
+                rarely score below 0.99.
 
         Raises:
             FacekitError: if ``weights`` are given.
@@ -62,8 +67,14 @@ class Locator:
         self._device = device
         self._min_face = min_face
         self._max_side = max_side
-        self._propose_net, self._refine_net, self._output_net = (
-            network().eval().requires_grad_(False).to(device) for network in (PNet, RNet, ONet)
+        self._thresholds = thresholds
+        self._propose_net = _ProposalNet(PNet()).eval().requires_grad_(False).to(device)
+        self._refine_net, self._output_net = (
+            network()
+            .eval()
+            .requires_grad_(False)
+            .to(device, memory_format=torch.channels_last)  # twice as fast on processors
+            for network in (RNet, ONet)
         )
 
     def locate(self, images: Sequence[Pixels]) -> list[list[Face]]:
@@ -94,87 +105,185 @@ class Locator:
     @torch.inference_mode()
     def _cascade(self, images: Pixels, min_face: float) -> list[NDArray[np.float32]]:
         """Rows (box 4, score, points 10) for each of (B, H, W, 3) pictures, in their pixels."""
-        halvings = _halvings(torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float())
+        shape = (images.shape[1], images.shape[2])
+        table = _summed_areas(torch.from_numpy(images).to(self._device))
+        owners, boxes, scores = self._propose(table, shape, min_face)
 
-        owners, boxes, scores = self._propose(halvings, min_face)
         if len(boxes):
-            shift, logits = _in_parts(self._refine_net, _cut(halvings, owners, boxes, 24))
-            keep = logits[:, 1] > _THRESHOLDS[1]
-            owners, boxes, scores, shift = owners[keep], boxes[keep], logits[keep, 1], shift[keep]
+            windows = _windows(boxes, shape)
+            shift, score = _in_parts(self._refine_net, _cut(table, owners, windows, 24))
+            keep = score[:, 1] > self._thresholds[1]
+            owners, boxes, scores, shift = owners[keep], boxes[keep], score[keep, 1], shift[keep]
             keep = batched_nms(boxes, scores, owners, 0.7)
-            owners, boxes = owners[keep], _square(_shifted(boxes[keep], shift[keep]))
+            owners, boxes = owners[keep], _square(_shifted(boxes[keep], shift[keep], 1))
 
         points = boxes.new_zeros(len(boxes), 10)
         if len(boxes):
-            shift, points, logits = _in_parts(self._output_net, _cut(halvings, owners, boxes, 48))
-            keep = logits[:, 1] > _THRESHOLDS[2]
-            owners, boxes, scores = owners[keep], boxes[keep], logits[keep, 1]
-            # The network gives five x, then five y, as fractions of the box.
+            windows = _windows(boxes, shape)
+            shift, points, score = _in_parts(self._output_net, _cut(table, owners, windows, 48))
+            keep = score[:, 1] > self._thresholds[2]
+            owners, scores, window = owners[keep], score[keep, 1], windows[keep].float()
+            # Both are fractions of what the network saw. It gives five x, then five y.
+            sides = window[:, 2:] - window[:, :2]
             places = points[keep].view(-1, 2, 5).transpose(1, 2)
-            sides = boxes[:, 2:] - boxes[:, :2]
-            points = (boxes[:, None, :2] + places * sides[:, None]).flatten(1)
-            boxes = _shifted(boxes, shift[keep])
+            points = (window[:, None, :2] + places * sides[:, None]).flatten(1)
+            boxes = _shifted(window, shift[keep], 0)
 
-        rows = torch.cat([boxes, scores[:, None], points], dim=1).cpu().numpy()
-        owner = owners.cpu().numpy()
-        return [_without_nested(rows[owner == i]) for i in range(len(images))]
+        found = torch.cat([boxes, scores[:, None], points, owners[:, None]], dim=1).cpu().numpy()
+        return [_without_nested(found[found[:, -1] == i, :-1]) for i in range(len(images))]
 
-    def _propose(self, halvings: list[Tensor], min_face: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _propose(
+        self, table: Tensor, shape: tuple[int, int], min_face: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """First stage: picture index (N,), square boxes (N, 4) and scores (N,) of candidates."""
-        height, width = halvings[0].shape[2:]
-        owners, boxes, scores, shifts = [], [], [], []
+        height, width = shape
+        maps, cells, levels = [], [], []
         scale = _CELL / min_face
         while min(height, width) * scale >= _CELL:
-            size = (math.ceil(height * scale), math.ceil(width * scale))
-            level = min(int(-math.log2(scale)), len(halvings) - 1) if scale < 1 else 0
-            pixels = F.interpolate(halvings[level], size, mode="area")
-            shift, score = self._propose_net(_normal(pixels))
-            owner, row, column = (score[:, 1] >= _THRESHOLDS[0]).nonzero().unbind(1)
-            corner = torch.stack([column, row], dim=1) * _STRIDE
-            box = torch.cat([corner, corner + _CELL], dim=1).float()
-            box *= box.new_tensor([width / size[1], height / size[0]]).repeat(2)
-            score = score[owner, 1, row, column]
-            # Cells 4 pixels apart overlap by exactly a half: stay clear of it, or rounding, which
-            # depends on the batch, would decide.
-            keep = batched_nms(box, score, owner, 0.51)
-            owners.append(owner[keep])
-            boxes.append(box[keep])
-            scores.append(score[keep])
-            shifts.append(shift[owner, :, row, column][keep])
+            size = (int(height * scale + 1), int(width * scale + 1))
+            outputs = self._propose_net(_resized(table, shape, size))
+            corners = _grid(outputs) * _STRIDE
+            cells.append((torch.cat([corners + 1, corners + _CELL], dim=1) / scale).floor())
+            maps.append(outputs.flatten(2))
+            levels.append(torch.full((len(corners),), len(levels), device=table.device))
             scale *= _PYRAMID_STEP
-        if not boxes:
-            nothing = halvings[0].new_zeros(0)
+        if not maps:
+            nothing = table.new_zeros(0, dtype=torch.float32)
             return nothing.long(), nothing.view(0, 4), nothing
-        owner, box, score = torch.cat(owners), torch.cat(boxes), torch.cat(scores)
-        keep = batched_nms(box, score, owner, 0.7)
-        return owner[keep], _square(_shifted(box[keep], torch.cat(shifts)[keep])), score[keep]
+        outputs = torch.cat(maps, dim=2)
+        least = math.log(self._thresholds[0] / (1 - self._thresholds[0]))
+        owner, place = (outputs[:, 0] >= least).nonzero().unbind(1)
+        box, found = torch.cat(cells)[place], outputs[owner, :, place]
+        score, shift = found[:, 0], found[:, 1:]
+        # Once among the cells of a level, and once among all of a picture.
+        keep = batched_nms(box, score, owner * len(levels) + torch.cat(levels)[place], 0.5)
+        keep = keep[batched_nms(box[keep], score[keep], owner[keep], 0.7)]
+        return owner[keep], _square(_shifted(box[keep], shift[keep], 0)), score[keep]
 
 
-def _normal(pixels: Tensor) -> Tensor:
-    return (pixels - 127.5) / 128
+class _ProposalNet(nn.Module):
+    """PNet's function, arranged for speed: it runs on many more pixels than the others.
 
-
-def _halvings(batch: Tensor) -> list[Tensor]:
-    """The pictures, halved again and again while a face could still be seen in them.
-
-    A large candidate is cut from a small picture, which costs a fraction and looks the same.
+    Its slow part is the first layer: convolution, PReLU, and the maximum of 2×2. A PReLU of slope
+    a ≥ 0 is monotone and may as well follow the maximum, on a quarter of the pixels. Where a < 0,
+    it is max(y, a·y), so its maximum is that of both y and a·y; for these channels the convolution
+    yields a·y as well. Scores are left as logits: of face against no face.
     """
-    levels = [batch]
-    while min(levels[-1].shape[2:]) >= 2 * 48:
-        levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
-    return levels
+
+    def __init__(self, net: PNet) -> None:
+        super().__init__()
+        weight, bias, slope = net.conv1.weight, net.conv1.bias, net.prelu1.weight
+        self._twice = int((slope < 0).sum())
+        bent, straight = slope.argsort()[: self._twice], slope.argsort()[self._twice :]
+        # Pixels 0 … 255 go in; that they are brought to -1 … 1 first is part of the layer.
+        weight, bias = weight / 128, bias - 127.5 / 128 * weight.sum(dim=(1, 2, 3))
+        factor = torch.cat([torch.ones(len(slope)), slope[bent]])
+        order = torch.cat([bent, straight, bent])
+        self.conv1 = _convolution(weight[order] * factor.view(-1, 1, 1, 1), bias[order] * factor)
+        self.slope1 = nn.Parameter(slope[straight])
+        order = torch.cat([bent, straight])
+        self.conv2 = _convolution(net.conv2.weight[:, order], net.conv2.bias)
+        self.prelu2, self.conv3, self.prelu3 = net.prelu2, net.conv3, net.prelu3
+        no, yes = net.conv4_1.weight, net.conv4_1.bias
+        self.conv4 = _convolution(
+            torch.cat([no[1:] - no[:1], net.conv4_2.weight]),
+            torch.cat([yes[1:] - yes[:1], net.conv4_2.bias]),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) of 0 … 255 → (B, 5, (H - 10) / 2, (W - 10) / 2).
+
+        Channels: the logit of there being a face, and the shifts of the box's four edges.
+        """
+        x = self.conv1(pixels)
+        x = F.max_pool2d(x, 2, ceil_mode=True)
+        bent, straight, bent_again = x.split([self._twice, len(self.slope1), self._twice], dim=1)
+        x = torch.cat([torch.maximum(bent, bent_again), F.prelu(straight, self.slope1)], dim=1)
+        x = self.prelu2(self.conv2(x))
+        x = self.prelu3(self.conv3(x))
+        return self.conv4(x)
 
 
-def _cut(halvings: list[Tensor], owners: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The candidates (N, 3, size, size), averaged over areas; black beyond the border."""
-    shrinkage = (boxes[:, 2] - boxes[:, 0]) / size
-    levels = shrinkage.clamp(min=1).log2().long().clamp(max=len(halvings) - 1)
-    regions = torch.cat([owners[:, None].to(boxes), boxes], dim=1)
-    cut = boxes.new_empty(len(boxes), 3, size, size)
-    for level, pictures in enumerate(halvings):
-        here = levels == level
-        cut[here] = roi_align(pictures, regions[here], size, 0.5**level, 2, aligned=True)
-    return _normal(cut)
+def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2])
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer
+
+
+def _grid(maps: Tensor) -> Tensor:
+    """The column and the row of each place of maps (B, C, H, W), as (H · W, 2)."""
+    rows, columns = (torch.arange(float(n), device=maps.device) for n in maps.shape[2:])
+    return torch.cartesian_prod(rows, columns).flip(1)
+
+
+def _summed_areas(pictures: Tensor) -> Tensor:
+    """The sums of all that is above and to the left in uint8 pictures (B, H, W, 3).
+
+    Any part of a picture is then averaged over areas by four look-ups, however large it is.
+
+    Returns:
+        int32 (B, H + 1 or more, W + 1, 3). Sums may overflow; their differences are right even so.
+    """
+    # Down the columns in blocks of rows, and then over the blocks: few steps, each a long one;
+    # torch's own cumsum is three times slower down the columns.
+    count, height = pictures.shape[:2]
+    rows = math.isqrt(height) + 1
+    blocks = -(-(height + 1) // rows)
+    padding = (0, 0, 1, 0, 1, blocks * rows - height - 1)
+    table = F.pad(pictures, padding).cumsum(2, dtype=torch.int32)
+    parts = table.view(count, blocks, rows, -1)
+    for row in range(1, rows):
+        parts[:, :, row] += parts[:, :, row - 1]
+    for block in range(1, blocks):
+        parts[:, block] += parts[:, block - 1, -1:]
+    return table
+
+
+def _spans(first: Tensor, last: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """Where each of ``parts`` equal parts of first … last begins and ends: whole pixels, (N, P).
+
+    Pixels that two parts share belong to both.
+    """
+    place = torch.arange(parts + 1, device=first.device) * (last - first)[:, None]
+    return first[:, None] + place[:, :-1] // parts, first[:, None] - (-place[:, 1:] // parts)
+
+
+def _resized(table: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The pictures of ``shape`` behind ``table``, averaged over areas: (B, 3, *size)."""
+    nothing = table.new_zeros(1, dtype=torch.long)
+    (top,), (bottom,) = _spans(nothing, nothing + shape[0], size[0])
+    (left,), (right,) = _spans(nothing, nothing + shape[1], size[1])
+    rows = (table.index_select(1, bottom) - table.index_select(1, top)).flatten(2)
+    channel = torch.arange(3, device=table.device)
+    ends = ((x[:, None] * 3 + channel).flatten().expand(*rows.shape[:2], -1) for x in (right, left))
+    sums = torch.sub(*(rows.gather(2, end) for end in ends)).unflatten(2, (-1, 3))
+    areas = (bottom - top)[:, None, None] * (right - left)[:, None]
+    return (sums * (1 / areas)).permute(0, 3, 1, 2)
+
+
+def _windows(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The part of the picture that a candidate is cut from: long (N, 4), from 0, ends excluded."""
+    height, width = shape
+    x0, y0, x1, y1 = boxes.trunc().long().unbind(1)
+    left, top = (x0 - 1).clamp(0, width - 1), (y0 - 1).clamp(0, height - 1)
+    right, bottom = torch.maximum(x1, left + 1), torch.maximum(y1, top + 1)
+    return torch.stack([left, top, right.clamp(max=width), bottom.clamp(max=height)], dim=1)
+
+
+def _cut(table: Tensor, owners: Tensor, windows: Tensor, size: int) -> Tensor:
+    """The windows' pixels averaged over areas, (N, 3, size, size), from -1 to 1."""
+    height, width = table.shape[1:3]
+    left, right = _spans(windows[:, 0], windows[:, 2], size)
+    top, bottom = _spans(windows[:, 1], windows[:, 3], size)
+    areas = (bottom - top)[:, :, None] * (right - left)[:, None]
+    top, bottom = ((owners[:, None] * height + y)[:, :, None] * width for y in (top, bottom))
+    left, right = left[:, None], right[:, None]
+    sums = table.flatten(0, 2).index_select
+    pixels = sums(0, (bottom + right).flatten()) - sums(0, (bottom + left).flatten())
+    pixels += sums(0, (top + left).flatten()) - sums(0, (top + right).flatten())
+    means = pixels.view(*areas.shape, 3) * (1 / areas)[..., None]
+    return ((means - 127.5) / 128).permute(0, 3, 1, 2)
 
 
 def _in_parts(network: nn.Module, candidates: Tensor) -> list[Tensor]:
@@ -183,9 +292,9 @@ def _in_parts(network: nn.Module, candidates: Tensor) -> list[Tensor]:
     return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def _shifted(boxes: Tensor, shift: Tensor) -> Tensor:
+def _shifted(boxes: Tensor, shift: Tensor, last: int) -> Tensor:
     """Boxes with their edges moved by fractions of their sides."""
-    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = boxes[:, 2:] - boxes[:, :2] + last
     return boxes + shift * sides.repeat(1, 2)
 
 
@@ -198,14 +307,13 @@ def _square(boxes: Tensor) -> Tensor:
 
 def _without_nested(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Drop boxes that a better one covers by more than 0.7 of the smaller of the two."""
-    kept: list[NDArray[np.float32]] = []
-    for row in rows[np.argsort(-rows[:, 4], kind="stable")]:
-        if all(_overlap_of_smaller(row, better) <= 0.7 for better in kept):
-            kept.append(row)
-    return np.stack(kept) if kept else rows[:0]
-
-
-def _overlap_of_smaller(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    sides = np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2])
-    smaller = min(np.prod(a[2:4] - a[:2]), np.prod(b[2:4] - b[:2]))
-    return float(np.prod(np.maximum(sides, 0)) / smaller)
+    rows = rows[np.argsort(-rows[:, 4], kind="stable")]
+    sides = np.minimum(rows[:, None, 2:4], rows[:, 2:4])
+    sides = np.maximum(sides - np.maximum(rows[:, None, :2], rows[:, :2]), 0)
+    areas = np.prod(rows[:, 2:4] - rows[:, :2], axis=1)
+    covered = np.prod(sides, axis=2) > 0.7 * np.minimum(areas[:, None], areas)
+    kept: list[int] = []
+    for i in range(len(rows)):
+        if not covered[i, kept].any():
+            kept.append(i)
+    return rows[kept]
