@@ -225,22 +225,24 @@ def _schedule(step: int, config: Config) -> float:
 def gathered(config: Config, studio: lessons.Studio) -> Pictures:
     """All of the studio's items, in memory."""
     count = config.people * config.frames
-    images = torch.empty(count, 3, config.size, config.size, dtype=torch.uint8)
-    rows: dict[str, list[Tensor]] = {}
+    # Room for all from the start: small tensors kept between large ones that are freed would
+    # fragment the memory, to many times its size.
+    stacked: dict[str, Tensor] = {}
     with progress("reading the studio's pictures", count) as advance:
         for i in range(count):
             item = studio[i]
-            images[i] = ((item.pop("image") + 1) * 127.5).round().byte()
+            item["image"] = ((item["image"] + 1) * 127.5).round().byte()
             for name, value in item.items():
-                rows.setdefault(name, []).append(value)
+                if i == 0:
+                    stacked[name] = torch.empty(count, *value.shape, dtype=value.dtype)
+                stacked[name][i] = value
             advance(i + 1, "")
-    stacked = {name: torch.stack(values) for name, values in rows.items()}
     expression = stacked["expression"].numpy()
     for i in range(count):
         moment = performance_seed(config.data_seed, *divmod(i, config.frames))
         _look_units(expression[i], Performance.sample(moment))
     return Pictures(
-        images=images,
+        images=stacked["image"],
         points=stacked["landmarks"],
         five=stacked["points"],
         visible=stacked["visible"],
