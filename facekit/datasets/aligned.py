@@ -137,29 +137,18 @@ def align_media(
     journal = _Journal(out, settings.facts())
     result = Aligned(inputs=len(names))
     reasons: dict[str, str] = {}
-
     with progress("Aligning", len(names)) as advance:
-        missing, done = [], 0
-        for name, path in names.items():
-            try:
-                if journal.has(name, path):
-                    done += 1
-                    advance(done, path.name)
-                else:
-                    missing.append(name)
-            except (FacekitError, OSError) as error:
-                reasons[name] = str(error)
-        result.skipped, done = done, done + len(reasons)
-        journal.forget(missing)
+        missing = _missing(journal, names, reasons)
+        result.skipped = len(names) - len(missing) - len(reasons)
         if missing:
-            open_stage(
-                settings.looking, device, PHOTO_SIDE
-            )  # what is wrong with it concerns no input
+            open_stage(settings.looking, device, PHOTO_SIDE)  # what it lacks concerns no input
+            journal.forget(missing)
         plan = _Plan(out, settings, device, export)
         jobs = [
             _Job(names[name], name, journal.crop_name(name), known.get(names[name].resolve()))
             for name in missing
         ]
+        done = len(names) - len(jobs)
 
         def note(text: str) -> None:
             advance(done, text)
@@ -171,7 +160,7 @@ def align_media(
             else:
                 journal.add(job, outcome)
             done += 1
-            advance(done, job.path.name)
+            note(job.path.name)
 
     result.failures = {names[name].as_posix(): reasons[name] for name in names if name in reasons}
     result.faceless = [path.as_posix() for name, path in names.items() if journal.is_faceless(name)]
@@ -181,6 +170,19 @@ def align_media(
         _write_preview(out, items, export)
     result.faces = len(items)
     return result
+
+
+def _missing(journal: "_Journal", names: Mapping[str, Path], reasons: dict[str, str]) -> list[str]:
+    """The inputs that are yet to be done; those that are not there go to ``reasons``."""
+    missing = []
+    for name, path in names.items():
+        try:
+            if not journal.has(name, path):
+                missing.append(name)
+        except (FacekitError, OSError) as error:
+            reasons[name] = str(error).removeprefix(f"{path}: ")
+            log.warning("%s: skipped: %s", path, reasons[name])
+    return missing
 
 
 @dataclass(frozen=True)
@@ -401,10 +403,10 @@ class _Journal:
         self._rows: dict[str, dict[str, Any]] = {}
         if self._path.exists():
             head, *rows = _read_journal(self._path)
-            if head != {"settings": settings}:
+            if rows and head != {"settings": settings}:
                 raise FacekitError(
-                    f"{out}: was made with other settings ({head.get('settings')}, now "
-                    f"{settings}); give the same, or another --out"
+                    f"{out}: was made with other settings ({_difference(head, settings)}); give "
+                    "the same, or another --out"
                 )
             self._rows = {row["input"]: row for row in rows}
             self._remove_unknown()
@@ -469,6 +471,15 @@ class _Journal:
         for path in (self.out / "crops").glob("*.png"):
             if path.relative_to(self.out).as_posix() not in known:
                 path.unlink()
+
+
+def _difference(head: dict[str, Any], settings: dict[str, Any]) -> str:
+    before = head.get("settings", {})
+    return ", ".join(
+        f"{name} {before.get(name)}, now {value}"
+        for name, value in settings.items()
+        if before.get(name) != value
+    )
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -34,8 +34,9 @@ _CLOSED_LINES = ((36, 42), (42, 48), (48, 60), (60, 68))
 _IRISES = ((36, 42, 68), (42, 48, 69))  # each eye's points, and its iris
 
 _SHIFT = 4  # OpenCV's fixed point: sixteenths of a pixel
-_SMALL = 36  # pixels: smaller faces get a box, five dots and a number …
-_PLAIN = 90  # … and smaller ones than this no written figures
+_TINY = 28  # pixels: smaller faces get a box and five dots; then a number as well …
+_SMALL = 36  # … from here their name, landmarks and axes …
+_PLAIN = 90  # … and from here their figures
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _axes(pose: tuple[float, float, float]) -> NDArray[np.float64]:
 def _draw_names(canvas: Pixels, one: Shown, unit: float) -> None:
     face, letters = one.face, _letters(unit)
     x0, y0, _, y1 = (float(value) for value in face.box)
-    if not one.name:
+    if not one.name or face.size < _TINY:
         return
     if face.size < _SMALL * max(1.0, unit / 2):
         small = max(9, round(0.75 * letters))

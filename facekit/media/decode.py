@@ -39,6 +39,7 @@ _CONTAINERS = (
 )
 # Photos in a video's wrapping: FFmpeg would show one tile of them as if it were the whole.
 _PHOTO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+_TIFF = (b"II*\0", b"MM\0*")
 _OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 _Turns = dict[int, list[int]]
@@ -344,9 +345,9 @@ def open_container(path: Path) -> Any:
     images.require_file(path)
     with path.open("rb") as file:
         head = file.read(12)
-    if head[4:8] == b"ftyp" and head[8:12] in _PHOTO_BRANDS:
+    if (head[4:8] == b"ftyp" and head[8:12] in _PHOTO_BRANDS) or head[:4] in _TIFF:
         raise FacekitError(
-            f"{path}: HEIC and AVIF pictures are not read; convert it to PNG or JPEG"
+            f"{path}: HEIC, AVIF and TIFF pictures are not read; convert it to PNG or JPEG"
         )
     try:
         return av.open(str(path.absolute()), options=_OPEN, metadata_errors="replace")

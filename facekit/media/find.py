@@ -1,6 +1,7 @@
 """Which files to work on: the files and folders that a user names."""
 
 import glob
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,11 @@ VIDEO_SUFFIXES = (
     ".wmv",
 )
 """Suffixes by which a video in a folder is known."""
+
+
+_NOT_READ = (".avif", ".heic", ".heif", ".tif", ".tiff")
+
+log = logging.getLogger("facekit")
 
 
 def find_media(inputs: Sequence[Path]) -> list[Path]:
@@ -76,10 +82,18 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    return sorted(
+    files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *_NOT_READ)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    strange = [path for path in files if path.suffix.lower() in _NOT_READ]
+    if strange:
+        log.warning(
+            "%s: left out %d pictures of kinds that are not read, e.g. %s; convert them to PNG or "
+            "JPEG",
+            *(folder, len(strange), strange[0].relative_to(folder)),
+        )
+    return [path for path in files if path.suffix.lower() not in _NOT_READ]
