@@ -71,13 +71,11 @@ def test_the_mean_face_is_placed_by_any_similarity() -> None:
     random = np.random.default_rng(0)
     shape = random.uniform(0, 1, (70, 2)).astype(np.float32)
     turn = 0.4 + 0.3j
-    move = lambda points: np.stack(  # noqa: E731
-        [
-            (points @ [turn.real, -turn.imag]) * 90 + 20,
-            (points @ [turn.imag, turn.real]) * 90 + 7,
-        ],
-        -1,
-    )
+
+    def move(points: np.ndarray) -> np.ndarray:
+        x, y = points @ [turn.real, -turn.imag], points @ [turn.imag, turn.real]
+        return np.stack([x * 90 + 20, y * 90 + 7], -1)
+
     five = move(TEMPLATES["wide"])
     np.testing.assert_allclose(accuracy.placed(shape, five[None])[0], move(shape), atol=1e-3)
     truth = accuracy.Truth(

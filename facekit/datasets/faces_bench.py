@@ -110,7 +110,7 @@ def bench(
         rows += batch_speed(small[: 4 if quick else _BATCH], device, repeats=2 if quick else 7)
         rows += warp_speed(repeats=2 if quick else 7)
         rows += quality_speed(stage, small, repeats=2 if quick else 7)
-        rows += memory(folder, shots, device, frames=100 if quick else 6000, rate=10.0)
+        rows += memory(folder, shots, device, frames=100 if quick else 3000, rate=5.0)
         if videos:
             clips = sorted(videos.glob("*.mp4"))
             rows += recall(stage, clips, device, most=4 if quick else 10_000)
