@@ -1,9 +1,25 @@
 """How well a face can be seen: blur, light, what covers it, compression, pose.
 
-Nothing here is learnt; the constants were set on studio frames. What each meter says on people
-whom it was not set on, and on photos of 102 real people (the Face Research Lab London Set):
+Nothing here is learnt; a few constants were set on studio frames. Below is what the meters say
+of 146 frames of other studio people (faces of some 100 pixels) and of 51 smiling faces of the Face
+Research Lab London Set (300 pixels), to which known things were done. "All" is the rank
+correlation over all faces together, "each" the mean of those within one face.
 
-TABLE
+====================================  ==================  ==================
+done to the picture, and its meter    studio, all / each  London, all / each
+====================================  ==================  ==================
+blur of 0.5 to 6 hundredths           0.97 / 1.00         0.98 / 1.00
+the same, then noise of 8 levels      0.94 / 1.00         0.98 / 1.00
+JPEG, quality 100 to 5, cut anywhere  0.95 / 0.98         0.99 / 1.00
+gain 0.3 to 3: exposure               0.93 / 1.00         0.97 / 1.00
+gain 1 to 3: clipped                  0.80                0.94
+cut by the border, 0 to half          0.83 / 0.99         0.98 / 1.00
+occluder from a side, 0 to 0.7        0.89                (no true landmarks)
+====================================  ==================  ==================
+
+A blur of 1, 2, 4 hundredths reads 1.0, 2.2, 4.5 in the studio's median and 1.2, 2.1, 3.7 in
+London's, one of none 0.5 and 0.6: that is as sharp as a face of 100 pixels can be. JPEG of quality
+70, 30, 10 reads 0.04, 0.22, 0.46 and 0.11, 0.29, 0.51, uncompressed 0.00. A face takes 1.5 to 2 ms.
 """
 
 from collections.abc import Sequence
