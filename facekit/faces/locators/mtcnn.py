@@ -137,7 +137,9 @@ class Locator:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """First stage: picture index (N,), square boxes (N, 4) and scores (N,) of candidates."""
         height, width = shape
-        maps, cells, levels = [], [], []
+        maps: list[Tensor] = []
+        cells: list[Tensor] = []
+        levels: list[Tensor] = []
         scale = _CELL / min_face
         while min(height, width) * scale >= _CELL:
             size = (int(height * scale + 1), int(width * scale + 1))
@@ -184,10 +186,10 @@ class _ProposalNet(nn.Module):
         order = torch.cat([bent, straight])
         self.conv2 = _convolution(net.conv2.weight[:, order], net.conv2.bias)
         self.prelu2, self.conv3, self.prelu3 = net.prelu2, net.conv3, net.prelu3
-        no, yes = net.conv4_1.weight, net.conv4_1.bias
+        weight, bias = net.conv4_1.weight, net.conv4_1.bias  # of no face, of face
         self.conv4 = _convolution(
-            torch.cat([no[1:] - no[:1], net.conv4_2.weight]),
-            torch.cat([yes[1:] - yes[:1], net.conv4_2.bias]),
+            torch.cat([weight[1:] - weight[:1], net.conv4_2.weight]),
+            torch.cat([bias[1:] - bias[:1], net.conv4_2.bias]),
         )
         self.to(memory_format=torch.channels_last)
 
@@ -198,11 +200,12 @@ class _ProposalNet(nn.Module):
         """
         x = self.conv1(pixels)
         x = F.max_pool2d(x, 2, ceil_mode=True)
-        bent, straight, bent_again = x.split([self._twice, len(self.slope1), self._twice], dim=1)
-        x = torch.cat([torch.maximum(bent, bent_again), F.prelu(straight, self.slope1)], dim=1)
+        last = len(self.conv1.weight) - self._twice
+        bent = torch.maximum(x[:, : self._twice], x[:, last:])
+        x = torch.cat([bent, F.prelu(x[:, self._twice : last], self.slope1)], dim=1)
         x = self.prelu2(self.conv2(x))
-        x = self.prelu3(self.conv3(x))
-        return self.conv4(x)
+        logits: Tensor = self.conv4(self.prelu3(self.conv3(x)))
+        return logits
 
 
 def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
@@ -257,9 +260,10 @@ def _resized(table: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Te
     rows = (table.index_select(1, bottom) - table.index_select(1, top)).flatten(2)
     channel = torch.arange(3, device=table.device)
     ends = ((x[:, None] * 3 + channel).flatten().expand(*rows.shape[:2], -1) for x in (right, left))
-    sums = torch.sub(*(rows.gather(2, end) for end in ends)).unflatten(2, (-1, 3))
+    sums = torch.sub(*(rows.gather(2, end) for end in ends)).view(-1, *size, 3)
     areas = (bottom - top)[:, None, None] * (right - left)[:, None]
-    return (sums * (1 / areas)).permute(0, 3, 1, 2)
+    means: Tensor = sums * (1 / areas)
+    return means.permute(0, 3, 1, 2)
 
 
 def _windows(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
