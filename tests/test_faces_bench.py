@@ -109,8 +109,7 @@ def test_verification_is_sklearns_auc() -> None:
     )
     i, j = np.triu_indices(len(people), 1)
     same = np.array(people)[i] == np.array(people)[j]
-    colours = crops.reshape(len(people), -1, 3).mean(1)
-    floor = -np.linalg.norm(colours[i] - colours[j], axis=1)
+    floor = np.corrcoef(crops.mean(3).reshape(len(people), -1))[i, j]
     assert row.value == pytest.approx(roc_auc_score(same, (vectors[i] * vectors[j]).sum(1)))
     assert row.peer == pytest.approx(row.value)  # The judge says the same with all signs turned.
     assert row.floor == pytest.approx(roc_auc_score(same, floor))
@@ -118,25 +117,24 @@ def test_verification_is_sklearns_auc() -> None:
 
 
 def test_rank_one_counts_who_is_found_among_all() -> None:
-    crops = (
-        np.zeros((3, 112, 112, 3), np.uint8)
-        + np.array([10, 100, 200], np.uint8)[:, None, None, None]
-    )
-    faces = [face_with(np.random.default_rng(2).uniform(0, 9, (70, 2)).astype(np.float32))] * 3
+    random = np.random.default_rng(2)
+    crops = random.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    faces = [face_with(random.uniform(0, 9, (70, 2)).astype(np.float32))] * 3
     neutral = looks(faces, [0, 1, 2], crops)
-    smiling = looks(faces, [0, 1, 2], crops[[0, 2, 1]])  # By colour only the first is found.
+    smiling = looks(faces, [0, 1, 2], crops[[0, 2, 1]])  # By pixels only the first is found.
 
-    class Shade:
+    class Blind:
         template, size, licence = "arcface", 112, "Apache-2.0"
 
         def embed(self, given: Pixels) -> Floats:
-            angle = given.mean((1, 2, 3)) / 200
-            return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+            return np.tile(np.float32([[0, 1]]), (len(given), 1))
 
-    networks = accuracy.Networks(CPU, None, None, Shade())  # type: ignore[arg-type]
+    networks = accuracy.Networks(CPU, None, None, Blind())  # type: ignore[arg-type]
     (row,) = accuracy._rank1(networks, list(zip(neutral, smiling, strict=True)))
     assert row.value == pytest.approx(1 / 3) and row.floor == pytest.approx(1 / 3)
     assert row.peer is None
+    networks = replace(networks, judge=lambda given: np.eye(3, dtype=np.float32))
+    assert accuracy._rank1(networks, list(zip(neutral, smiling, strict=True)))[0].peer == 1
 
 
 def test_true_deviations_are_found_true() -> None:

@@ -393,9 +393,7 @@ def _rank1(networks: Networks, looks: Sequence[tuple[Look, Look]]) -> list[Figur
         peer = float(
             found_first(*(_outside(networks.judge, row) for row in (neutral, smiling))).mean()
         )
-    apart = _colours(smiling)[:, None] - _colours(neutral)[None]
-    nearest = np.linalg.norm(apart, axis=2).argmin(1)
-    floor = float((nearest == np.arange(len(looks))).mean())
+    floor = float(found_first(_greys(neutral), _greys(smiling)).mean())
     whose = np.arange(len(looks))
     return [_mean("faces.london_rank1", own.astype(np.float64), whose, peer=peer, floor=floor)]
 
@@ -404,7 +402,7 @@ def _rank1(networks: Networks, looks: Sequence[tuple[Look, Look]]) -> list[Figur
 
 
 def _verification(name: str, networks: Networks, looks: Sequence[Look]) -> list[Figure]:
-    """AUC of "is this the same person?" over all pairs of photos; the floor goes by mean colour."""
+    """AUC of "is this the same person?" over all pairs of photos; the floor compares pixels."""
     whose = np.array([one.person for one in looks], np.int64)
     pairs = Pairs.of(_own(networks, looks), whose)
     if pairs is None:
@@ -414,9 +412,7 @@ def _verification(name: str, networks: Networks, looks: Sequence[Look]) -> list[
     peer = None
     if networks.judge and (judged := Pairs.of(_outside(networks.judge, looks), whose)):
         peer = float(judged.figures(everyone)[0])
-    colours = _colours(looks)
-    apart = np.linalg.norm(colours[:, None] - colours[None], axis=2)
-    trivial = Pairs.of_similarity(-apart, whose)
+    trivial = Pairs.of(_greys(looks), whose)
     low, high = interval(lambda counts: pairs.figures(counts)[:1], len(everyone))
     return [
         Figure(
@@ -438,9 +434,11 @@ def _outside(judge: Embed, looks: Sequence[Look]) -> Floats:
     return judge(np.stack([one.outside for one in looks]))
 
 
-def _colours(looks: Sequence[Look]) -> Values:
-    """The mean colour of each crop, (N, 3)."""
-    return np.stack([one.outside.mean((0, 1), dtype=np.float64) for one in looks])
+def _greys(looks: Sequence[Look]) -> Floats:
+    """The floor's vectors: each crop's brightness less its mean, so that products correlate."""
+    greys = np.stack([one.outside.astype(np.float32).mean(2).ravel() for one in looks])
+    greys -= greys.mean(1, keepdims=True)
+    return np.asarray(greys / np.maximum(np.linalg.norm(greys, axis=1, keepdims=True), 1e-6))
 
 
 # --- rows -------------------------------------------------------------------------------------
