@@ -30,7 +30,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.workers import WorkerLost, in_order
 from facekit.datasets.generated import Export, Generated, find_generated
-from facekit.datasets.looking import PHOTO_SIDE, VIDEO_SIDE, Looking, Stage, open_stage
+from facekit.datasets.looking import Looking, Stage, photo_stage, video_stage
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
 from facekit.faces.quality import measure
@@ -141,7 +141,7 @@ def align_media(
         missing = _missing(journal, names, reasons)
         result.skipped = len(names) - len(missing) - len(reasons)
         if missing:
-            open_stage(settings.looking, device, PHOTO_SIDE)  # what it lacks concerns no input
+            photo_stage(settings.looking, device)  # what it lacks concerns no input
             journal.forget(missing)
         plan = _Plan(out, settings, device, export)
         jobs = [
@@ -265,8 +265,7 @@ def _align(plan: _Plan, job: _Job, note: Note) -> _Outcome:
         row = job.row or Item(path=job.name, sha256=digest)
         row = generated.item(row) if generated else row
 
-        side = VIDEO_SIDE if photo is None else PHOTO_SIDE
-        stage = open_stage(plan.settings.looking, plan.device, side)
+        stage = (video_stage if photo is None else photo_stage)(plan.settings.looking, plan.device)
         if photo is None:
             faces = _from_video(job.path, stage, plan, note)
         else:

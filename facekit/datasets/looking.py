@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from facekit.faces.locate import Locator, load_locator
+from facekit.faces.locate import Locator, load_locator, locate_turned
 from facekit.faces.track import Tracker
 from facekit.types import Face, Frame, Pixels
 
@@ -36,21 +36,44 @@ class Looking:
     locator_weights: Path | None = None
 
 
-@lru_cache(maxsize=2)
-def open_stage(looking: Looking, device: torch.device, max_side: int) -> "Stage":
-    """The stage for photos or for videos; loaded once a process.
+@lru_cache(maxsize=1)
+def photo_stage(looking: Looking, device: torch.device) -> "Stage":
+    """The stage for photos, which may lie on their side; loaded once a process.
 
     Raises:
         FacekitError: for an unknown locator, or weights that it lacks or cannot read.
     """
-    locator = load_locator(
+    return Stage(device, locator=_AnyWayUp(_locator(looking, device, PHOTO_SIDE)))
+
+
+@lru_cache(maxsize=1)
+def video_stage(looking: Looking, device: torch.device) -> "Stage":
+    """The stage for videos, one after the other; loaded once a process.
+
+    Raises:
+        FacekitError: as :func:`photo_stage`.
+    """
+    return Stage(device, locator=_locator(looking, device, VIDEO_SIDE), every=looking.every)
+
+
+@dataclass(frozen=True)
+class _AnyWayUp:
+    """A locator that turns photos until it finds a face."""
+
+    locator: Locator
+
+    def locate(self, images: Sequence[Pixels]) -> list[list[Face]]:
+        return locate_turned(self.locator, images)
+
+
+def _locator(looking: Looking, device: torch.device, max_side: int) -> Locator:
+    return load_locator(
         device,
         looking.locator,
         min_face=looking.min_face,
         max_side=max_side,
         weights=looking.locator_weights,
     )
-    return Stage(device, locator=locator, every=looking.every)
 
 
 @dataclass(frozen=True)

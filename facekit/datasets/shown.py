@@ -17,7 +17,7 @@ import torch
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.generated import Export, Generated, find_generated
-from facekit.datasets.looking import PHOTO_SIDE, VIDEO_SIDE, Looking, Stage, open_stage
+from facekit.datasets.looking import Looking, Stage, photo_stage, video_stage
 from facekit.faces.draw import Shown, annotate, placed
 from facekit.faces.quality import measure
 from facekit.media.decode import Video
@@ -135,7 +135,7 @@ def show_video(
         raise FacekitError(f"{path}: is a picture; give a video, or an --out of {_SHEETS_SAID}")
     generated = find_generated(path)
     with Video(path) as video:
-        course = _Course.follow(video, open_stage(looking, device, VIDEO_SIDE))
+        course = _Course.follow(video, video_stage(looking, device))
         findings = course.findings(video, generated)
         with progress("Drawing", findings.frames) as advance:
 
@@ -172,6 +172,7 @@ def show_sheet(
         FacekitError: if an input does not exist, or ``out`` cannot be written.
     """
     _require_apart(expand(inputs), out)
+    photo_stage(looking, device)  # what it lacks concerns no input
     paths = [path for path in find_media(inputs) if path.resolve() != out.resolve()]
     moments = min(max(_PICTURES // max(len(paths), 1), 1), _MOMENTS)
     count = sum(1 if path.suffix.lower() in IMAGE_SUFFIXES else moments for path in paths)
@@ -287,7 +288,7 @@ def _look_at(
     if not is_image(path):
         generated = find_generated(path)
         with Video(path) as video:
-            course = _Course.follow(video, open_stage(looking, device, VIDEO_SIDE))
+            course = _Course.follow(video, video_stage(looking, device))
             findings = course.findings(video, generated)
             count = min(moments, findings.frames)
             wanted = {(2 * i + 1) * findings.frames // (2 * count) for i in range(count)}
@@ -301,7 +302,7 @@ def _look_at(
 
     pixels = read_image(path)
     generated = find_generated(path, pixels)
-    (faces,) = open_stage(looking, device, PHOTO_SIDE).look([pixels])
+    (faces,) = photo_stage(looking, device).look([pixels])
     (faces,) = measure([pixels], [faces])
     findings = Findings(
         path=path.as_posix(),
