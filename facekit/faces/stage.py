@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 from facekit.faces.cuts import CutFinder
 from facekit.faces.embed import Embedder, load_embedder
 from facekit.faces.landmarks import Landmarker, box_of, five_points
-from facekit.faces.locate import Locator, load_locator
+from facekit.faces.locate import Locator, load_locator, locate_turned
 from facekit.faces.people import Album, identify
 from facekit.faces.smooth import Smoother
 from facekit.faces.track import Tracker
@@ -113,13 +113,15 @@ class Stage:
     def look(self, images: Sequence[Pixels]) -> list[list[Face]]:
         """Locate and read the faces of pictures that have nothing to do with one another.
 
+        Photos on their side or on their head are turned upright for it.
+
         Args:
             images: uint8 RGB (H, W, 3); sizes may differ.
 
         Returns:
             For each picture its faces, largest first, with landmarks.
         """
-        return self._landmarker.read(images, self._locator.locate(images))
+        return self._landmarker.read(images, locate_turned(self._locator, images))
 
     def follow(self, frames: Iterable[Frame]) -> Iterator[Seen]:
         """Go through a video, frame by frame.
@@ -142,16 +144,24 @@ class Stage:
         album = Album(self._embedder, self._device)
         self.tracks = course.tracker.tracks
         scout = _Scout(locator, self._every)
-        with (
-            _ahead(frames, _DECODED) as fetched,
-            _ahead(map(scout, fetched), _SCOUTED) as all_scouted,
-        ):
-            for scouted in all_scouted:
-                open_before = course.tracker.open
-                seen = course.see(scouted)
-                album.add(seen.frame.pixels, seen.frame.time, seen.faces, seen.ids)
-                album.end(sorted(open_before - course.tracker.open))
-                yield seen
+        threads = torch.get_num_threads()
+        try:
+            with (
+                _ahead(frames, _DECODED) as fetched,
+                _ahead(map(scout, fetched), _SCOUTED) as all_scouted,
+            ):
+                for scouted in all_scouted:
+                    # The cores are busy with frames to come: networks that each split their work
+                    # among all cores would only wait for one another.
+                    torch.set_num_threads(1)
+                    open_before = course.tracker.open
+                    seen = course.see(scouted)
+                    album.add(seen.frame.pixels, seen.frame.time, seen.faces, seen.ids)
+                    album.end(sorted(open_before - course.tracker.open))
+                    torch.set_num_threads(threads)
+                    yield seen
+        finally:
+            torch.set_num_threads(threads)
         identify(self.tracks, album.vectors(), _SAME_PERSON)
 
 
@@ -188,6 +198,7 @@ class _Scout:
         self._time = 0.0
 
     def __call__(self, frame: Frame) -> _Scouted:
+        torch.set_num_threads(1)  # of the networks that run in this thread
         cut = self._cuts.cut(frame.pixels)
         stale = self._count > 0 and frame.time - self._time > _STALE
         look = cut or stale or self._count % self._every == 0
