@@ -291,8 +291,8 @@ class Landmarker:
             # Beyond the border the picture's edge pixels continue, here as in a warp.
             row[:height, width:] = part[:, -1:]
             row[height:] = row[height - 1]
-        pixels = torch.from_numpy(canvas).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        images = warp(pixels, np.stack([matrix for _, matrix in parts]), SIZE)
+        pixels = torch.from_numpy(canvas).to(self._device).float().permute(0, 3, 1, 2)
+        images = warp(pixels, np.stack([matrix for _, matrix in parts]), SIZE) / 127.5 - 1
         reading = self._net(images.contiguous(memory_format=torch.channels_last))
         said = torch.cat(
             [
@@ -326,17 +326,27 @@ def _part(image: Pixels, matrix: Matrices) -> tuple[Pixels, Matrices]:
     size = np.array([width, height])
     low = np.clip(np.floor(corners.min(0)) - 2, 0, size - 1).astype(int)
     high = np.clip(np.ceil(corners.max(0)) + 2, low + 1, size).astype(int)
-    part = image[low[1] : high[1], low[0] : high[0]]
     shrinkage = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    # Halving is many times quicker than shrinking by any other factor.
+    times = 2 ** int(np.log2(max(1.0, shrinkage)))
+    if min(high - low) >= times:
+        high -= (high - low) % times
+    part = image[low[1] : high[1], low[0] : high[0]]
+    while times > 1 and min(part.shape[:2]) > 1:
+        part = _resized(part, np.array(part.shape[1::-1]) // 2)
+        times, shrinkage = times // 2, shrinkage / 2
     if shrinkage > 1.25:
-        wanted = np.maximum(1, np.ceil((high - low) / shrinkage)).astype(int)
-        small = cv2.resize(part, (int(wanted[0]), int(wanted[1])), interpolation=cv2.INTER_AREA)
-        part = np.asarray(small, np.uint8)
+        part = _resized(part, np.ceil(np.array(part.shape[1::-1]) / shrinkage).astype(int))
     ratio = (high - low) / np.array(part.shape[1::-1])
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ low
     moved[:, :2] *= ratio
     return part, moved
+
+
+def _resized(image: Pixels, size: NDArray[np.int64]) -> Pixels:
+    width, height = size.tolist()
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _to_landmarks(said: Floats, matrices: Matrices) -> list[Landmarks]:

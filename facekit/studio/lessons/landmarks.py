@@ -49,7 +49,9 @@ class Config(lessons.Lesson):
         drilled: how many of the people to learn from also give drills, eight each.
         steps: optimiser steps.
         batch: crops a step.
-        learning_rate: its peak; it rises for ``warm_up`` steps, then falls as half a cosine.
+        learning_rate: its peak; it rises for ``warm_up`` steps, then falls as half a cosine,
+            ``cycles`` times over, each time from half of the peak before (warm restarts:
+            Loshchilov & Hutter, 2017, arXiv:1608.03983).
         warm_up: steps.
         weight_decay: of AdamW.
         average: the weights bundled are an average over about so many last steps.
@@ -62,6 +64,7 @@ class Config(lessons.Lesson):
     steps: int = Field(ge=1)
     batch: int = Field(64, ge=4)
     learning_rate: float = Field(2e-3, gt=0)
+    cycles: int = Field(1, ge=1)
     warm_up: int = Field(200, ge=0)
     weight_decay: float = Field(0.02, ge=0)
     average: int = Field(400, ge=1)
@@ -216,7 +219,9 @@ def averaged(average: dict[str, Tensor]) -> LandmarkNet:
 
 def _schedule(step: int, config: Config) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warm_up))
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    length = config.steps / config.cycles
+    cycle, within = divmod(step, length)
+    return float(warm * 0.5**cycle * 0.5 * (1 + math.cos(math.pi * within / length)))
 
 
 # --- What it learns from ---
