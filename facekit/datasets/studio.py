@@ -19,6 +19,7 @@ from facekit.core import files
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import progress
 from facekit.faces.align import TEMPLATES, apply, crop_from_image, warp
+from facekit.faces.landmarks import box_of
 from facekit.studio.certificate import STUDIO_VERSION
 from facekit.studio.clip import check_count, check_seed
 from facekit.studio.degrade import chosen
@@ -181,7 +182,8 @@ class StudioFaces(Dataset[dict[str, Tensor]]):
         if self.masks:
             record["masks"] = np.stack([result.masks[name] for name in MASKS])
         if self.template is not None:
-            self._crop(record, crop_from_image(result.points, self.template, self.size))
+            box = box_of(result.landmarks)
+            self._crop(record, crop_from_image(result.points, self.template, self.size, boxes=box))
         return record
 
     def _crop(self, record: Record, matrix: NDArray[np.float64]) -> None:

@@ -1,6 +1,6 @@
 """Bring faces to a template: one similarity a face, and a warp of all of them.
 
-Where numpy can see the pictures' memory, OpenCV draws the crops, in an eighth of the time that
+Where numpy can see the pictures' memory, OpenCV draws the crops, in a sixth of the time that
 ``grid_sample`` takes there. On other devices, and where gradients are needed, it is
 ``grid_sample``, for the whole batch. The two compute the same.
 """
