@@ -30,10 +30,11 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.workers import WorkerLost, in_order
 from facekit.datasets.generated import Export, Generated, find_generated
-from facekit.datasets.looking import Looking, Stage, photo_stage, video_stage
+from facekit.datasets.looking import Looking, photo_stage, video_stage
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
 from facekit.faces.quality import measure
+from facekit.faces.stage import Stage
 from facekit.media.decode import Video
 from facekit.media.find import expand, find_media
 from facekit.media.images import is_image, read_image, require_file, write_image

@@ -17,9 +17,10 @@ import torch
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.generated import Export, Generated, find_generated
-from facekit.datasets.looking import Looking, Stage, photo_stage, video_stage
+from facekit.datasets.looking import Looking, photo_stage, video_stage
 from facekit.faces.draw import Shown, annotate, placed
 from facekit.faces.quality import measure
+from facekit.faces.stage import Stage
 from facekit.media.decode import Video
 from facekit.media.encode import write_video
 from facekit.media.find import expand, find_media
