@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 
+import av
+import cv2
 import numpy as np
 import pytest
 import skimage.data
 from click.testing import CliRunner
+from PIL import Image
 
 from detectors.data import person_of
 from facekit.cli import cli
@@ -79,6 +82,17 @@ def test_photos_become_crops_with_a_manifest(photos, tmp_path):
         assert np.shape(item.facts["points"]) == (5, 2)
         assert np.shape(item.facts["crop_from_image"]) == (2, 3)
         assert 0.9 < item.facts["score"] <= 1
+        assert np.shape(item.facts["landmarks"]) == (70, 2)
+        assert np.shape(item.facts["expression"]) == (52,)
+        # The woman looks ahead; her nose is between her eyes, and above her mouth.
+        assert abs(np.array(item.facts["pose"])).max() < 20
+        (left, right, nose, mouth, _) = item.facts["points"]
+        assert left[0] < nose[0] < right[0] and left[1] < nose[1] < mouth[1]
+        assert 80 < item.facts["quality"]["size"] < 140
+        assert {"blur", "exposure", "clipped", "occlusion", "compression"} < set(
+            item.facts["quality"]
+        )
+        assert "track" not in item.facts
     assert read_image(out / "preview.jpg").shape == (96, 4 * 96, 3)
 
 
@@ -91,6 +105,98 @@ def test_a_bad_file_is_reported_and_skipped(photos, tmp_path):
     assert result.stdout.count("failed: ") == 2
     assert "bad.jpg" in result.stdout
     assert len(load_folder(tmp_path / "out")) == 4
+
+
+@pytest.fixture
+def odd(tmp_path, astronaut):
+    """Pictures of one face, in all the ways in which cameras, scanners and users leave them."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    picture = Image.fromarray(astronaut)
+    grey, clear = picture.convert("L"), picture.copy()
+    clear.putalpha(200)
+    grey.save(folder / "grey.jpg")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(folder / "grey16.png")
+    cv2.imwrite(str(folder / "rgb16.png"), astronaut[..., ::-1].astype(np.uint16) * 257)
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    clear.save(folder / "rgba.png")
+    for turns in (1, 2, 3):
+        write_image(folder / f"turned{turns}.png", np.rot90(astronaut, turns).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 8  # the picture lies on its side, and says so
+    Image.fromarray(np.rot90(astronaut, -1).copy()).save(folder / "said.png", exif=exif)
+    write_image(folder / "cut-left.png", astronaut[:, 70:])
+    write_image(folder / "cut-below.png", astronaut[:160])
+    return folder
+
+
+def test_odd_pictures_are_read_as_anyone_would_see_them(odd, tmp_path, astronaut):
+    out = tmp_path / "out"
+    assert facts(odd, "--out", out, "--size", 128)["failures"] == {}
+    items = load_folder(out, verify=True)
+    assert {item.path for item in items} == {f"crops/{path.stem}-000.png" for path in odd.iterdir()}
+    write_image(tmp_path / "plain/me.png", astronaut)
+    facts(tmp_path / "plain", "--out", tmp_path / "expected", "--size", 128)
+    expected = read_image(tmp_path / "expected/crops/me-000.png").mean(axis=2)[16:-16, 40:-16]
+    for item in items:
+        crop = read_image(out / item.path).mean(axis=2)[16:-16, 40:-16]
+        whole = slice(0, 50 if "below" in item.path else None)
+        likeness = np.corrcoef(crop[whole].ravel(), expected[whole].ravel())[0, 1]
+        assert likeness > 0.9, item.path
+
+
+def test_pictures_of_any_size_and_number_of_faces(tmp_path, astronaut):
+    folder, out = tmp_path / "sizes", tmp_path / "out"
+    write_image(folder / "dot.png", astronaut[:1, :1])
+    write_image(folder / "line.png", astronaut[:1])
+    face = cv2.resize(astronaut[0:220, 20:230], (60, 63), interpolation=cv2.INTER_AREA)
+    write_image(folder / "crowd.png", np.tile(face, (10, 20, 1)))
+    large = cv2.resize(astronaut, (5480, 5480))  # 30 megapixels
+    cv2.imwrite(str(folder / "large.jpg"), large[..., ::-1])
+    result = facts(folder, "--out", out, "--size", 32, "--min-face", 24)
+    assert [path.rpartition("/")[2] for path in result["faceless"]] == ["dot.png", "line.png"]
+    sources = [item.facts["input"].rpartition("/")[2] for item in load_folder(out)]
+    assert sources.count("crowd.png") == 200
+    assert sources.count("large.jpg") == 1 and len(sources) == 201
+
+
+def test_the_size_of_a_video_may_change(tmp_path, astronaut):
+    parts = []
+    for number, side in enumerate((300, 200, 260)):
+        part = tmp_path / f"{number}.ts"
+        with av.open(str(part), "w") as made:
+            stream = made.add_stream("libx264", rate=25)
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuv420p"
+            for i in range(10):
+                frame = av.VideoFrame.from_ndarray(astronaut[:side, :side].copy(), "rgb24")
+                frame.pts = 10 * number + i
+                made.mux(stream.encode(frame))
+            made.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    (tmp_path / "sizes.ts").write_bytes(b"".join(parts))
+    facts(tmp_path / "sizes.ts", "--out", tmp_path / "out", "--period", 0.2, "--size", 64)
+    items = load_folder(tmp_path / "out")
+    # A new size is a new scene.
+    assert [item.facts["track"] for item in items] == sorted(item.facts["track"] for item in items)
+    assert {item.facts["track"] for item in items} == {0, 1, 2}
+    for item in items:
+        assert np.allclose(item.facts["points"], items[0].facts["points"], atol=6)
+
+
+def test_patterns_and_templates(photos, tmp_path):
+    pattern, out = photos / "**" / "me.*", tmp_path / "out"
+    result = facts(pattern, "--out", out, "--template", "box13", "--size", 64)
+    assert (result["inputs"], result["faces"]) == (2, 2)
+    for item in load_folder(out):
+        x0, y0, x1, y1 = item.facts["box"]
+        (a, b, x), (c, d, y) = item.facts["crop_from_image"]
+        # Not turned; 1.3 times the longer side of the box, about its middle.
+        assert (b, c) == (0, 0) and 64 / a == 64 / d == pytest.approx(1.3 * max(x1 - x0, y1 - y0))
+        assert a * (x0 + x1) / 2 + x == pytest.approx(32)
+        assert d * (y0 + y1) / 2 + y == pytest.approx(32)
+    facts(pattern, "--out", tmp_path / "ffhq", "--template", "ffhq", "--size", 64)
+    assert len(load_folder(tmp_path / "ffhq")) == 2
 
 
 def test_a_second_call_does_only_what_is_new_or_changed(photos, tmp_path, astronaut):
@@ -150,7 +256,7 @@ def test_a_video_is_looked_at_by_the_clock_and_tracked(clip, tmp_path):
     items = load_folder(out, verify=True)
     assert result["faces"] == len(items) == 5
     assert [item.time for item in items] == pytest.approx([0, 0.5, 1, 1.5, 2], abs=1e-3)
-    assert {item.facts["track"] for item in items} == {0}
+    assert {(item.facts["track"], item.facts["person"]) for item in items} == {(0, 0)}
     assert len({item.source for item in items}) == 1
 
 
@@ -167,7 +273,7 @@ def test_a_manifest_lends_its_rows_to_the_crops(tmp_path, astronaut):
         generator="studio",
         split="test",
         time=1.5,
-        facts={"person_seed": 12, "pose": [0, 0, 0]},
+        facts={"person_seed": 12, "pose": [0, 0, 0], "camera": {}},
     )
     write_manifest(folder, [row])
     facts(folder, "--out", tmp_path / "out")
@@ -176,7 +282,7 @@ def test_a_manifest_lends_its_rows_to_the_crops(tmp_path, astronaut):
         assert getattr(item, name) == getattr(row, name)
     # Who it is outlives the alignment; where the face was in the photo does not.
     assert person_of(item) == person_of(row) == "studio person 12"
-    assert "pose" not in item.facts
+    assert item.facts["pose"] != row.facts["pose"] and "camera" not in item.facts
 
 
 def test_any_number_of_workers_gives_the_same_files(photos, clip, tmp_path, astronaut):
