@@ -14,14 +14,16 @@ JPEG, quality 100 to 5, cut anywhere  0.95 / 0.98         0.99 / 1.00
 gain 0.3 to 3: exposure               0.93 / 1.00         0.97 / 1.00
 gain 1 to 3: clipped                  0.80                0.94
 cut by the border, 0 to half          0.83 / 0.99         0.98 / 1.00
-occluder from a side, 0 to 0.7        0.89                (no true landmarks)
+occluder from a side, 0 to 0.7        0.84                0.87
 ====================================  ==================  ==================
 
 A blur of 1, 2, 4 hundredths reads 1.0, 2.2, 4.5 in the studio's median and 1.2, 2.1, 3.7 in
 London's, one of none 0.5 and 0.6: that is as sharp as a face of 100 pixels can be. JPEG of quality
 70, 30, 10 reads 0.04, 0.22, 0.46 and 0.11, 0.29, 0.51, uncompressed 0.00. H.264 smooths its blocks:
 crf 25, 38, 50 reads 0.00, 0.03, 0.32 and 0.00, 0.07, 0.34, and what it loses before shows as blur,
-0.6, 1.0, 2.3 and 0.7, 0.9, 1.5. A face takes 1.5 to 2 ms.
+0.6, 1.0, 2.3 and 0.7, 0.9, 1.5. Occlusion is by the bundled landmark network: nothing reads 0.00, half
+of a face covered 0.35, for it still sees some of what it guesses; by true landmarks that reads 0.5,
+and the correlation is 0.89. A face takes 1.5 to 2 ms.
 """
 
 from collections.abc import Sequence
@@ -46,6 +48,8 @@ _SCALED_BLOCKS = (16 / 3, 6.0, 10.0, 32 / 3, 12.0, 16.0, 24.0)
 _SMALLEST_PART, _LARGEST_PART = 64, 256  # pixels of the picture that are searched for blocks
 _STEP_CAP = 24.0  # levels: an edge of the face must not pass for many blocks
 
+# The landmark network says 0.95 of points that are seen, but 0.45 of those that are covered.
+_SURELY_HIDDEN, _UNSURE = 0.35, 0.5
 # Where a turned head shows its landmarks, measured on studio people.
 _LEFT_EYE = [*range(17, 22), *range(36, 42), 68]
 _RIGHT_EYE = [*range(22, 27), *range(42, 48), 69]
@@ -213,7 +217,8 @@ def _occlusion(face: Face, outside: float, shape: tuple[int, ...]) -> float:
         return outside
     points = face.landmarks.points
     inside = np.all((points >= 0) & (points < [shape[1], shape[0]]), axis=1)
-    hidden = 1 - face.landmarks.visible * inside
+    seen = np.clip((face.landmarks.visible * inside - _SURELY_HIDDEN) / _UNSURE, 0, 1)
+    hidden = 1 - seen
     parts = [hidden[part].mean() for part in _expected(face.landmarks.pose[0])]
     return float(max(np.mean(parts), outside))
 
