@@ -227,8 +227,8 @@ def _studio_points(
         return _mean(name, errors, whose, peer=peer, floor=trivial.mean())
 
     return [
-        row("faces.studio_nme", slice(70), float(peer)),
-        row("faces.studio_nme_seven", seven, float(peer)),
+        row("faces.studio_nme", seven, float(peer)),
+        row("faces.studio_nme_dense", slice(70), None),
         _mean(
             "faces.studio_nme_five",
             point_errors(followed, truth.points, between),
