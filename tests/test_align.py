@@ -143,6 +143,10 @@ def test_odd_pictures_are_read_as_anyone_would_see_them(odd, tmp_path, astronaut
         whole = slice(0, 50 if "below" in item.path else None)
         likeness = np.corrcoef(crop[whole].ravel(), expected[whole].ravel())[0, 1]
         assert likeness > 0.9, item.path
+    by_name = {item.path: item.facts for item in items}
+    x0, y0, x1, y1 = by_name["crops/grey-000.png"]["box"]
+    headlong = by_name["crops/turned2-000.png"]["box"]
+    assert headlong == pytest.approx([300 - x1, 300 - y1, 300 - x0, 300 - y0], abs=8)
 
 
 def test_pictures_of_any_size_and_number_of_faces(tmp_path, astronaut):
