@@ -8,12 +8,14 @@ with a weight for each place and channel: the global depthwise convolution of Ch
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from facekit.core import weights as bundled
 from facekit.core.errors import FacekitError
@@ -102,7 +104,16 @@ class Embedder:
 
     def embed(self, crops: Pixels) -> Floats:
         """See :class:`facekit.faces.embed.Embedder`."""
-        return in_batches(self._network, crops, SIZE, self._device, WIDTH)
+        return in_batches(partial(both_ways, self._network), crops, SIZE, self._device, WIDTH)
+
+
+def both_ways(network: CompactNet, images: Tensor) -> Tensor:
+    """The mean of the vectors (B, 128) of images (B, 3, 96, 96) and of their mirror images.
+
+    Of photos of people who were held out, it tells more apart than the images alone.
+    """
+    seen, mirrored = network(images), network(images.flip(3))
+    return F.normalize(seen, dim=1) + F.normalize(mirrored, dim=1)
 
 
 class _Block(nn.Module):

@@ -12,6 +12,7 @@ chosen by people, of both kinds, who are only looked at: the config's ``held_out
 import logging
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from facekit.core.run import Run
 from facekit.core.seed import Purpose, rng, seed_step
 from facekit.faces.align import crop_from_image, warp
 from facekit.faces.embed import in_batches
-from facekit.faces.embedders.compact import SIZE, TEMPLATE, WIDTH, CompactNet
+from facekit.faces.embedders.compact import SIZE, TEMPLATE, WIDTH, CompactNet, both_ways
 from facekit.faces.locate import load_locator
 from facekit.faces.verification import Pairs
 from facekit.media.find import find_media
@@ -351,7 +352,7 @@ def _auc(
         if not len(rows):
             continue
         crops = np.stack([_plain(pictures[row]) for row in rows])
-        vectors: Floats = in_batches(net, crops, SIZE, device, WIDTH)
+        vectors: Floats = in_batches(partial(both_ways, net), crops, SIZE, device, WIDTH)
         pairs = Pairs.of(vectors, whose[rows])
         if pairs is not None:
             ones = np.ones(int(whose.max()) + 1, np.int64)
