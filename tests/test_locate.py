@@ -164,8 +164,8 @@ def test_the_folded_first_network_is_the_librarys():
     with torch.inference_mode():
         shifts, scores = PNet()((pixels - 127.5) / 128)
         folded = mtcnn._ProposalNet(PNet())(pixels.float())
-    torch.testing.assert_close(folded[:, 0].sigmoid(), scores[:, 1], atol=1e-5, rtol=0)
-    torch.testing.assert_close(folded[:, 1:], shifts, atol=1e-5, rtol=0)
+    torch.testing.assert_close(folded[..., 0].sigmoid(), scores[:, 1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(folded[..., 1:].permute(0, 3, 1, 2), shifts, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(20, 31), (53, 71), (90, 100)])

@@ -2,12 +2,20 @@
 
 Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
 Networks", 2016. The weights are those that facenet-pytorch ships (MIT). The cascade is written
-anew around them: the library refuses pictures of mixed size, cuts and resizes every candidate on
-its own, and stretches candidates that overlap the picture's border, which misplaces their points.
+anew around them: the library refuses pictures of mixed size, and cuts and resizes every candidate
+on its own.
 
 Pictures of one working size go through together, and stay on the device from the first network
 to the last. The number of candidates depends on the pictures, so the host waits for it where
-they are picked and suppressed; the faces themselves are copied once, at the end of a batch.
+they are picked and suppressed; the faces themselves are copied once, at the end of a batch. A
+batch is at most a million pixels, so 200 pictures need no more memory than a few.
+
+With the library's thresholds, 0.6, 0.7 and 0.7, this finds the faces that its ``detect`` finds:
+663 of 665 on 580 frames of six clips, and no others (the two scored 0.70), and all 584 that score
+at least 0.9. Points and boxes lie
+within 1.5 pixels of the library's, which takes candidates to be where they were before they were
+cut at whole pixels. For the same reason, candidates that overlap the picture's border differ by
+up to a tenth of the face: here their points and boxes are fractions of what the network saw.
 """
 
 import math
@@ -56,8 +64,8 @@ class Locator:
                 ones only faces of at least ``20 · longer side / max_side`` pixels are found.
             weights: none; they come with the library.
             thresholds: what a candidate must score in each of the three stages. The library asks
-                0.7 of the last, and finds faces in hands and folds of cloth there; true faces
-                rarely score below 0.99.
+                0.7 of the last: on six clips, all that it found between 0.7 and 0.9 was hands,
+                knees, fur and cloth; true faces rarely score below 0.99.
 
         Raises:
             FacekitError: if ``weights`` are given.
@@ -146,16 +154,16 @@ class Locator:
             outputs = self._propose_net(_resized(table, shape, size))
             corners = _grid(outputs) * _STRIDE
             cells.append((torch.cat([corners + 1, corners + _CELL], dim=1) / scale).floor())
-            maps.append(outputs.flatten(2))
+            maps.append(outputs.flatten(1, 2))
             levels.append(torch.full((len(corners),), len(levels), device=table.device))
             scale *= _PYRAMID_STEP
         if not maps:
             nothing = table.new_zeros(0, dtype=torch.float32)
             return nothing.long(), nothing.view(0, 4), nothing
-        outputs = torch.cat(maps, dim=2)
+        outputs = torch.cat(maps, dim=1)
         least = math.log(self._thresholds[0] / (1 - self._thresholds[0]))
-        owner, place = (outputs[:, 0] >= least).nonzero().unbind(1)
-        box, found = torch.cat(cells)[place], outputs[owner, :, place]
+        owner, place = (outputs[..., 0] >= least).nonzero().unbind(1)
+        box, found = torch.cat(cells)[place], outputs[owner, place]
         score, shift = found[:, 0], found[:, 1:]
         # Once among the cells of a level, and once among all of a picture.
         keep = batched_nms(box, score, owner * len(levels) + torch.cat(levels)[place], 0.5)
@@ -186,17 +194,16 @@ class _ProposalNet(nn.Module):
         order = torch.cat([bent, straight])
         self.conv2 = _convolution(net.conv2.weight[:, order], net.conv2.bias)
         self.prelu2, self.conv3, self.prelu3 = net.prelu2, net.conv3, net.prelu3
-        weight, bias = net.conv4_1.weight, net.conv4_1.bias  # of no face, of face
-        self.conv4 = _convolution(
-            torch.cat([weight[1:] - weight[:1], net.conv4_2.weight]),
-            torch.cat([bias[1:] - bias[:1], net.conv4_2.bias]),
-        )
+        no, yes = net.conv4_1.weight.flatten(1)
+        weight = torch.cat([(yes - no)[None], net.conv4_2.weight.flatten(1)])
+        bias = torch.cat([net.conv4_1.bias[1:] - net.conv4_1.bias[:1], net.conv4_2.bias])
+        self.weight4, self.bias4 = nn.Parameter(weight), nn.Parameter(bias)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) of 0 … 255 → (B, 5, (H - 10) / 2, (W - 10) / 2).
+        """(B, 3, H, W) of 0 … 255 → (B, (H - 10) / 2, (W - 10) / 2, 5).
 
-        Channels: the logit of there being a face, and the shifts of the box's four edges.
+        The five are the logit of there being a face, and the shifts of the box's four edges.
         """
         x = self.conv1(pixels)
         x = F.max_pool2d(x, 2, ceil_mode=True)
@@ -204,8 +211,8 @@ class _ProposalNet(nn.Module):
         bent = torch.maximum(x[:, : self._twice], x[:, last:])
         x = torch.cat([bent, F.prelu(x[:, self._twice : last], self.slope1)], dim=1)
         x = self.prelu2(self.conv2(x))
-        logits: Tensor = self.conv4(self.prelu3(self.conv3(x)))
-        return logits
+        x = self.prelu3(self.conv3(x))
+        return F.linear(x.permute(0, 2, 3, 1), self.weight4, self.bias4)
 
 
 def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
@@ -215,8 +222,8 @@ def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def _grid(maps: Tensor) -> Tensor:
-    """The column and the row of each place of maps (B, C, H, W), as (H · W, 2)."""
-    rows, columns = (torch.arange(float(n), device=maps.device) for n in maps.shape[2:])
+    """The column and the row of each place of maps (B, H, W, C), as (H · W, 2)."""
+    rows, columns = (torch.arange(float(n), device=maps.device) for n in maps.shape[1:3])
     return torch.cartesian_prod(rows, columns).flip(1)
 
 
@@ -257,13 +264,10 @@ def _resized(table: Tensor, shape: tuple[int, int], size: tuple[int, int]) -> Te
     nothing = table.new_zeros(1, dtype=torch.long)
     (top,), (bottom,) = _spans(nothing, nothing + shape[0], size[0])
     (left,), (right,) = _spans(nothing, nothing + shape[1], size[1])
-    rows = (table.index_select(1, bottom) - table.index_select(1, top)).flatten(2)
-    channel = torch.arange(3, device=table.device)
-    ends = ((x[:, None] * 3 + channel).flatten().expand(*rows.shape[:2], -1) for x in (right, left))
-    sums = torch.sub(*(rows.gather(2, end) for end in ends)).view(-1, *size, 3)
+    rows = table.index_select(1, bottom).sub_(table.index_select(1, top))
+    sums = rows.index_select(2, right).sub_(rows.index_select(2, left))
     areas = (bottom - top)[:, None, None] * (right - left)[:, None]
-    means: Tensor = sums * (1 / areas)
-    return means.permute(0, 3, 1, 2)
+    return sums.float().mul_(1 / areas).permute(0, 3, 1, 2)
 
 
 def _windows(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
