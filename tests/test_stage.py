@@ -275,7 +275,7 @@ def test_a_cut_ends_tracks_and_a_person_is_known_again_after_it():
 
 def test_points_are_smoothed_but_not_over_a_cut():
     world = World(60, noise=1.5)
-    world.doubt = lambda index: 1.5
+    world.doubt = lambda index: 5.0
     world.cuts = [30]
     world.add("a", lambda i: (150, 110, 30) if i < 30 else (170, 100, 33))
     seen, _ = world.follow()

@@ -230,7 +230,8 @@ def trembling(truth, deviation, seed=0):
     return truth + noise * deviation
 
 
-def smoothed(measured, times, deviation):
+def smoothed(measured, times, tremor):
+    deviation = tremor / 0.3  # most of which is there in each frame alike
     smoother = Smoother(landmarks(measured[0], deviation), float(times[0]))
     rest = zip(measured[1:], times[1:], strict=True)
     return np.array(

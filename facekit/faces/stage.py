@@ -31,7 +31,10 @@ _PAUSE = 3  # frames at least between two looks for trouble's sake
 _SAME_FACE = 0.3  # intersection over union of the boxes of one face
 _MISSES = 3  # looks of the locator in a row that may miss a face which the landmarks still see
 _STALE = 0.3  # seconds after which a face may be anywhere, and the locator must say where
-_SAME_PERSON = 0.4  # cosine
+# Cosine of the mean vectors of tracks. Of 60 studio people whom the compact network had not seen,
+# with three pictures to a mean, the least of one person was 0.71, and two were more alike than 0.6
+# in 1.5 of 1000 pairs; of six people in camera's clips no two were more alike than 0.46.
+_SAME_PERSON = 0.6
 
 
 class Reader(Protocol):
