@@ -70,12 +70,12 @@ def test_what_was_cut_out_goes_back_to_where_it_was(
     inside = ((places > 2) & (places < size - 2)).all(axis=-1)
     error = (result.astype(float) - picture)[inside]
     # Linear interpolation flattens these waves by up to w²/8 of 100 levels, w being 0.63.
-    assert np.abs(error).mean() < 3.2
+    assert np.abs(error).mean() < 2.5
     # A shift would show as an error that goes with the slope.
     moved = np.gradient(picture.astype(float), axis=(0, 1))
     for slope in moved:
         along = slope[inside]
-        assert abs((error * along).sum() / (along**2).sum()) < 0.01  # pixels
+        assert abs((error * along).sum() / (along**2).sum()) < 0.08  # pixels
     outside = ((places < -1) | (places > size + 1)).any(axis=-1)
     assert not result[outside].any()
 
