@@ -65,6 +65,15 @@ MIRROR = _pairs(
 """The point that each of the 70 becomes in a mirrored picture."""
 
 
+# Along each contour, across eyes and lips, from brow to eye, and from the corners of an eye to its
+# iris.
+_OFFSETS = [(i, i + 1) for i in range(67)] + [
+    *((37, 41), (38, 40), (43, 47), (44, 46), (36, 39), (42, 45)),
+    *((61, 67), (62, 66), (63, 65), (51, 57), (48, 54), (33, 51), (8, 57), (30, 27)),
+    *((19, 37), (24, 44), (21, 22), (68, 36), (68, 39), (69, 42), (69, 45)),
+]
+
+
 class Reading(NamedTuple):
     """What the network says of B crops.
 
@@ -74,7 +83,7 @@ class Reading(NamedTuple):
             pixels of the crop.
         visible: (B, 70), logits.
         rotation: (B, 3, 3), of the head relative to the crop, as :mod:`facekit.types` has angles.
-        expression: (B, 52) in [0, 1].
+        expression: (B, 52), logits.
         eyes: (B, 2), the left and the right eye's openness.
         presence: (B,), logits.
         heat: (B, 70, 28 · 28), the heat maps' logits.
@@ -120,8 +129,7 @@ class LandmarkNet(nn.Module):
         # the logarithm of its deviation, and the logit of its being seen.
         self.point = nn.Parameter(0.01 * torch.randn(DENSE, 40, 4))
         self.point_of_whole = nn.Linear(192, DENSE * 4)
-        self.trunk = nn.Linear(192 + 2 * DENSE, 192)
-        self.facts = nn.Linear(192, 6 + EXPRESSIONS + 2 + 1)
+        self.facts = _Facts(folded)
         nn.init.zeros_(self.point_of_whole.weight)
         centres = (torch.arange(_CELLS, dtype=torch.float32) + 0.5) * _CELL
         y, x = torch.meshgrid(centres, centres, indexing="ij")
@@ -147,19 +155,46 @@ class LandmarkNet(nn.Module):
             points = share @ self.cells + _CELL * told[..., :2]
             # Within (0.25, 90) pixels, whatever comes in.
             log_deviation = 1.5 + 3 * torch.tanh(told[..., 2] / 3)
-            places = (points / SIZE - 0.5).flatten(1) * 4
-            trunk = F.relu(self.trunk(torch.cat([whole.float(), places], 1)))
-            turn, expression, eyes, presence = self.facts(trunk).split([6, EXPRESSIONS, 2, 1], 1)
+            facts = self.facts(whole.float(), about, points)
+            turn, expression, eyes, presence = facts.split([6, EXPRESSIONS, 2, 1], 1)
             return Reading(
                 points=points,
                 log_deviation=log_deviation,
                 visible=told[..., 3],
                 rotation=_rotation(turn),
-                expression=expression.sigmoid(),
+                expression=expression,
                 eyes=eyes,
                 presence=presence[:, 0],
                 heat=heat,
             )
+
+
+class _Facts(nn.Module):
+    """What is true of the whole face, from its features, those about its points, and their places.
+
+    Lids move by a pixel where a crop is off by ten. So places count relative to the face's middle
+    and size, and as offsets from point to point, all brought to one scale by normalisation.
+    """
+
+    def __init__(self, folded: bool) -> None:
+        super().__init__()
+        inputs = 192 + 6 * DENSE + 2 * DENSE + 2 * len(_OFFSETS)
+        self.about = nn.Parameter(0.2 * torch.randn(DENSE, 40, 6))
+        self.norm = nn.Identity() if folded else nn.BatchNorm1d(inputs, affine=False)
+        self.mix = nn.Linear(inputs, 192)
+        self.say = nn.Linear(192, 6 + EXPRESSIONS + 2 + 1)
+        self.ends: Tensor
+        self.register_buffer("ends", torch.tensor(_OFFSETS).T, persistent=False)
+
+    def forward(self, whole: Tensor, about: Tensor, points: Tensor) -> Tensor:
+        """Whole (B, 192), about (B, 70, 40), points (B, 70, 2) in pixels → (B, 61)."""
+        places = points - points.mean(1, keepdim=True)
+        places = places / places.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1)
+        offsets = places[:, self.ends[0]] - places[:, self.ends[1]]
+        local = torch.einsum("bkc,kco->bko", about, self.about)
+        inputs = [whole, local.flatten(1), places.flatten(1), offsets.flatten(1)]
+        said: Tensor = self.say(F.relu(self.mix(self.norm(torch.cat(inputs, 1)))))
+        return said
 
 
 class _Conv(nn.Sequential):
@@ -208,6 +243,14 @@ def fold(net: LandmarkNet) -> dict[str, Tensor]:
                 del folded[key]
             folded[f"{name}.0.weight"] = fused.weight.detach()
             folded[f"{name}.0.bias"] = cast(Tensor, fused.bias).detach()
+    # Here normalisation comes first: its scale and shift go into the layer after it.
+    first = cast(nn.BatchNorm1d, net.facts.norm)
+    mean, variance = cast(Tensor, first.running_mean), cast(Tensor, first.running_var)
+    weight = net.facts.mix.weight.detach() * (variance + first.eps).rsqrt()
+    folded["facts.mix.weight"] = weight
+    folded["facts.mix.bias"] = net.facts.mix.bias.detach() - weight @ mean
+    for key in [key for key in folded if key.startswith("facts.norm.")]:
+        del folded[key]
     return folded
 
 
@@ -300,7 +343,7 @@ class Landmarker:
                 reading.log_deviation.exp(),
                 reading.visible.sigmoid(),
                 reading.rotation.flatten(1),
-                reading.expression,
+                reading.expression.sigmoid(),
                 reading.eyes.clamp(min=0),
                 reading.presence.sigmoid()[:, None],
             ],

@@ -47,7 +47,9 @@ class Config(lessons.Lesson):
 
     Attributes:
         drilled: how many of the people to learn from also give drills, eight each.
-        steps: optimiser steps.
+        steps: optimiser steps in which all is learned …
+        facts_steps: … and further ones in which only pose, expression, eyes and presence are, from
+            what the averaged network sees: they take longer than points to learn, and cost less.
         batch: crops a step.
         learning_rate: its peak; it rises for ``warm_up`` steps, then falls as half a cosine,
             ``cycles`` times over, each time from half of the peak before (warm restarts:
@@ -62,6 +64,7 @@ class Config(lessons.Lesson):
 
     drilled: int = Field(ge=1)
     steps: int = Field(ge=1)
+    facts_steps: int = Field(0, ge=0)
     batch: int = Field(64, ge=4)
     learning_rate: float = Field(2e-3, gt=0)
     cycles: int = Field(1, ge=1)
@@ -146,14 +149,22 @@ def teach(
         average = {name: value.to(fabric.device) for name, value in state["average"].items()}
 
     began = time.perf_counter()
-    with progress("teaching landmarks", config.steps) as advance:
-        for step in range(first, config.steps):
+    total = config.steps + config.facts_steps
+    with progress("teaching landmarks", total) as advance:
+        for step in range(first, total):
             seed_step(seed, 1 + step)
+            if step == config.steps:
+                net.load_state_dict(average)
+            if step in (first, config.steps):
+                alone = step >= config.steps
+                net.requires_grad_(not alone).train(not alone)
+                net.facts.requires_grad_(True).train()
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(step, config)
 
-            # A fifth of a batch are drills; a few crops are negatives, whatever they were.
-            count = config.batch // 5
+            # A fifth of a batch are drills, a half when it is about what they show; a few crops
+            # are negatives, whatever they were.
+            count = config.batch // (5 if step < config.steps else 2)
             rows = known[torch.randint(len(known), (config.batch - count,))]
             extra = torch.randint(len(drills.images), (count,))
             batch = chosen(stills, rows, drills, extra)
@@ -168,13 +179,14 @@ def teach(
             torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
             optimizer.step()
             # The average's memory grows with the steps, so that the first weights are forgotten.
-            share = max(1 / (2 + step), 1 / config.average)
+            since = step - config.steps if step >= config.steps else step
+            share = max(1 / (2 + since), 1 / config.average)
             with torch.no_grad():
                 for name, value in net.state_dict().items():
                     average[name].lerp_(value, share) if value.is_floating_point() else None
 
             done = step + 1
-            last = done == config.steps
+            last = done == total
             if done % 10 == 0 or last or done % config.checkpoint_every == 0:
                 values = {f"loss_{name}": value.item() for name, value in losses.items()}
                 if not math.isfinite(sum(values.values())):
@@ -219,6 +231,8 @@ def averaged(average: dict[str, Tensor]) -> LandmarkNet:
 
 def _schedule(step: int, config: Config) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warm_up))
+    if step >= config.steps:
+        return 0.5 * (1 + math.cos(math.pi * (step - config.steps) / config.facts_steps))
     length = config.steps / config.cycles
     cycle, within = divmod(step, length)
     return float(warm * 0.5**cycle * 0.5 * (1 + math.cos(math.pi * within / length)))
@@ -741,7 +755,11 @@ def lesson_losses(reading: Reading, crops: Crops) -> dict[str, Tensor]:
     apart = (reading.rotation - crops.turns).square().sum((1, 2))
     geodesic = 2 * torch.asin(((apart + 1e-6) / 8).sqrt().clamp(max=0.99))
 
-    expression = F.smooth_l1_loss(reading.expression, crops.expression, beta=0.1, reduction="none")
+    # Most units are at rest in most pictures: a distance would teach to say 0 (its median), and
+    # the cross-entropy teaches the mean.
+    expression = F.binary_cross_entropy_with_logits(
+        reading.expression, crops.expression, reduction="none"
+    )
     # From the side, an eye's width says nothing.
     yaw = torch.atan2(crops.turns[:, 0, 2], crops.turns[:, 2, 2])
     frontal = (yaw.abs() < math.radians(40)).float()
@@ -755,7 +773,7 @@ def lesson_losses(reading: Reading, crops: Crops) -> dict[str, Tensor]:
         "distance": 0.5 * over_faces(distance),
         "heat": over_faces(surprise),
         "pose": 4 * over_faces(geodesic[:, None]),
-        "expression": 20 * over_faces(expression),
+        "expression": 4 * over_faces(expression),
         "eyes": 5 * over_faces(eyes),
         "visible": over_faces(seen),
         "presence": there,
@@ -792,7 +810,7 @@ def look(
             "nme_seven": error[:, [36, 39, 42, 45, 30, 48, 54]].mean(1),
             "z": (away.square() / (2 * (2 * said.log_deviation).exp())).mean(1),
             "pose": torch.rad2deg(torch.acos(cosine.clamp(-1, 1))),
-            "expression": (said.expression - true.expression).abs().mean(1),
+            "expression": (said.expression.sigmoid() - true.expression).abs().mean(1),
             "eyes": eyes.mean(1)[yaw.abs() < math.radians(40)],
             "visible": ((said.visible > 0) == (true.visible > 0.5)).float().mean(1),
             "presence": (said.presence > 0).float(),
