@@ -1,5 +1,6 @@
 """The landmark network: what it reads, of whom, how surely; and the lesson that teaches it."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -362,9 +363,12 @@ def test_a_lessons_truth_goes_along_with_its_crops(
     )
     seed_step(seed, 1)
     matrices, mirrored, angle = lesson._inexact(batch.five)
-    crops = lesson._brought(batch, matrices, mirrored, angle, torch.zeros(4).bool(), CPU)
-    for i in range(4):
-        scale = float(torch.linalg.det(matrices[i, :, :2]).abs().sqrt())
+    changed = lesson._brought(batch, matrices, mirrored, angle, torch.zeros(4).bool(), CPU)
+    exact = torch.from_numpy(crop_matrices(batch.five.double().numpy())).float()
+    for i, (of, crops) in itertools.product(
+        range(4), ((matrices, changed), (exact, lesson.plain(batch, CPU)))
+    ):
+        scale = float(torch.linalg.det(of[i, :, :2]).abs().sqrt())
         seen = (head @ crops.turns[i].numpy().T)[:, :2] * [1, -1] * 30 * scale
         shift = (crops.points[i].numpy() - seen).mean(0)
         np.testing.assert_allclose(seen + shift, crops.points[i], atol=0.02 * max(1, scale))

@@ -393,11 +393,16 @@ def plain(batch: Pictures, device: torch.device) -> Crops:
     count = len(batch.images)
     matrices = torch.from_numpy(_of(batch.five)).float()
     none = torch.zeros(count, dtype=torch.bool)
-    return _brought(batch, matrices, none, torch.zeros(count), none, device)
+    return _brought(batch, matrices, none, _turn(matrices), none, device)
 
 
 def _of(five: Tensor) -> NDArray[np.float64]:
     return crop_matrices(five.numpy().astype(np.float64))
+
+
+def _turn(matrices: Tensor) -> Tensor:
+    """By how much similarities (B, 2, 3) turn a picture clockwise (B,), in radians."""
+    return torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0])
 
 
 def _inexact(five: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -424,7 +429,7 @@ def _inexact(five: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ],
         dim=2,
     )
-    angle = torch.atan2(moved[:, 1, 0], moved[:, 0, 0])
+    angle = _turn(moved)
     mirrored = torch.rand(count) < 0.5
     moved[mirrored, 0] *= -1
     moved[mirrored, 0, 2] += SIZE
