@@ -239,6 +239,27 @@ def test_a_batch_is_read_as_its_faces_are(landmarker: Landmarker, frames: list[R
     assert landmarker.read(images[:1], [[]]) == [[]]
 
 
+def test_the_mean_with_the_mirror_image_hardly_knows_sides(
+    landmarker: Landmarker, frames: list[Render]
+) -> None:
+    pixels, five = frames[1].pixels, frames[1].points
+    width = np.array([pixels.shape[1], 0])
+    turned = np.ascontiguousarray(pixels[:, ::-1])
+    turned_five = (width - five * [1, -1])[[1, 0, 2, 4, 3]]
+
+    def asymmetry(mirrored: bool) -> float:
+        """How far the mirror image's points are from the picture's own, on average."""
+        (one,), (other,) = landmarker.read(
+            [pixels, turned], [[face_at(five)], [face_at(turned_five)]], mirrored=mirrored
+        )
+        assert one.landmarks is not None and other.landmarks is not None
+        back = (width - other.landmarks.points * [1, -1])[MIRROR]
+        return float(np.linalg.norm(back - one.landmarks.points, axis=1).mean())
+
+    # ArcFace's five points are not quite symmetric, and so the two crops differ a little.
+    assert asymmetry(mirrored=True) < 0.2 * asymmetry(mirrored=False)
+
+
 def test_beyond_the_border_the_edge_continues(landmarker: Landmarker, frames: list[Render]) -> None:
     """A picture is read as if it were padded by its edge, whatever else is in the batch."""
     frame = frames[0]

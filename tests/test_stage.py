@@ -80,7 +80,7 @@ class World:
         return found
 
     # … and the landmark network: it sees the nearest face that lies within its crop.
-    def read(self, images, faces):
+    def read(self, images, faces, *, mirrored=False):
         (pixels,), (expected,) = images, faces
         index = int(pixels[0, 0, 0]) * 256 + int(pixels[0, 0, 1])
         self.reads.append(len(expected))
@@ -478,7 +478,7 @@ def test_pictures_are_located_and_read():
     calls = []
 
     class Reader:
-        def read(self, images, faces):
+        def read(self, images, faces, *, mirrored=False):
             calls.append(len(images))
             return [world.read([p], [f])[0] for p, f in zip(images, faces, strict=True)]
 

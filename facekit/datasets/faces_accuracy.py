@@ -90,7 +90,8 @@ class Look:
 
 def look(networks: Networks, person: int, pixels: Pixels, located: Face) -> Look:
     """Read one located face and cut its crops."""
-    ((face,),) = networks.landmarker.read([pixels], [[located]])
+    # As the stage reads photos.
+    ((face,),) = networks.landmarker.read([pixels], [[located]], mirrored=True)
     templates = ((networks.embedder.template, networks.embedder.size), ("arcface", CROP))
     own, outside = (
         align_faces(pixels, [face], template=template, size=size, device=networks.device)[0].pixels

@@ -40,7 +40,13 @@ _SAME_PERSON = 0.6
 class Reader(Protocol):
     """Reads landmarks: :class:`facekit.faces.landmarks.Landmarker`."""
 
-    def read(self, images: Sequence[Pixels], faces: Sequence[Sequence[Face]]) -> list[list[Face]]:
+    def read(
+        self,
+        images: Sequence[Pixels],
+        faces: Sequence[Sequence[Face]],
+        *,
+        mirrored: bool = False,
+    ) -> list[list[Face]]:
         """The faces of each picture with their landmarks."""
         ...
 
@@ -124,7 +130,8 @@ class Stage:
         Returns:
             For each picture its faces, largest first, with landmarks.
         """
-        return self._landmarker.read(images, locate_turned(self._locator, images))
+        # A photo has no neighbours in time to smooth with, and is worth twice the work.
+        return self._landmarker.read(images, locate_turned(self._locator, images), mirrored=True)
 
     def follow(self, frames: Iterable[Frame]) -> Iterator[Seen]:
         """Go through a video, frame by frame.

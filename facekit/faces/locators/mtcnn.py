@@ -14,8 +14,9 @@ With the library's thresholds, 0.6, 0.7 and 0.7, this finds the faces that its `
 580 frames of six clips all 584 that score 0.9 or more, 663 of 665 that score 0.7 (the two are a
 knee and a hand), and no others. Points and boxes lie within 1.5 pixels of the library's, which
 takes candidates to be where they were before they were cut at whole pixels. Where a candidate
-overlaps the picture's border they differ by more, 0.05 of the face at most for those of 0.9:
-the library stretches what is left of it, but maps points as if it had not.
+overlaps the picture's border they differ by more, for those of 0.9 points by up to 0.05 and
+boxes by up to 0.07 of the face: the library stretches what is left of it, but maps points as if it
+had not.
 """
 
 import math
