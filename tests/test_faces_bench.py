@@ -184,8 +184,14 @@ def test_misses_are_listed(
 ) -> None:
     shots = [np.full((64, 64, 3), 40 * i, np.uint8) for i in range(4)]
     bench._compose(tmp_path / "x.mp4", shots, (64, 64), rate=10.0, frames=4)
-    box = np.array([[2, 2, 52, 52]], np.float32)
-    monkeypatch.setattr(bench.Peer, "boxes", lambda _, frames: [box for _ in frames])
+    # The peer is sure of a face in all frames, and takes something in the first for one too.
+    box = np.array([[2, 2, 52, 52, 0.95]], np.float32)
+    first = np.concatenate([box, np.array([[60, 2, 110, 52, 0.8]], np.float32)])
+    monkeypatch.setattr(
+        bench.Peer,
+        "boxes",
+        lambda _, frames: [first if i == 0 else box for i in range(len(frames))],
+    )
     monkeypatch.setattr(bench.Peer, "__init__", lambda *_: None)
     face = face_with(np.random.default_rng(4).uniform(2, 52, (70, 2)).astype(np.float32))
 
@@ -197,8 +203,8 @@ def test_misses_are_listed(
         """Sees the face in all frames but the second, and another besides in the third."""
 
         def follow(self, frames: Iterator[Frame]) -> Iterator[Seen]:
-            right = replace(face, box=box[0] + 1)
-            wrong = replace(face, box=box[0] + 100)
+            right = replace(face, box=box[0, :4] + 1)
+            wrong = replace(face, box=box[0, :4] + 100)
             for frame, seen in zip(frames, ([right], [], [right, wrong], [right]), strict=True):
                 yield Seen(frame, seen)
 
@@ -207,9 +213,12 @@ def test_misses_are_listed(
     rows = {row.name: row for row in found}
     assert rows["faces.recall"].value == 3 / 4 and rows["faces.recall"].floor == 1
     assert rows["faces.misses"].value == 1 and rows["faces.misses"].unit == "of 4 faces"
+    assert rows["faces.recall_any"].value == 3 / 5
+    assert rows["faces.misses_any"].value == 2 and rows["faces.misses_any"].unit == "of 5 boxes"
     assert rows["faces.extra"].value == 1 / 4
     assert [record.message for record in caplog.records if "missed" in record.message] == [
-        "missed: x.mp4, 0.10 s, box 2 2 52 52"
+        "missed: x.mp4, 0.00 s, box 60 2 110 52, score 0.80",
+        "missed: x.mp4, 0.10 s, box 2 2 52 52, score 0.95",
     ]
 
 
