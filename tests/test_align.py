@@ -101,7 +101,7 @@ def test_a_bad_file_is_reported_and_skipped(photos, tmp_path):
     (photos / "empty.mp4").write_bytes(b"")
     result = align(photos, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "4 faces from 6 inputs; 0 done before, 1 without a face, 2 failed" in result.stdout
+    assert "holds 4 faces; of 6 inputs 0 done before, 1 without a face, 2 failed" in result.stdout
     assert result.stdout.count("failed: ") == 2
     assert "bad.jpg" in result.stdout
     assert len(load_folder(tmp_path / "out")) == 4

@@ -742,7 +742,7 @@ def test_a_cache_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     [
         ({"people": 0}, "people 0"),
         ({"size": 0}, "16 to 2048"),
-        ({"template": "ffhq"}, "unknown template 'ffhq'"),
+        ({"template": "fhq"}, "unknown template 'fhq'"),
         ({"degrade": "bad"}, "unknown degradation"),
         ({"workers": 5}, "allowed are 1 to 4"),
         ({"seed": -1}, "seed -1"),

@@ -112,7 +112,7 @@ def command(
         click.echo(json.dumps({"out": str(out), **asdict(result)}, indent=2))
     else:
         click.echo(
-            f"{out}: {result.faces} faces from {result.inputs} inputs; "
+            f"{out}: holds {result.faces} faces; of {result.inputs} inputs "
             f"{result.skipped} done before, {len(result.faceless)} without a face, "
             f"{len(result.failures)} failed"
         )

@@ -24,7 +24,7 @@ COLOURS = (
 """By number, then again from the first: light, and apart for the colour-blind too (the first
 ones are Okabe and Ito's, 2008)."""
 
-_AXES = {"right": (255, 95, 85), "up": (110, 225, 95), "forward": (90, 150, 255)}
+_AXES = {"x": (255, 95, 85), "up": (110, 225, 95), "forward": (90, 150, 255)}
 _INK = (16, 18, 22)
 _PALE = (245, 245, 245)
 
@@ -33,6 +33,7 @@ _OPEN_LINES = ((0, 17), (17, 22), (22, 27), (27, 31), (31, 36))
 _CLOSED_LINES = ((36, 42), (42, 48), (48, 60), (60, 68))
 _IRISES = ((36, 42, 68), (42, 48, 69))  # each eye's points, and its iris
 
+_CLOSED = 0.17  # eyes that are less open show no iris
 _SHIFT = 4  # OpenCV's fixed point: sixteenths of a pixel
 _TINY = 28  # pixels: smaller faces get a box and five dots; then a number as well …
 _SMALL = 36  # … from here their name, landmarks and axes …
@@ -108,8 +109,8 @@ def _draw_marks(canvas: Pixels, one: Shown, unit: float) -> None:
     if face.landmarks is None or face.size < _SMALL:
         _dots(canvas, face.points, one.colour, max(1.2, 2.2 * fine))
         return
-    _draw_landmarks(canvas, face.landmarks, one.colour, fine)
     _draw_axes(canvas, face, fine)
+    _draw_landmarks(canvas, face.landmarks, one.colour, fine)
 
 
 def _draw_landmarks(
@@ -121,7 +122,9 @@ def _draw_landmarks(
     seen = landmarks.visible >= 0.5
     _dots(canvas, points[:68][seen[:68]], colour, 1.3 * fine)
     _dots(canvas, points[:68][~seen[:68]], colour, 1.3 * fine, hollow=True)
-    for first, last, iris in _IRISES:
+    for (first, last, iris), openness in zip(_IRISES, landmarks.eyes, strict=True):
+        if openness < _CLOSED:
+            continue
         eye = points[first:last]
         # An iris is about two fifths as wide as the opening between the corners of the eye.
         radius = max(1.5, 0.2 * float(np.linalg.norm(np.ptp(eye, axis=0))))
@@ -138,7 +141,7 @@ def _draw_axes(canvas: Pixels, face: Face, fine: float) -> None:
 
 
 def _axes(pose: tuple[float, float, float]) -> NDArray[np.float64]:
-    """The picture's (x, y) of the head's unit axes right, up and forward: (3, 2).
+    """The picture's (x, y) of the head's unit axes x, up and forward: (3, 2).
 
     The head is rolled, then pitched, then turned; x to the right, y down.
     """
@@ -184,7 +187,7 @@ def _draw_legend(canvas: Pixels, caption: str, unit: float, *, axes: bool) -> No
         bottom = _write(canvas, [caption], (0.0, 0.0), letters, _PALE, None)
     if axes:
         x, small = 0.0, max(10, round(0.85 * letters))
-        for name, colour in (("the head's", _PALE), *_AXES.items()):
+        for name, colour in (("head axes", _PALE), *_AXES.items()):
             _write(canvas, [name], (x, bottom), small, colour, None)
             x += _sprite((name,), small)[0].shape[1]
 
