@@ -100,7 +100,7 @@ class Reading(NamedTuple):
 
 
 class LandmarkNet(nn.Module):
-    """Crops (B, 3, 112, 112) in [-1, 1] → a :class:`Reading`; about 0.8 million parameters.
+    """Crops (B, 3, 112, 112) in [-1, 1] → a :class:`Reading`; about 0.9 million parameters.
 
     A small residual network down to 7×7 cells, and back up to the 28×28 of the heat maps.
     """
