@@ -26,6 +26,7 @@ from facekit.types import Face, Frame, Pixels, Track
 # takes its time with one, the other threads have work. Of 1080p they take 60 MB.
 _DECODED, _SCOUTED = 3, 6
 _PRESENT = 0.5  # the least presence of a face that is there
+_LEAST = 8  # pixels: landmarks that fall together show no face, and could not be followed
 _DOUBTFUL = 1.6  # the points' deviation, relative to what it was when the locator last agreed
 _PAUSE = 3  # frames at least between two looks for trouble's sake
 _SAME_FACE = 0.3  # intersection over union of the boxes of one face
@@ -330,8 +331,8 @@ def _smoothed(face: Face, smoother: Smoother, time: float) -> Face:
 
 
 def _is_there(face: Face, pixels: Pixels) -> bool:
-    """Whether the landmark network saw a face, and its middle lies within the picture."""
-    if face.landmarks is None or face.landmarks.presence < _PRESENT:
+    """Whether the landmark network saw a face of some size, its middle within the picture."""
+    if face.landmarks is None or face.landmarks.presence < _PRESENT or face.size < _LEAST:
         return False
     x, y = _centre(face)
     return bool(0 <= x < pixels.shape[1] and 0 <= y < pixels.shape[0])
