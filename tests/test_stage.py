@@ -199,7 +199,8 @@ def test_growing_doubt_calls_the_locator_once():
     world.add("a", still())
     world.doubt = lambda index: 1.0 if index < 11 else 2.5
     seen, _ = world.follow(every=16)
-    assert world.looks == [0, 11, 16]
+    # The thread that looks ahead may have come to the 16th before the 11th was asked for.
+    assert sorted(world.looks) == [0, 11, 16]
     assert [s.frame.index for s in seen if s.located] == [0, 11, 16]
     assert all(s.ids == [0] for s in seen)
 
