@@ -185,12 +185,12 @@ def test_a_lost_face_calls_the_locator_at_once_and_is_dropped():
     world = World(60)
     world.add("a", lambda i: (100, 100, 25) if i < 20 else None)
     seen, _ = world.follow(every=16)
-    assert world.looks == [0, 16, 20, 32, 48]
+    assert sorted(world.looks) == [0, 16, 20, 32, 48]
     assert all(len(s.ids) == (s.frame.index < 20) for s in seen)
     # A jump, too fast to follow: found again in the same frame, and the same person's.
     world.people["a"] = lambda i: (100, 100, 25) if i < 20 else (135, 100, 25)
     seen, _ = world.follow(every=16)
-    assert world.looks == [0, 16, 20, 32, 48]
+    assert sorted(world.looks) == [0, 16, 20, 32, 48]
     assert all(s.ids == [0] for s in seen)
 
 
@@ -296,7 +296,7 @@ def test_frames_far_apart_in_time_are_located_one_by_one():
     world.times += [5.0 + 0.04 * i for i in range(10)]
     world.add("a", lambda i: (100 + 2 * i, 100, 25))
     seen, tracks = world.follow(every=8)
-    assert world.looks == [0, 8, *range(11, 20), 24]
+    assert sorted(world.looks) == [0, 8, *range(11, 20), 24]
     assert all(s.ids == [0] for s in seen)
     assert len(tracks) == 1
 
