@@ -34,3 +34,41 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     level = log.level
     yield
     log.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    """A photo of one person, uint8 (512, 512, 3)."""
+    import skimage.data
+
+    return skimage.data.astronaut()
+
+
+@pytest.fixture(scope="module")
+def locator():
+    """MTCNN, as it is by default."""
+    import torch
+
+    from facekit.faces.locate import load_locator
+
+    return load_locator(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def crowd(astronaut):
+    """Five faces of three sizes, two of them mirrored: uint8 (480, 620, 3)."""
+    import cv2
+    import numpy as np
+
+    scene = np.full((480, 620, 3), 120, np.uint8)
+    head = astronaut[:220, 120:340]
+    for x, y, side, mirrored in (
+        (5, 5, 220, False),
+        (240, 5, 220, True),
+        (5, 250, 160, False),
+        (200, 250, 160, True),
+        (400, 300, 100, False),
+    ):
+        small = cv2.resize(head, (side, side), interpolation=cv2.INTER_AREA)
+        scene[y : y + side, x : x + side] = small[:, ::-1] if mirrored else small
+    return scene

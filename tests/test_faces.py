@@ -5,7 +5,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,37 +20,9 @@ from facekit.faces.align import (
     invert,
     warp,
 )
-from facekit.faces.locate import load_locator
 from facekit.types import Face, Landmarks
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def astronaut():
-    return skimage.data.astronaut()
-
-
-@pytest.fixture(scope="module")
-def locator():
-    return load_locator(CPU)
-
-
-@pytest.fixture(scope="module")
-def crowd(astronaut):
-    """Five faces of three sizes, two of them mirrored."""
-    scene = np.full((480, 620, 3), 120, np.uint8)
-    head = astronaut[:220, 120:340]
-    for x, y, side, mirrored in (
-        (5, 5, 220, False),
-        (240, 5, 220, True),
-        (5, 250, 160, False),
-        (200, 250, 160, True),
-        (400, 300, 100, False),
-    ):
-        small = cv2.resize(head, (side, side), interpolation=cv2.INTER_AREA)
-        scene[y : y + side, x : x + side] = small[:, ::-1] if mirrored else small
-    return scene
 
 
 def face(x, y, side=100.0, score=0.99):
