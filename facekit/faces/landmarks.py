@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facekit.core import weights as bundled
 from facekit.core.errors import FacekitError
-from facekit.faces.align import Matrices, apply, crop_from_image, invert, warp
+from facekit.faces.align import Matrices, apply, crop_from_image, invert, reach, warp
 from facekit.types import DENSE, Face, Floats, Landmarks, Pixels
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -388,11 +388,7 @@ def _part(image: Pixels, matrix: Matrices) -> tuple[Pixels, Matrices]:
 
     So that what goes to the device, and is sampled there, is small, however large the picture.
     """
-    height, width = image.shape[:2]
-    corners = apply(invert(matrix), np.array([[0, 0], [SIZE, 0], [0, SIZE], [SIZE, SIZE]]))
-    size = np.array([width, height])
-    low = np.clip(np.floor(corners.min(0)) - 2, 0, size - 1).astype(int)
-    high = np.clip(np.ceil(corners.max(0)) + 2, low + 1, size).astype(int)
+    low, high = reach(invert(matrix), SIZE, image.shape)
     shrinkage = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     # Halving is many times quicker than shrinking by any other factor.
     times = 2 ** int(np.log2(max(1.0, shrinkage)))
