@@ -1,7 +1,7 @@
 """The mark on everything that leaves: keyed, blind, classical; see docs/watermark.md."""
 
 from facekit.watermark.payload import Kind, Payload, Reading
-from facekit.watermark.spread import ACCEPT, DEFAULT_KEY, MIN_SIDE, embed, read
+from facekit.watermark.spread import ACCEPT, DEFAULT_KEY, MIN_SIDE, Listener, embed, read
 from facekit.watermark.video import embed_file, load_key, read_file, read_frames
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "DEFAULT_KEY",
     "MIN_SIDE",
     "Kind",
+    "Listener",
     "Payload",
     "Reading",
     "embed",

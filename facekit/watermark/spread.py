@@ -84,9 +84,29 @@ def embed(pixels: Pixels, payload: Payload, key: bytes = DEFAULT_KEY) -> Pixels:
     return marked
 
 
-def read(pixels: Pixels, key: bytes = DEFAULT_KEY) -> Reading:
+class Listener:
+    """Gathers the evidence of one picture, or of many frames of one video, and decides once."""
+
+    def __init__(self, key: bytes = DEFAULT_KEY) -> None:
+        self._key = key
+        self._sum = np.zeros(GROUPS, np.float32)
+        self._frames = 0
+
+    def add(self, pixels: Pixels) -> None:
+        """Take in a picture: uint8 RGB (H, W, 3) of any size."""
+        self._sum += correlate(pixels, self._key)
+        self._frames += 1
+
+    def decide(self, *, search: bool = True) -> Reading:
+        """Whether a mark is in what was added."""
+        return decide(self._sum, frames=self._frames)
+
+
+def read(pixels: Pixels, key: bytes = DEFAULT_KEY, *, search: bool = True) -> Reading:
     """Look for a mark in a picture: uint8 RGB (H, W, 3) of any size."""
-    return decide(correlate(pixels, key), frames=1)
+    listener = Listener(key)
+    listener.add(pixels)
+    return listener.decide(search=search)
 
 
 def correlate(pixels: Pixels, key: bytes = DEFAULT_KEY) -> Floats:
