@@ -9,6 +9,7 @@ in the same folder, which the user puts there.
 Specification: https://spec.c2pa.org, version 2.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -45,6 +46,7 @@ _IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _SOURCE_TYPES = {
     "generated": _IPTC + "trainedAlgorithmicMedia",
     "composite": _IPTC + "compositeWithTrainedAlgorithmicMedia",
+    "studio": _IPTC + "algorithmicMedia",
 }
 
 _SETTINGS = {
@@ -62,7 +64,8 @@ class Provenance:
             for), "trusted" (intact, by a signer under ``trust.pem``) or "tampered".
         reason: why, in a sentence.
         claims: of the active manifest, JSON values: kind, source_type, facts, inputs, generator,
-            signer, mark. Empty if absent or unreadable; not to be believed if tampered.
+            signer, mark, consent (SHA-256 of
+            the ids). Empty if absent or unreadable; not to be believed if tampered.
     """
 
     status: Literal["absent", "untrusted", "trusted", "tampered"]
@@ -78,17 +81,21 @@ def sign(
     inputs: Sequence[Path] = (),
     facts: Mapping[str, Any] | None = None,
     mark: str | None = None,
+    consent: Sequence[str] = (),
+    timestamp: str | None = None,
 ) -> None:
     """Write a copy of a PNG, JPEG, WebP or MP4 file with a signed manifest inside.
 
     Args:
         path_in: the finished media.
         path_out: another path, of the same suffix.
-        kind: "generated" or "composite"; gives the ``digitalSourceType``.
+        kind: "generated", "composite" or "studio"; gives the ``digitalSourceType``.
         inputs: the files it was made from; named as ingredients with their hashes, not copied.
         facts: JSON values about the making, kept as the assertion ``org.facekit.facts``.
         mark: the watermark's payload in hex, kept as a soft binding, by which the manifest can be
             found again when it was stripped.
+        consent: ids of the consent records it was made under; only their SHA-256 is written.
+        timestamp: the URL of a timestamp authority (RFC 3161), which is asked; None asks nobody.
 
     Raises:
         FacekitError: if the kind or suffix is not allowed, or signing or writing fails.
@@ -100,10 +107,12 @@ def sign(
     try:
         with _native(path_out):
             signer = c2pa.Signer.from_info(
-                c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, chain, key, None)
+                c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, chain, key, timestamp)
             )
             builder = c2pa.Builder(
-                _definition(path_out.name, media_type, kind, inputs, dict(facts or {}), mark),
+                _definition(
+                    path_out.name, media_type, kind, inputs, dict(facts or {}), mark, consent
+                ),
                 c2pa.Context.from_dict(_SETTINGS),
             )
             with files.replacing(path_out) as partial:
@@ -155,11 +164,13 @@ def _definition(
     inputs: Sequence[Path],
     facts: dict[str, Any],
     mark: str | None,
+    consent: Sequence[str],
 ) -> dict[str, Any]:
     """The manifest as c2pa's builder takes it."""
     action = {"action": "c2pa.created", "digitalSourceType": _SOURCE_TYPES[kind]}
     named = [{"name": path.name, "sha256": files.sha256(path)} for path in inputs]
-    own = {"kind": kind, "facts": facts, "inputs": named}
+    hashed = [hashlib.sha256(id.encode()).hexdigest() for id in consent]
+    own = {"kind": kind, "facts": facts, "inputs": named, "consent": hashed}
     assertions: list[dict[str, Any]] = [
         {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
         {"label": FACTS, "data": own},
@@ -247,6 +258,7 @@ def _claims(manifest: dict[str, Any]) -> dict[str, Any]:
         "source_type": sources[0].rsplit("/", 1)[-1] if sources else None,
         "facts": own.get("facts") or {},
         "inputs": own.get("inputs") or [],
+        "consent": own.get("consent") or [],
         "generator": generators[0].get("name"),
         "signer": (manifest.get("signature_info") or {}).get("issuer"),
         "mark": blocks[0].get("value") if blocks else None,
