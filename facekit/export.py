@@ -2,6 +2,11 @@
 
 What was written is checked before it gets its name: the mark is read back and the manifest
 verified. If either fails there is no file. Nothing turns any of this off.
+
+The badge, the word "synthetic" in a corner, can be moved. Only stills inside a dataset folder leave
+without it, because a detector would learn the badge instead of the forgery; they keep mark and
+manifest, and the folder's own manifest labels each of them. Code alone can ask for that: no config
+and no option leads there.
 """
 
 import os
@@ -10,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -21,16 +26,21 @@ from facekit.core.errors import FacekitError
 from facekit.media import encode, images
 from facekit.media.decode import probe
 from facekit.provenance import manifest
-from facekit.types import Frame, Pixels
+from facekit.types import JOURNAL, MANIFEST, Frame, Pixels
 from facekit.watermark import Kind, Payload, Reading
 
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+"""Where the badge can stand."""
+
+CORNERS: tuple[Corner, ...] = get_args(Corner)
+
 BADGE = "synthetic"
-"""The word in the bottom left corner of every video."""
+"""The word in a corner of everything that leaves, but for stills of datasets."""
 
 MIN_VIDEO_SIDE = 128
 """The shortest side of a video, in pixels: smaller ones lose the mark to the codec."""
 
-_KINDS = (Kind.GENERATED, Kind.COMPOSITE)
+_KINDS = (Kind.GENERATED, Kind.COMPOSITE, Kind.STUDIO)
 _PAYLOAD_SIDE = 256
 
 
@@ -57,27 +67,41 @@ def write_image(
     inputs: Sequence[Path] = (),
     facts: Mapping[str, Any] | None = None,
     id: int = 0,
+    consent: Sequence[str] = (),
+    badge: Corner | None = "bottom-left",
 ) -> Exported:
-    """Mark, sign and write a generated picture.
+    """Badge, mark, sign and write a generated picture.
 
     Args:
         path: to write to: PNG, JPEG or WebP.
         pixels: uint8 RGB (H, W, 3), both sides at least 64. Below 256 pixels a side the mark
             must be there, but may be too weak for its payload; the manifest has it too.
-        kind: ``Kind.GENERATED`` or ``Kind.COMPOSITE``.
+        kind: ``Kind.GENERATED``, ``Kind.COMPOSITE``, or ``Kind.STUDIO`` for a picture of studio
+            people that is to be looked at.
         inputs: the files it was made from, for the manifest.
         facts: JSON values for the manifest; ``{"origin": "studio"}`` says that the inputs were
             certified studio media.
         id: of the run or consent record, below 2^48.
+        consent: ids of the consent records that it was made under: hashed in the manifest, and
+            their ledger gets an entry of this file.
+        badge: its corner; None, for none, only of a still in a dataset folder, that is one with a
+            ``manifest.jsonl``, or with the journal of one that is being made.
 
     Raises:
-        FacekitError: if the kind, suffix or size is not allowed, or marking, signing, writing or
-            the check of any of these fails; then there is no file.
+        FacekitError: if the kind, suffix or size is not allowed, an input cannot be read, the badge
+            is left out elsewhere, or marking, signing, writing or the check of any of these fails;
+            then there is no file.
     """
-    _require(path, kind, images.IMAGE_SUFFIXES)
+    _require(path, kind, images.IMAGE_SUFFIXES, inputs)
+    if badge is None:
+        _require_dataset(path)
+    shown = pixels if badge is None else with_badge(pixels, badge)
     payload = Payload(kind, id)
-    marked = watermark.embed(pixels, payload)
-    return _leave(path, lambda target: images.write_image(target, marked), payload, inputs, facts)
+
+    def write(target: Path) -> None:
+        images.write_image(target, watermark.embed(shown, payload))
+
+    return _leave(path, write, payload, inputs, facts, consent)
 
 
 def write_video(
@@ -90,6 +114,8 @@ def write_video(
     inputs: Sequence[Path] = (),
     facts: Mapping[str, Any] | None = None,
     id: int = 0,
+    consent: Sequence[str] = (),
+    badge: Corner = "bottom-left",
 ) -> Exported:
     """Badge, mark, sign and write a generated video.
 
@@ -97,17 +123,19 @@ def write_video(
         path: to write to: MP4.
         frames: in order of time, both sides at least ``MIN_VIDEO_SIDE`` pixels; below 256 as for
             :func:`write_image`.
-        kind: ``Kind.GENERATED`` or ``Kind.COMPOSITE``.
+        kind: as for :func:`write_image`.
         rate: frames a second, nominal; times are the frames' own.
         audio_from: a media file whose sound is taken along.
         inputs: the files it was made from, for the manifest.
         facts: JSON values for the manifest; see :func:`write_image`.
         id: of the run or consent record, below 2^48.
+        consent: ids of the consent records that it was made under; see :func:`write_image`.
+        badge: the badge's corner.
 
     Raises:
         FacekitError: as for :func:`write_image`, or if there are no frames.
     """
-    _require(path, kind, (".mp4",))
+    _require(path, kind, (".mp4",), inputs)
     payload = Payload(kind, id)
 
     def marked() -> Iterator[Frame]:
@@ -118,21 +146,27 @@ def write_video(
                     f"{path}: a video of {width}x{height} is too small to hold its mark: "
                     f"both sides must be at least {MIN_VIDEO_SIDE} pixels"
                 )
-            pixels = watermark.embed(badge(frame.pixels), payload)
+            pixels = watermark.embed(with_badge(frame.pixels, badge), payload)
             yield Frame(pixels, frame.time, frame.index)
 
     def write(target: Path) -> None:
         encode.write_video(target, marked(), rate=rate, audio_from=audio_from)
 
-    return _leave(path, write, payload, inputs, facts)
+    return _leave(path, write, payload, inputs, facts, consent)
 
 
-def badge(pixels: Pixels) -> Pixels:
-    """A copy with the word "synthetic" in the bottom left corner, in proportion to the frame.
+def with_badge(pixels: Pixels, corner: Corner) -> Pixels:
+    """A copy with the word "synthetic" in a corner, in proportion to the picture.
 
     Args:
         pixels: uint8 RGB (H, W, 3).
+        corner: one of ``CORNERS``.
+
+    Raises:
+        FacekitError: for another corner.
     """
+    if corner not in CORNERS:
+        raise FacekitError(f"no corner '{corner}' for the badge; allowed: {', '.join(CORNERS)}")
     height, width = pixels.shape[:2]
     font = cv2.FONT_HERSHEY_SIMPLEX
     scale = max(min(height, width) / 900, 0.3)
@@ -140,18 +174,19 @@ def badge(pixels: Pixels) -> Pixels:
     (text_width, text_height), below = cv2.getTextSize(BADGE, font, scale, thickness)
     pad = max(3, round(0.4 * text_height))
     margin = max(2, round(0.01 * height))
-    left, bottom = margin, height - margin
-    right, top = left + text_width + 2 * pad, bottom - text_height - below - 2 * pad
-    marked = pixels.copy()
+    plate_width, plate_height = text_width + 2 * pad, text_height + below + 2 * pad
+    left = margin if corner.endswith("left") else max(width - margin - plate_width, 0)
+    top = margin if corner.startswith("top") else max(height - margin - plate_height, 0)
+    drawn = pixels.copy()
     # A dark plate under white letters can be read on any picture.
-    plate = marked[max(top, 0) : bottom, left : min(right, width)]
+    plate = drawn[top : top + plate_height, left : left + plate_width]
     plate[:] = (plate * 0.35).astype(np.uint8)
-    place = (left + pad, bottom - pad - below)
-    cv2.putText(marked, BADGE, place, font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
-    return marked
+    place = (left + pad, top + pad + text_height)
+    cv2.putText(drawn, BADGE, place, font, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+    return drawn
 
 
-def _require(path: Path, kind: Kind, suffixes: Sequence[str]) -> None:
+def _require(path: Path, kind: Kind, suffixes: Sequence[str], inputs: Sequence[Path]) -> None:
     if kind not in _KINDS:
         allowed = ", ".join(k.label for k in _KINDS)
         raise FacekitError(f"{path}: kind '{Kind(kind).label}' is not exported; allowed: {allowed}")
@@ -161,6 +196,20 @@ def _require(path: Path, kind: Kind, suffixes: Sequence[str]) -> None:
             f"{path}: cannot be written as '{path.suffix}', which holds no manifest; "
             f"allowed: {', '.join(allowed_suffixes)}"
         )
+    if path.is_dir():
+        raise FacekitError(f"{path}: is a folder; give the name of a file")
+    for source in inputs:  # before a long video is made, not after
+        images.require_file(source)
+
+
+def _require_dataset(path: Path) -> None:
+    """Check that ``path`` is in a dataset folder, where its row says what it is."""
+    inner = path.absolute().parent
+    if not any((f / name).is_file() for f in (inner, inner.parent) for name in (MANIFEST, JOURNAL)):
+        raise FacekitError(
+            f"{path}: only a still inside a dataset folder, one with a {MANIFEST}, leaves without "
+            "its badge; give the badge a corner"
+        )
 
 
 def _leave(
@@ -169,6 +218,7 @@ def _leave(
     payload: Payload,
     inputs: Sequence[Path],
     facts: Mapping[str, Any] | None,
+    consent: Sequence[str],
 ) -> Exported:
     """Write the marked media aside, sign it, check the result, and only then give it its name."""
     with _aside(path) as folder:
@@ -178,13 +228,24 @@ def _leave(
         try:
             write(media)
             manifest.sign(
-                media, signed, kind=payload.kind.label, inputs=inputs, facts=facts, mark=mark
+                media,
+                signed,
+                kind=payload.kind.label,
+                inputs=inputs,
+                facts=facts,
+                mark=mark,
+                consent=consent,
             )
             exported = _checked(signed, payload)
         except FacekitError as error:
             # The files aside mean nothing to the user: name the one that was asked for.
             said = str(error).replace(str(media), str(path)).replace(str(signed), str(path))
-            raise FacekitError(said) from error
+            raise FacekitError(said if str(path) in said else f"{path}: {said}") from error
+        if consent:
+            from facekit.provenance.ledger import Ledger
+
+            # Before the file is there: no file may exist that a revocation would not find.
+            Ledger().used(consent, what="file", path=path, sha256=files.sha256(signed))
         with files.replacing(path) as partial:
             signed.replace(partial)
     return replace(exported, path=path)
@@ -196,9 +257,15 @@ def _checked(path: Path, payload: Payload) -> Exported:
     info = probe(path)
     small = min(info.width, info.height) < _PAYLOAD_SIDE
     if reading.payload != payload and not (small and reading.present and not reading.payload):
+        advice = (
+            f"{info.width}x{info.height} pixels are few for so busy a picture: make it larger, at "
+            f"best {_PAYLOAD_SIDE} pixels a side or more"
+            if small
+            else "the picture is too busy, dark or bright to hold it: soften it, or make it larger"
+        )
         raise FacekitError(
             f"{path}: not written, because its mark could not be read back "
-            f"({reading.sentence()}); the picture is too busy, dark or small to hold it"
+            f"({reading.sentence()}); {advice}"
         )
     provenance = manifest.verify(path)
     if provenance.status not in ("trusted", "untrusted"):

@@ -196,6 +196,9 @@ class Item(BaseModel):
 
 MANIFEST = "manifest.jsonl"
 
+JOURNAL = "inputs.jsonl"
+"""What a folder holds that is being made, file by file, before its manifest is written."""
+
 
 def write_manifest(folder: Path, items: list[Item]) -> None:
     """Write ``folder/manifest.jsonl``; by custom last, so that it marks a folder as complete."""

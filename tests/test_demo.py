@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from matplotlib.figure import Figure
 
-from facekit import watermark
+from facekit import export, watermark
 from facekit.cli import cli
 from facekit.commands import demo as module
 from facekit.commands.demo_pictures import _scores, grid
@@ -270,7 +271,7 @@ def test_the_whole_way_and_once_interrupted(
     out = tmp_path / "demo"
     with monkeypatch.context() as patch:
         # In the middle of the training: after a checkpoint, at the first strip.
-        patch.setattr("facekit.export.write_image", interrupt)
+        patch.setattr("facekit.export.write_image", interrupt_strips(export.write_image))
         assert run(out, "--quick", "--workers", "1").exit_code != 0
     assert set(json.loads((out / "demo.json").read_text())["done"]) == {"people", "clip"}
     assert not (out / "index.html").exists()
@@ -290,7 +291,8 @@ def test_the_whole_way_and_once_interrupted(
     assert verify(out / "swap.mp4").status == "untrusted"
     with Video(out / "swap.mp4") as swap, Video(out / "clip" / "clip.mp4") as clip:
         assert len(list(swap)) == len(list(clip)) == 6
-    # Certified studio pictures carry no mark; whatever shows a swap does.
+    # Certified studio media carry no mark; what is to be looked at does, and says what it is.
+    assert verify(out / "people.png").claims["kind"] == "studio"
     assert watermark.read(read_image(out / "truth.png")).kind == "composite"
     for strip in (out / "swap" / "strips").iterdir():
         assert verify(strip).status == "untrusted"
@@ -312,5 +314,10 @@ def test_the_whole_way_and_once_interrupted(
     assert not list(out.rglob("*.partial"))
 
 
-def interrupt(*arguments: Any, **options: Any) -> None:
-    raise KeyboardInterrupt
+def interrupt_strips(write: Callable[..., Any]) -> Callable[..., Any]:
+    def interrupted(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.parent.name == "strips":
+            raise KeyboardInterrupt
+        return write(path, *arguments, **options)
+
+    return interrupted

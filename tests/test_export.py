@@ -73,18 +73,89 @@ def test_video_leaves_marked_badged_and_signed(out):
         assert np.percentile(change[:128], 99) < 25  # the picture
 
 
-@pytest.mark.parametrize("size", [128, 256, 720, 1080])
-def test_badge_is_small_legible_and_in_the_corner(size):
+@pytest.mark.parametrize("corner", export.CORNERS)
+@pytest.mark.parametrize("size", [64, 128, 256, 720, 1080])
+def test_badge_is_small_legible_and_in_its_corner(size, corner):
     grey = np.full((size, size * 16 // 9, 3), 128, np.uint8)
-    badged = export.badge(grey)
-    rows, columns = np.nonzero((badged != grey).any(axis=2))
-    assert 0.02 * size < rows.max() - rows.min() < 0.15 * size
-    assert columns.max() - columns.min() < 0.35 * size
-    assert rows.min() > 0.8 * size
-    assert columns.min() < 0.03 * size
-    assert badged.max() > 220  # letters
+    badged = export.with_badge(grey, corner)
+    if corner.startswith("top"):
+        placed = badged[: size // 3]
+        edge = 0
+    else:
+        placed = badged[-(size // 3) :]
+        edge = len(placed) - 1
+    rows, columns = np.nonzero((placed != 128).any(axis=2))
+    assert np.count_nonzero((badged != 128).any(axis=2)) == len(rows)  # nothing elsewhere
+    assert 0.02 * size < np.ptp(rows) < max(0.15 * size, 20)
+    assert np.ptp(columns) < max(0.35 * size, 60)
+    assert np.abs(rows - edge).min() < max(0.03 * size, 3)
+    side = 0 if corner.endswith("left") else grey.shape[1] - 1
+    assert np.abs(columns - side).min() < max(0.03 * size, 3)
+    assert badged.max() > 200  # letters
     assert badged.min() < 60  # on a plate
     assert (grey == 128).all()
+
+
+def test_badge_can_be_moved(out):
+    """What lies in the four corners of a grey picture and video tells which one has the badge."""
+    grey = np.full((192, 256, 3), 128, np.uint8)
+    frames = [Frame(grey, i / 25, i) for i in range(3)]
+
+    def dark(pixels: Pixels) -> str:
+        quarters = {
+            "top-left": pixels[:30, :100],
+            "top-right": pixels[:30, -100:],
+            "bottom-left": pixels[-30:, :100],
+            "bottom-right": pixels[-30:, -100:],
+        }
+        (corner,) = (name for name, part in quarters.items() if part.min() < 70)
+        return corner
+
+    for corner in export.CORNERS:
+        export.write_image(out / "a.png", grey, kind=Kind.GENERATED, badge=corner)
+        assert dark(read_image(out / "a.png")) == corner
+    export.write_video(out / "a.mp4", frames, kind=Kind.GENERATED, badge="top-right")
+    with Video(out / "a.mp4") as video:
+        assert {dark(frame.pixels) for frame in video} == {"top-right"}
+    export.write_image(out / "a.png", grey, kind=Kind.GENERATED)
+    assert dark(read_image(out / "a.png")) == "bottom-left"
+    for corner in ("middle", "", "none"):
+        for write, media in ((export.write_image, grey), (export.write_video, frames)):
+            name = out / ("b.png" if media is grey else "b.mp4")
+            with pytest.raises(FacekitError, match="corner.*allowed: top-left"):
+                write(name, media, kind=Kind.GENERATED, badge=corner)
+            assert not name.exists()
+
+
+# --- stills of datasets ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", ["manifest.jsonl", "inputs.jsonl"])
+def test_a_still_of_a_dataset_leaves_without_badge_but_marked_and_signed(out, declared):
+    (out / declared).write_text("")
+    for path in (out / "a.png", out / "crops" / "b.png"):
+        made = export.write_image(path, picture(), kind=Kind.GENERATED, badge=None)
+        assert made.reading.payload == Payload(Kind.GENERATED, 0)
+        assert verify(path).claims["kind"] == "generated"
+        change = read_image(path).astype(int) - picture()
+        assert np.abs(change).max() < 40, "the mark alone"
+    # Asked for, it has one there too; a preview has no row in the manifest.
+    export.write_image(out / "preview.png", picture(), kind=Kind.GENERATED)
+    assert np.abs(read_image(out / "preview.png").astype(int) - picture()).max() > 60
+
+
+def test_nothing_else_leaves_without_badge(out):
+    (out / "far" / "away" / "deep").mkdir(parents=True)
+    for path in (out / "a.png", out / "far" / "away" / "deep" / "b.png"):
+        with pytest.raises(FacekitError, match=r"only a still inside a dataset folder"):
+            export.write_image(path, picture(), kind=Kind.GENERATED, badge=None)
+        (out / "manifest.jsonl").write_text("")  # too far up for the second
+    with pytest.raises(FacekitError, match="no corner 'None'"):
+        export.write_video(out / "a.mp4", clip(3), kind=Kind.GENERATED, badge=None)
+    assert not [p for p in out.rglob("*") if p.is_file() and p.name != "manifest.jsonl"]
+
+
+# --- consent --------------------------------------------------------------------------------------
 
 
 def test_small_picture_leaves_with_presence_and_manifest(out):
@@ -107,13 +178,17 @@ def test_odd_and_wide_video(out):
     assert probe(out / "odd.mp4").width == 402
 
 
-@pytest.mark.parametrize("kind", [Kind.TEST_REAL, Kind.STUDIO])
-def test_other_kinds_do_not_leave_here(out, kind):
-    with pytest.raises(FacekitError, match=rf"{kind.label}.*allowed: generated, composite"):
-        export.write_image(out / "a.png", picture(), kind=kind)
-    with pytest.raises(FacekitError, match=kind.label):
-        export.write_video(out / "a.mp4", clip(), kind=kind)
+def test_no_real_picture_leaves_here(out):
+    with pytest.raises(FacekitError, match="test-real.*allowed: generated, composite, studio"):
+        export.write_image(out / "a.png", picture(), kind=Kind.TEST_REAL)
+    with pytest.raises(FacekitError, match="test-real"):
+        export.write_video(out / "a.mp4", clip(), kind=Kind.TEST_REAL)
     assert not list(out.iterdir())
+
+
+def test_a_studio_picture_says_what_it_is(out):
+    made = export.write_image(out / "a.png", picture(), kind=Kind.STUDIO)
+    assert made.reading.kind == made.provenance.claims["kind"] == "studio"
 
 
 def test_sizes_and_suffixes_are_checked(out):
@@ -256,6 +331,7 @@ def test_two_exports_to_one_file_at_once(out):
 def test_nothing_turns_marking_off():
     """Only the arguments of the contract: a new one must not weaken what leaves."""
     allowed = {"path", "pixels", "frames", "kind", "inputs", "facts", "id", "rate", "audio_from"}
+    allowed |= {"consent", "badge"}  # a corner; what leaves without is tested above
     for function in (export.write_image, export.write_video):
         code = function.__code__
         arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

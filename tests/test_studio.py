@@ -291,9 +291,9 @@ def test_the_commands_work_from_end_to_end(tmp_path):
     result = CliRunner().invoke(command, ["verify", str(out), "--json"], catch_exceptions=False)
     assert json.loads(result.stdout)["id"] == made["id"]
     sheet = tmp_path / "sheet.png"
-    arguments = ["--people", "3", "--size", "32", "--out", str(sheet)]
+    arguments = ["--people", "3", "--size", "96", "--out", str(sheet)]
     result = CliRunner().invoke(command, ["sheet", *arguments], catch_exceptions=False)
-    assert cv2.imread(str(sheet)).shape == (32, 96, 3)
+    assert cv2.imread(str(sheet)).shape == (96, 288, 3)
 
 
 def test_dropping_the_iterator_ends_the_workers():

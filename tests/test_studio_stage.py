@@ -21,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from facekit import watermark
 from facekit.commands.studio import command
 from facekit.core import files
 from facekit.core.errors import FacekitError
+from facekit.provenance import manifest
 from facekit.studio import basis, labels
 from facekit.studio.certificate import LEAST_PSNR, psnr, verify, video_psnr
 from facekit.studio.clip import render_clip, render_folder, render_frames
@@ -545,9 +547,12 @@ def test_clips_of_several_people_and_sheets_of_several_performances(tmp_path):
     assert [f["person_seed"] for f in facts] == [5, 6]
     performances = [[frame["performance"] for frame in f["frames"]] for f in facts]
     assert performances[0] == performances[1] and len(performances[0]) == 2
-    arguments = ["sheet", "--people", "2", "--frames", "2", "--size", "32", "--format", "jpg"]
+    arguments = ["sheet", "--people", "2", "--frames", "2", "--size", "96", "--format", "jpg"]
     CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "sheet")])
-    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (32, 128, 3)
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (96, 384, 3)
+    # To be looked at, so it says what it is; folders and clips have their certificate beside them.
+    assert watermark.read_file(tmp_path / "sheet.jpg").present
+    assert manifest.verify(tmp_path / "sheet.jpg").claims["kind"] == "studio"
 
 
 # --- full disks and places that cannot be written ------------------------------------------------

@@ -166,15 +166,16 @@ def _people(workers: int) -> Callable[[Demo], dict[str, Any]]:
             *("studio", "render", "--people", plan.people, "--frames", plan.frames),
             *("--size", plan.size, "--seed", demo.seed, "--workers", processes, "--out", folder),
         )
+        from facekit import export
         from facekit.commands.demo_pictures import grid
-        from facekit.media.images import read_image, write_image
+        from facekit.media.images import read_image
         from facekit.types import read_manifest
+        from facekit.watermark import Kind
 
         subjects = [f"person-{i:04d}" for i in range(plan.people)]
         shots = [sorted((folder / name).glob("*.png"))[:2] for name in subjects]
-        # Studio pictures, not generated media: the certificate beside them is their label.
         faces = [[read_image(shot[i]) for shot in shots] for i in (0, 1)]
-        write_image(demo.out / "people.png", grid(faces))
+        export.write_image(demo.out / "people.png", grid(faces), kind=Kind.STUDIO)
         said = {item.subject: item.facts["description"] for item in read_manifest(folder)}
         return {"descriptions": {name: said[name] for name in subjects}}
 

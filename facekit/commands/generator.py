@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
 
-    from facekit.export import Exported
+    from facekit.export import Corner, Exported
     from facekit.types import Frame, Pixels
 
 
@@ -212,6 +212,13 @@ def pretrain(
 )
 @click.option("--source", required=True, help="The person to show, e.g. person-0001.")
 @click.option("--target", help="Who is in the input, if the run knows them.")
+@click.option(
+    "--badge",
+    type=click.Choice(["top-left", "top-right", "bottom-left", "bottom-right"]),
+    default="bottom-left",
+    show_default=True,
+    help="The corner in which the word 'synthetic' stands.",
+)
 @options.DEVICE
 @options.PRECISION
 @options.THREADS
@@ -222,6 +229,7 @@ def run(
     out: Path,
     source: str,
     target: str | None,
+    badge: "Corner",
     device: str,
     precision: str,
     threads: int | None,
@@ -243,7 +251,9 @@ def run(
     from facekit.core import device as devices
 
     fabric = devices.setup(device, precision, threads=threads)
-    converted = convert_file(run, source_file, out, fabric, source=source, target=target)
+    converted = convert_file(
+        run, source_file, out, fabric, source=source, target=target, badge=badge
+    )
     exported = converted.exported
     facts = {
         "path": str(exported.path),
@@ -298,6 +308,7 @@ def convert_file(
     *,
     source: str,
     target: str | None = None,
+    badge: "Corner" = "bottom-left",
 ) -> Converted:
     """Check that ``source_file`` may be changed, change it, and export the result to ``out``.
 
@@ -308,6 +319,7 @@ def convert_file(
         fabric: where and how precisely to compute.
         source: the person to show.
         target: who is in the input, if it is known.
+        badge: the corner in which the word "synthetic" stands.
 
     Raises:
         FacekitError: if the input is live, growing or not certified, or shows no face; or ``out``
@@ -338,7 +350,7 @@ def convert_file(
         changed = plugin.generate(run, frames, fabric, source=source, target=target)
         (picture,) = given.compare(changed)
         exported = export.write_image(
-            out, picture.pixels, kind=plugin.KIND, inputs=[path], facts=facts
+            out, picture.pixels, kind=plugin.KIND, inputs=[path], facts=facts, badge=badge
         )
     else:
         with Video(path) as video:
@@ -352,6 +364,7 @@ def convert_file(
                 audio_from=path if video.info.has_audio else None,
                 inputs=[path],
                 facts=facts,
+                badge=badge,
             )
     return Converted(exported, given.frames, given.changed)
 

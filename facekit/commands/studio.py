@@ -240,14 +240,15 @@ def sheet(
       facekit studio sheet --people 24 --size 192 --out sheet.png
       facekit studio sheet --people 64 --frames 4 --size 128 --workers 2 --out sheet.jpg
     """
-    from facekit.media.images import write_image
+    from facekit import export
     from facekit.studio.clip import contact_sheet
+    from facekit.watermark import Kind
 
     path = _picture_path(out, suffix)
     pixels = contact_sheet(
         people=people, frames=frames, size=size, seed=seed, workers=workers, degrade=degrade
     )
-    write_image(path, pixels)
+    export.write_image(path, pixels, kind=Kind.STUDIO)
     click.echo(f"{path}: {people} people")
 
 
@@ -283,10 +284,11 @@ def person(
       facekit studio person 3 --json > someone.json
       facekit studio person --file someone.json --out changed.png
     """
+    from facekit import export
     from facekit.core.errors import FacekitError
-    from facekit.media.images import write_image
     from facekit.studio.clip import portrait
     from facekit.studio.person import Person
+    from facekit.watermark import Kind
 
     if (person_seed is None) == (file is None):
         raise FacekitError("give either a SEED, e.g. 'facekit studio person 3', or --file")
@@ -296,7 +298,7 @@ def person(
         pixels = portrait(
             someone, frames=frames, size=size, seed=seed, workers=workers, degrade=degrade
         )
-        write_image(path, pixels)
+        export.write_image(path, pixels, kind=Kind.STUDIO)
     parameters = someone.to_json()
     if as_json:
         facts = {"description": someone.description, "parameters": parameters}

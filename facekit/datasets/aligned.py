@@ -38,13 +38,21 @@ from facekit.faces.stage import Stage
 from facekit.media.decode import Video
 from facekit.media.find import expand, find_media
 from facekit.media.images import is_image, read_image, require_file, write_image
-from facekit.types import MANIFEST, AlignedFace, Face, Item, Landmarks, Pixels, write_manifest
+from facekit.types import (
+    JOURNAL,
+    MANIFEST,
+    AlignedFace,
+    Face,
+    Item,
+    Landmarks,
+    Pixels,
+    write_manifest,
+)
 from facekit.watermark import Kind
 
 log = logging.getLogger("facekit")
 
 _PREVIEW = (8, 8, 96)  # columns, rows at most, and the side of one crop
-_INPUTS = "inputs.jsonl"
 _ENOUGH = 256  # pixels a side in which a mark can be read back from nearly any picture
 
 
@@ -325,7 +333,8 @@ def _write(
         return
     about = {"kind": generated.kind, "facts": generated.facts, "id": generated.id}
     try:
-        export(path, pixels, inputs=[source], **about)
+        # Its row labels it; a badge would teach a detector to look for badges.
+        export(path, pixels, inputs=[source], badge=None, **about)
     except FacekitError as error:
         side = len(pixels)
         if side >= _ENOUGH:
@@ -398,7 +407,7 @@ class _Journal:
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.out = out
-        self._path = out / _INPUTS
+        self._path = out / JOURNAL
         self._settings = settings
         self._rows: dict[str, dict[str, Any]] = {}
         if self._path.exists():
