@@ -122,7 +122,7 @@ def test_badge_can_be_moved(out):
     for corner in ("middle", "", "none"):
         for write, media in ((export.write_image, grey), (export.write_video, frames)):
             name = out / ("b.png" if media is grey else "b.mp4")
-            with pytest.raises(FacekitError, match="corner.*allowed: top-left"):
+            with pytest.raises(FacekitError, match=r"corner.*allowed: top-left"):
                 write(name, media, kind=Kind.GENERATED, badge=corner)
             assert not name.exists()
 
@@ -179,7 +179,7 @@ def test_odd_and_wide_video(out):
 
 
 def test_no_real_picture_leaves_here(out):
-    with pytest.raises(FacekitError, match="test-real.*allowed: generated, composite, studio"):
+    with pytest.raises(FacekitError, match=r"test-real.*allowed: generated, composite, studio"):
         export.write_image(out / "a.png", picture(), kind=Kind.TEST_REAL)
     with pytest.raises(FacekitError, match="test-real"):
         export.write_video(out / "a.mp4", clip(), kind=Kind.TEST_REAL)
@@ -282,6 +282,55 @@ def test_disk_that_fills(out, monkeypatch):
     both(out, "No space left")
 
 
+_FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from facekit import export
+from facekit.core.errors import FacekitError
+from facekit.types import Frame
+path, limits = Path(sys.argv[1]), map(int, sys.argv[2:])
+noise = np.random.default_rng(0).integers(60, 190, (128, 128, 3), dtype=np.uint8)
+frames = [Frame(np.roll(noise, i, axis=1), i / 25, i) for i in range(4)]
+def write():
+    if path.suffix == ".mp4":
+        return export.write_video(path, frames, kind=export.Kind.GENERATED)
+    return export.write_image(path, noise, kind=export.Kind.GENERATED)
+export._checked = lambda path, payload: export.Exported(path, None, None)  # noise holds no mark
+write()
+print(path.stat().st_size)
+for limit in limits:
+    path.unlink(missing_ok=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write()
+    except FacekitError as error:
+        print(error)
+    else:
+        print("written")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX's")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.mp4"])
+def test_a_file_that_may_not_grow_further(out, name):
+    """As on a full disk, writes fail half-way: the encoder's, the muxer's, the signer's."""
+    path = out / name
+
+    def attempts(*limits: int) -> list[str]:
+        words = [sys.executable, "-c", _FULL, str(path), *map(str, limits)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    size = int(attempts()[0])
+    # The signed file is some 14 kB longer than the marked one: the last two fail while signing.
+    limits = [0, 1000, size - 8000, size - 1000]
+    for limit, said in zip(limits, attempts(*limits)[1:], strict=True):
+        assert said.startswith(f"{path}: cannot be "), (limit, said)
+    assert not list(out.iterdir())
+
+
 def test_generator_that_breaks_off(out):
     def frames():
         yield from clip(3)
@@ -315,6 +364,23 @@ def test_what_a_killed_export_left_goes_with_the_next(out):
     assert [p.name for p in out.iterdir()] == ["a.mp4"]
 
 
+@pytest.mark.parametrize("moment", ["sign", "verify"])
+def test_a_kill_before_the_last_step_leaves_nothing_by_its_name(out, moment):
+    code = (
+        "import os, signal, numpy as np\n"
+        "from pathlib import Path; from facekit import export\n"
+        "def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"export.manifest.{moment} = kill\n"
+        f"export.write_image(Path({str(out / 'a.png')!r}), np.full((256, 256, 3), 90, np.uint8), "
+        "kind=export.Kind.GENERATED)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [p.name for p in out.iterdir()] == [".export-a.png"]
+    export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    assert [p.name for p in out.iterdir()] == ["a.png"]
+
+
 def test_two_exports_to_one_file_at_once(out):
     def frames():
         with pytest.raises(FacekitError, match="another process is writing it"):
@@ -336,6 +402,35 @@ def test_nothing_turns_marking_off():
         code = function.__code__
         arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         assert set(arguments) <= allowed
+
+
+def test_inputs_are_looked_at_before_the_frames_are_made(out):
+    (out / "empty.png").write_bytes(b"")
+
+    def frames():
+        raise AssertionError("hours of work")
+        yield
+
+    for name, says in (("no.mp4", "no such file"), ("empty.png", "empty file"), ("", "a folder")):
+        inputs = [out / name]
+        with pytest.raises(FacekitError, match=says) as raised:
+            export.write_video(out / "a.mp4", frames(), kind=Kind.COMPOSITE, inputs=inputs)
+        assert str(inputs[0]) in str(raised.value)
+    assert [p.name for p in out.iterdir()] == ["empty.png"]
+
+
+def test_a_folder_of_that_name(out):
+    (out / "a.png").mkdir()
+    with pytest.raises(FacekitError, match="a.png: is a folder"):
+        export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    assert [p.name for p in out.rglob("*")] == ["a.png"]
+
+
+def test_a_picture_that_cannot_hold_its_mark_says_what_to_do(out, monkeypatch):
+    monkeypatch.setattr(watermark, "embed", lambda pixels, payload: pixels)
+    for size, advice in ((128, "make it larger, at best 256"), (256, "soften it, or make it larg")):
+        with pytest.raises(FacekitError, match=advice):
+            export.write_image(out / "a.png", picture(size), kind=Kind.GENERATED)
 
 
 def test_source_picture_is_not_changed(out):
