@@ -130,8 +130,23 @@ def validate(data: dict[str, Any], model: type[C], source: str | Path) -> C:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem, model) for problem in error.errors())
-        raise FacekitError(f"{source}: {problems}") from error
+        raise FacekitError(f"{source}: {_problems(error, model)}") from error
+
+
+def validate_json(text: str | bytes, model: type[C], source: str | Path) -> C:
+    """``text`` as a ``model``; JSON's lists and strings may stand for tuples, sets and times.
+
+    Raises:
+        FacekitError: one line that names each key, what was given and what is allowed.
+    """
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise FacekitError(f"{source}: {_problems(error, model)}") from error
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> str:
+    return "; ".join(_explain(problem, model) for problem in error.errors())
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
