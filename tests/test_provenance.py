@@ -11,7 +11,7 @@ from skimage import data
 from facekit.core.errors import FacekitError
 from facekit.media.encode import write_video
 from facekit.media.images import read_image, write_image
-from facekit.provenance import manifest, sign, verify
+from facekit.provenance import keys, sign, verify
 from facekit.types import Frame
 
 
@@ -75,7 +75,7 @@ def test_file_without_manifest_is_absent(tmp_path):
 def test_signature_under_a_named_authority_is_trusted(tmp_path, home):
     signed = tmp_path / "s.png"
     sign(unsigned(tmp_path, ".png"), signed, kind="generated")
-    chain = (home / "signing" / "chain.pem").read_text()
+    chain = (home / "signer.pem").read_text()
     authority = chain[chain.rindex("-----BEGIN") :]
     (home / "trust.pem").write_text(authority)
     assert verify(signed).status == "trusted"
@@ -172,7 +172,7 @@ def test_kind_and_suffix_are_checked(tmp_path):
 
 def test_private_key_is_private_and_kept(tmp_path, home):
     sign(unsigned(tmp_path, ".png"), tmp_path / "s.png", kind="generated")
-    key = home / "signing" / "key.pem"
+    key = home / "signer.pem"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     before = key.read_bytes()
     sign(unsigned(tmp_path, ".png"), tmp_path / "s.png", kind="generated")
@@ -186,15 +186,15 @@ def test_folder_that_cannot_hold_the_key_is_an_error(tmp_path, monkeypatch):
         sign(unsigned(tmp_path, ".png"), tmp_path / "s.png", kind="generated")
 
 
-def _chain_of_a_process(_: int) -> tuple[bytes, bytes]:
-    return manifest._signing_chain()
+def _chain_of_a_process(_: int) -> bytes:
+    return keys.signer().chain
 
 
 def test_processes_that_start_together_agree_on_one_chain(home):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         chains = set(pool.map(_chain_of_a_process, range(6), chunksize=1))
     assert len(chains) == 1
-    assert [p.name for p in home.iterdir()] == ["signing"]
+    assert [p.name for p in home.iterdir()] == ["signer.pem"]
 
 
 def test_signature_of_the_c2pa_library_is_asked_without_facekit(tmp_path):

@@ -1,34 +1,33 @@
 """Signed provenance manifests (C2PA), made and verified without a network.
 
-The first signature makes a local test chain: a certificate authority and a signer under it, kept in
-``$FACEKIT_HOME``, else ``$XDG_CONFIG_HOME/facekit``, else ``~/.config/facekit``. It proves that a
-file has not changed since facekit signed it, not who signed it: verification calls such a
-signature "untrusted". A signature is "trusted" if its chain ends in a certificate of ``trust.pem``
-in the same folder, which the user puts there.
+A manifest lies inside its file and says, signed: what the file is (``digitalSourceType``), what was
+done (actions), what it was made from (ingredients, by name and hash), which watermark is in its
+pixels (soft binding) and under whose consent it was made (hashes of the records' ids). See
+docs/provenance.md; who signs, and who is trusted: :mod:`facekit.provenance.keys`.
 
 Specification: https://spec.c2pa.org, version 2.
 """
 
 import hashlib
 import json
-import os
-import tempfile
+import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 import c2pa
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from facekit import __version__
 from facekit.core import files
 from facekit.core.errors import FacekitError, did_you_mean
+from facekit.provenance import keys
+from facekit.provenance.claims import BINDING, FACTS, Provenance, digest_name, judge
+from facekit.provenance.keys import config_folder
+
+__all__ = ["MEDIA_TYPES", "Provenance", "config_folder", "consent_hash", "sign", "verify"]
 
 MEDIA_TYPES = {
     ".jpeg": "image/jpeg",
@@ -39,45 +38,34 @@ MEDIA_TYPES = {
 }
 """What can be signed, by suffix."""
 
-FACTS = "org.facekit.facts"
-"""The label of facekit's own assertion: a JSON object of facts about the making."""
+LARGEST = 256 << 10
+"""Bytes that the inputs' own manifests may add; if they add more, inputs are named by hash alone.
+
+facekit's own take about 5 KB each; those of cameras and editors hold thumbnails.
+"""
 
 _IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _SOURCE_TYPES = {
     "generated": _IPTC + "trainedAlgorithmicMedia",
     "composite": _IPTC + "compositeWithTrainedAlgorithmicMedia",
+    # Drawn by a program from numbers, with nothing learnt from samples.
     "studio": _IPTC + "algorithmicMedia",
-}
-
-_SETTINGS = {
-    "builder": {"thumbnail": {"enabled": False}},
-    "verify": {"verify_trust": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
 }
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What a file's manifest says, and whether to believe it.
-
-    Attributes:
-        status: "absent" (no manifest), "untrusted" (intact, by a signer that nobody here vouches
-            for), "trusted" (intact, by a signer under ``trust.pem``) or "tampered".
-        reason: why, in a sentence.
-        claims: of the active manifest, JSON values: kind, source_type, facts, inputs, generator,
-            signer, mark, consent (SHA-256 of
-            the ids). Empty if absent or unreadable; not to be believed if tampered.
-    """
-
-    status: Literal["absent", "untrusted", "trusted", "tampered"]
-    reason: str
-    claims: dict[str, Any] = field(default_factory=dict)
+class _Ingredient:
+    path: Path
+    label: str
+    relationship: str
+    sha256: str
 
 
 def sign(
     path_in: Path,
     path_out: Path,
     *,
-    kind: str,
+    kind: str | None,
     inputs: Sequence[Path] = (),
     facts: Mapping[str, Any] | None = None,
     mark: str | None = None,
@@ -89,35 +77,48 @@ def sign(
     Args:
         path_in: the finished media.
         path_out: another path, of the same suffix.
-        kind: "generated", "composite" or "studio"; gives the ``digitalSourceType``.
-        inputs: the files it was made from; named as ingredients with their hashes, not copied.
+        kind: "generated", "composite" or "studio": the manifest says that facekit made it, and
+            how (``digitalSourceType``). None: it was made elsewhere; the manifest says no more
+            than that it was opened as it is, and published. Its own manifest, if it has one, is
+            kept inside the new one, so what that says of its making is not lost.
+        inputs: the files it was made from, named as ingredients with their hashes, not copied:
+            parts of a composite (``componentOf``), else what the generator was given
+            (``inputTo``). Their own manifests are carried along unless they are large.
         facts: JSON values about the making, kept as the assertion ``org.facekit.facts``.
-        mark: the watermark's payload in hex, kept as a soft binding, by which the manifest can be
-            found again when it was stripped.
+        mark: the payload of the watermark in the pixels, 16 hex digits, kept as a soft binding:
+            by it a stripped manifest can be found again.
         consent: ids of the consent records it was made under; only their SHA-256 is written.
         timestamp: the URL of a timestamp authority (RFC 3161), which is asked; None asks nobody.
 
     Raises:
-        FacekitError: if the kind or suffix is not allowed, or signing or writing fails.
+        FacekitError: if the kind or suffix is not allowed, the signer's certificate is not valid
+            now, an input cannot be read, the timestamp authority does not answer, or signing or
+            writing fails. Then there is no new file.
     """
-    if kind not in _SOURCE_TYPES:
+    if kind is not None and kind not in _SOURCE_TYPES:
         raise FacekitError(f"cannot sign kind '{kind}'; {did_you_mean(kind, _SOURCE_TYPES)}")
+    if kind is None and inputs:
+        raise FacekitError(f"{path_out}: only what facekit makes has inputs; give its kind")
+    if kind is None and verify(path_in).status == "tampered":
+        raise FacekitError(
+            f"{path_in}: its manifest does not match it, and signing would hide that; sign the "
+            "file as it was, or a copy without a manifest"
+        )
     media_type = _media_type(path_out)
-    chain, key = _signing_chain()
+    _require_url(timestamp)
+    signer = keys.signer()
+    ingredients = list(_ingredients(kind, inputs or ([path_in] if kind is None else ())))
+    definition = _definition(path_out.name, media_type, kind, ingredients, facts, mark, consent)
     try:
-        with _native(path_out):
-            signer = c2pa.Signer.from_info(
-                c2pa.C2paSignerInfo(c2pa.C2paSigningAlg.ES256, chain, key, timestamp)
-            )
-            builder = c2pa.Builder(
-                _definition(
-                    path_out.name, media_type, kind, inputs, dict(facts or {}), mark, consent
-                ),
-                c2pa.Context.from_dict(_SETTINGS),
-            )
-            with files.replacing(path_out) as partial:
+        with _native(path_out, timestamp), files.replacing(path_out) as partial:
+            size = path_in.stat().st_size
+            for carried in (True, False):
+                builder = _builder(definition, ingredients, carried=carried)
                 with path_in.open("rb") as source, partial.open("w+b") as target:
-                    builder.sign(signer, media_type, source, target)
+                    builder.sign(signer.native(timestamp), media_type, source, target)
+                # The manifest of a file that is signed again is what says how it was made.
+                if kind is None or partial.stat().st_size - size <= LARGEST:
+                    break
     except OSError as error:
         raise FacekitError(f"{path_out}: cannot be signed ({error.strerror or error})") from error
 
@@ -125,58 +126,91 @@ def sign(
 def verify(path: Path) -> Provenance:
     """Read and check a file's manifest; nothing is fetched from a network.
 
+    The format is told by the content, not by the suffix.
+
     Raises:
-        FacekitError: if the file cannot be read at all. A damaged manifest is not an error but
-            "tampered"; a format that cannot hold one is "absent".
+        FacekitError: if the file cannot be read, or is damaged and holds no manifest. A damaged
+            manifest is not an error but "tampered"; a format that cannot hold one is "absent".
     """
     try:
         with path.open("rb") as source:
             if not source.read(1):
                 raise FacekitError(f"{path}: empty file")
             source.seek(0)
-            with c2pa.Reader(
-                MEDIA_TYPES.get(path.suffix.lower()), source, context=_reading_context()
-            ) as reader:
-                store = json.loads(reader.json())
+            return _read(path, source)
+    except OSError as error:
+        raise FacekitError(f"{path}: not readable ({error.strerror or error})") from error
+
+
+def consent_hash(id: str) -> str:
+    """How a manifest names a consent record: the SHA-256 of its id, in hex."""
+    return hashlib.sha256(id.encode()).hexdigest()
+
+
+def _read(path: Path, source: IO[bytes]) -> Provenance:
+    media_type = MEDIA_TYPES.get(path.suffix.lower())
+    try:
+        with c2pa.Reader(media_type, source, context=_reading_context()) as reader:
+            return judge(json.loads(reader.json()), json.loads(reader.crjson()))
     except c2pa.C2paError.ManifestNotFound:
         return Provenance("absent", "the file carries no C2PA manifest")
     except c2pa.C2paError.NotSupported:
         return Provenance("absent", "this format carries no C2PA manifest")
     except c2pa.C2paError as error:
-        return Provenance("tampered", f"the manifest cannot be read ({_one_line(error)})")
-    except OSError as error:
-        raise FacekitError(f"{path}: not readable ({error.strerror or error})") from error
-    return _judge(store)
+        if _holds_manifest(source):
+            reason = f"the file is damaged, and its manifest cannot be read ({_one_line(error)})"
+            return Provenance("tampered", reason)
+        raise FacekitError(
+            f"{path}: damaged, or no {path.suffix or 'media'} file ({_one_line(error)})"
+        ) from error
 
 
-def config_folder() -> Path:
-    """Where the chain is kept: ``$FACEKIT_HOME``, ``$XDG_CONFIG_HOME/facekit`` or the default."""
-    if home := os.environ.get("FACEKIT_HOME"):
-        return Path(home)
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
-    return Path(base) / "facekit"
+def _holds_manifest(source: IO[bytes]) -> bool:
+    """Whether there are traces of a manifest: its boxes are JUMBF, and named "c2pa"."""
+    source.seek(0)
+    tail, traces = b"", set()
+    while block := source.read(1 << 20):
+        traces |= {trace for trace in (b"jumb", b"c2pa") if trace in tail + block}
+        tail = block[-3:]
+    return len(traces) == 2
+
+
+def _reading_context() -> Any:
+    trusted = keys.trusted()
+    if not trusted:
+        return c2pa.Context.from_dict(keys.SETTINGS)
+    trust = {**keys.SETTINGS["trust"], "trust_anchors": keys.pem(trusted)}
+    return c2pa.Context.from_dict({**keys.SETTINGS, "trust": trust})
+
+
+def _ingredients(kind: str | None, paths: Sequence[Path]) -> Iterator[_Ingredient]:
+    relationship = {None: "parentOf", "composite": "componentOf"}.get(kind, "inputTo")
+    for number, path in enumerate(dict.fromkeys(paths), start=1):
+        try:
+            yield _Ingredient(path, f"input-{number}", relationship, files.sha256(path))
+        except OSError as error:
+            raise FacekitError(f"{path}: not readable ({error.strerror or error})") from error
 
 
 def _definition(
     title: str,
     media_type: str,
-    kind: str,
-    inputs: Sequence[Path],
-    facts: dict[str, Any],
+    kind: str | None,
+    ingredients: Sequence[_Ingredient],
+    facts: Mapping[str, Any] | None,
     mark: str | None,
     consent: Sequence[str],
 ) -> dict[str, Any]:
-    """The manifest as c2pa's builder takes it."""
-    action = {"action": "c2pa.created", "digitalSourceType": _SOURCE_TYPES[kind]}
-    named = [{"name": path.name, "sha256": files.sha256(path)} for path in inputs]
-    hashed = [hashlib.sha256(id.encode()).hexdigest() for id in consent]
-    own = {"kind": kind, "facts": facts, "inputs": named, "consent": hashed}
-    assertions: list[dict[str, Any]] = [
-        {"label": "c2pa.actions.v2", "data": {"actions": [action]}},
+    """The manifest as c2pa's builder takes it, but for the ingredients themselves."""
+    own: dict[str, Any] = {"facts": dict(facts or {})}
+    if kind is not None:
+        own |= {"kind": kind, "consent": [consent_hash(id) for id in consent]}
+    assertions = [
+        {"label": "c2pa.actions.v2", "data": {"actions": _actions(kind, ingredients, mark)}},
         {"label": FACTS, "data": own},
     ]
     if mark is not None:
-        binding = {"alg": "org.facekit.spread.1", "blocks": [{"scope": {}, "value": mark}]}
+        binding = {"alg": _algorithm(mark), "blocks": [{"scope": {}, "value": mark}]}
         assertions.append({"label": "c2pa.soft-binding", "data": binding})
     return {
         "claim_generator_info": [{"name": "facekit", "version": __version__}],
@@ -184,6 +218,71 @@ def _definition(
         "format": media_type,
         "assertions": assertions,
     }
+
+
+def _actions(
+    kind: str | None, ingredients: Sequence[_Ingredient], mark: str | None
+) -> list[dict[str, Any]]:
+    """What was done, in order; each action names the ingredients it was done with."""
+    given = {"parameters": {"ingredientIds": [i.label for i in ingredients]}} if ingredients else {}
+    if kind is None:
+        return [{"action": "c2pa.opened", **given}, {"action": "c2pa.published"}]
+    agent = {"softwareAgent": {"name": "facekit", "version": __version__}}
+    source = {"digitalSourceType": _SOURCE_TYPES[kind]}
+    created = {"action": "c2pa.created", **source, **agent}
+    actions = [created]
+    if kind == "composite" and ingredients:
+        actions.append({"action": "c2pa.placed", **given})
+        actions.append({"action": "c2pa.edited", **source, **agent, **given})
+    else:
+        created |= given
+    if mark is not None:
+        actions.append({"action": "c2pa.watermarked.bound", **agent})
+    return actions
+
+
+def _algorithm(mark: str) -> str:
+    """The name of the watermark's scheme; its version is the payload's first byte.
+
+    Raises:
+        FacekitError: if ``mark`` is not 16 hex digits.
+    """
+    if len(mark) != 16 or not set(mark) <= set("0123456789abcdef"):
+        raise FacekitError(f"mark '{mark}': a payload is 16 hex digits, such as 010100000000002a")
+    return f"{BINDING}{int(mark[:2], 16)}"
+
+
+def _builder(
+    definition: Mapping[str, Any], ingredients: Sequence[_Ingredient], *, carried: bool
+) -> Any:
+    """The manifest's builder; with ``carried`` the inputs' own manifests go into it."""
+    rows = [
+        {
+            "title": ingredient.path.name,
+            "format": mimetypes.guess_type(ingredient.path.name)[0] or "application/octet-stream",
+            "relationship": ingredient.relationship,
+            "label": ingredient.label,
+            "instance_id": digest_name(ingredient.sha256),
+        }
+        for ingredient in ingredients
+    ]
+    signed = [carried and _has_manifest(i.path) for i in ingredients]
+    named = [row for row, one in zip(rows, signed, strict=True) if not one]
+    context = c2pa.Context.from_dict(keys.SETTINGS)
+    builder = c2pa.Builder({**definition, "ingredients": named}, context)
+    for ingredient, row, one in zip(ingredients, rows, signed, strict=True):
+        if one:
+            with ingredient.path.open("rb") as source:
+                builder.add_ingredient(row, row["format"], source)
+    return builder
+
+
+def _has_manifest(path: Path) -> bool:
+    """Whether the file holds a manifest that can be read, be it intact or not."""
+    try:
+        return bool(verify(path).claims)
+    except FacekitError:
+        return False
 
 
 def _media_type(path: Path) -> str:
@@ -196,173 +295,34 @@ def _media_type(path: Path) -> str:
     return MEDIA_TYPES[suffix]
 
 
+def _require_url(timestamp: str | None) -> None:
+    if timestamp is None:
+        return
+    try:
+        parts = urlsplit(timestamp)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FacekitError(
+            f"timestamp authority '{timestamp}': give its URL, http:// or https://, without an "
+            "authority nobody is asked"
+        )
+
+
 @contextmanager
-def _native(path: Path) -> Iterator[None]:
+def _native(path: Path, timestamp: str | None) -> Iterator[None]:
     """What the C2PA library complains of while signing, in one line."""
     try:
         yield
     except c2pa.C2paError as error:
-        raise FacekitError(f"{path}: cannot be signed ({_one_line(error)})") from error
+        said = _one_line(error)
+        if timestamp and ("http resolver" in said or "timestamp" in said.lower()):
+            raise FacekitError(
+                f"{path}: not signed, because the timestamp authority {timestamp} gave no valid "
+                f"answer ({said}); try again, or sign without a timestamp"
+            ) from error
+        raise FacekitError(f"{path}: cannot be signed ({said})") from error
 
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())
-
-
-def _reading_context() -> Any:
-    trust = config_folder() / "trust.pem"
-    try:
-        anchors = trust.read_text(encoding="ascii")
-    except FileNotFoundError:
-        return c2pa.Context.from_dict(_SETTINGS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise FacekitError(f"{trust}: not readable as PEM certificates ({error})") from error
-    try:
-        x509.load_pem_x509_certificates(anchors.encode())
-    except ValueError as error:
-        raise FacekitError(f"{trust}: not readable as PEM certificates ({error})") from error
-    return c2pa.Context.from_dict({**_SETTINGS, "trust": {"trust_anchors": anchors}})
-
-
-def _judge(store: dict[str, Any]) -> Provenance:
-    """From c2pa's report to a status."""
-    manifest = store.get("manifests", {}).get(store.get("active_manifest"), {})
-    claims = _claims(manifest)
-    results = store.get("validation_results", {}).get("activeManifest", {})
-    failures = [
-        (failure["code"], _one_line(failure.get("explanation", failure["code"])))
-        for failure in results.get("failure", [])
-    ]
-    broken = [text for code, text in failures if not code.startswith("signingCredential.")]
-    state = store.get("validation_state")
-    if broken or not manifest or (state == "Invalid" and not failures):
-        why = broken[0] if broken else "it does not validate"
-        reason = f"the file or its manifest was changed after signing ({why})"
-        return Provenance("tampered", reason, claims)
-    signer = claims["signer"] or "an unnamed signer"
-    if state == "Trusted" and not failures:
-        return Provenance("trusted", f"intact, signed by {signer}, whom trust.pem names", claims)
-    why = failures[0][1] if failures else "no chain to a trusted certificate"
-    return Provenance("untrusted", f"intact, but signed by {signer} ({why})", claims)
-
-
-def _claims(manifest: dict[str, Any]) -> dict[str, Any]:
-    found = {row["label"]: row.get("data") for row in manifest.get("assertions", [])}
-    own = found.get(FACTS) or {}
-    actions = (found.get("c2pa.actions.v2") or found.get("c2pa.actions") or {}).get("actions", [])
-    sources = [a["digitalSourceType"] for a in actions if "digitalSourceType" in a]
-    blocks = (found.get("c2pa.soft-binding") or {}).get("blocks", [])
-    generators = manifest.get("claim_generator_info") or [{}]
-    return {
-        "kind": own.get("kind"),
-        "source_type": sources[0].rsplit("/", 1)[-1] if sources else None,
-        "facts": own.get("facts") or {},
-        "inputs": own.get("inputs") or [],
-        "consent": own.get("consent") or [],
-        "generator": generators[0].get("name"),
-        "signer": (manifest.get("signature_info") or {}).get("issuer"),
-        "mark": blocks[0].get("value") if blocks else None,
-    }
-
-
-def _signing_chain() -> tuple[bytes, bytes]:
-    """The signer's certificates and private key, in PEM; made on first use."""
-    folder = config_folder() / "signing"
-    try:
-        if not folder.is_dir():
-            _make_chain(folder)
-        return (folder / "chain.pem").read_bytes(), (folder / "key.pem").read_bytes()
-    except OSError as error:
-        raise FacekitError(
-            f"{folder}: the signing key cannot be kept there ({error.strerror or error}); "
-            "set FACEKIT_HOME to a folder that can be written to"
-        ) from error
-
-
-def _make_chain(folder: Path) -> None:
-    """Make authority and signer in a folder beside, then rename: of two processes, one wins."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".signing") as temporary:
-        made = Path(temporary) / "made"
-        made.mkdir(mode=0o700)
-        chain, key = _new_chain()
-        (made / "chain.pem").write_bytes(chain)
-        (made / "key.pem").touch(mode=0o600)
-        (made / "key.pem").write_bytes(key)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-
-
-def _new_chain() -> tuple[bytes, bytes]:
-    """A test authority, whose key is forgotten at once, and a signer as C2PA asks for (ES256)."""
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    signer_key = ec.generate_private_key(ec.SECP256R1())
-    authority_id = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
-    authority = (
-        _certificate("facekit local test authority", authority_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .add_extension(authority_id, critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-    signer = (
-        _certificate("facekit local test signer", signer_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
-        )
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(signer_key.public_key()), critical=False
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(authority_id),
-            critical=False,
-        )
-        .sign(authority_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    key = signer_key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return signer.public_bytes(pem) + authority.public_bytes(pem), key
-
-
-def _certificate(name: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(_name(name))
-        .issuer_name(_name("facekit local test authority"))
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=3650))
-    )
-
-
-def _name(common: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "facekit local test chain"),
-            x509.NameAttribute(NameOID.COMMON_NAME, common),
-        ]
-    )
-
-
-def _usage(**wanted: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: wanted.get(name, False) for name in names})

@@ -1,0 +1,266 @@
+"""What a manifest claims, and whether to believe it: from the C2PA library's report to words.
+
+Anyone can write a manifest, so nothing is taken for granted about the shape of what it holds.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+FACTS = "org.facekit.facts"
+"""The label of facekit's own assertion: a JSON object of facts about the making."""
+
+BINDING = "org.facekit.spread."
+"""How the name of facekit's watermark begins in a soft binding; its version follows."""
+
+SYNTHETIC = (
+    "trainedAlgorithmicMedia",
+    "compositeWithTrainedAlgorithmicMedia",
+    "compositeSynthetic",
+)
+"""IPTC's digital source types that tell of generative AI."""
+
+_DIGEST = "nih:sha-256;"  # RFC 6920
+_DEPTH = 16  # generations of files opened and signed again; more are not looked at
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a file's manifest says, and whether to believe it.
+
+    Attributes:
+        status: "absent" (no manifest), "untrusted" (intact, by a signer that nobody here vouches
+            for), "trusted" (intact, by a signer under ``trust.pem``) or "tampered".
+        reason: why, in a sentence.
+        claims: of the active manifest, JSON values; empty if absent or unreadable, not to be
+            believed if tampered. kind: what facekit says it is, also if it was only signed
+            again since; source_type: IPTC's word for that; facts: about the making; inputs: what
+            it was made from, each with name, sha256, relationship, manifest ("none", "intact" or
+            "broken"), kind, source_type, signer and consent; actions: their names; consent: the
+            SHA-256 of the consent records' ids; mark: the payload of facekit's watermark, in hex;
+            bindings: all soft bindings, each with algorithm and value; generator and version:
+            the software; signer; signed: when, if a trusted timestamp shows it; expires: when
+            the signer's certificate does.
+    """
+
+    status: Literal["absent", "untrusted", "trusted", "tampered"]
+    reason: str
+    claims: dict[str, Any] = field(default_factory=dict)
+
+
+def digest_name(sha256: str) -> str:
+    """How an ingredient's ``instanceID`` names its file by hash (RFC 6920)."""
+    return _DIGEST + sha256
+
+
+def judge(report: Any, credential: Any) -> Provenance:
+    """From the C2PA library's report to a status.
+
+    Args:
+        report: of ``c2pa.Reader.json``, parsed.
+        credential: of ``c2pa.Reader.crjson``, parsed: it alone holds the certificate's dates.
+    """
+    manifests = _object(_object(report).get("manifests"))
+    active = _text(_object(report).get("active_manifest"))
+    manifest = _object(manifests.get(active)) if active else {}
+    results = _object(_object(_object(report).get("validation_results")).get("activeManifest"))
+    claims = _claims(manifest, manifests) | _signature(manifest, credential, results)
+    failures = {
+        str(failure.get("code")): _one_line(failure.get("explanation") or failure.get("code"))
+        for failure in _objects(results.get("failure"))
+    }
+    state = _object(report).get("validation_state")
+    broken = [code for code in failures if not code.startswith(_OF_THE_SIGNER)]
+    if broken or not manifest or (state == "Invalid" and not failures):
+        return Provenance("tampered", _tampering(broken, failures), claims)
+    signer = claims["signer"] or "an unnamed signer"
+    doubts = _doubts(failures, claims)
+    if state == "Trusted" and not doubts:
+        reason = f"intact, signed by {signer}, whom an authority in trust.pem vouches for"
+        return Provenance("trusted", reason, claims)
+    why = "; ".join(doubts) or "no authority in trust.pem vouches for it"
+    return Provenance("untrusted", f"intact, but signed by {signer}: {why}", claims)
+
+
+_OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity", "timeStamp.")
+
+
+def _tampering(broken: list[str], failures: Mapping[str, str]) -> str:
+    if not broken:
+        return "the file or its manifest was changed after signing (it does not validate)"
+    code = broken[0]
+    said = failures[code]
+    if ".hash" in code.lower() or "hash.mismatch" in code.lower() or "Hash.mismatch" in code:
+        what = "the file was changed after signing, or the manifest was taken from another file"
+        if code == "assertion.hashedURI.mismatch":
+            what = "what the manifest says was changed after signing"
+    elif code.startswith(("claimSignature", "claim.")):
+        what = "the manifest was changed after signing"
+    else:
+        what = "the file or its manifest was changed after signing"
+    return f"{what} ({said})"
+
+
+def _doubts(failures: Mapping[str, str], claims: Mapping[str, Any]) -> list[str]:
+    """Why an intact manifest's signer is not to be trusted, the gravest first."""
+    found = []
+    if "signingCredential.ocsp.revoked" in failures:
+        found.append("its certificate was revoked")
+    if "signingCredential.invalid" in failures:
+        said = failures["signingCredential.invalid"]
+        found.append(f"its certificate is not one that C2PA allows ({said})")
+    expires = _time(claims["expires"])
+    if "signingCredential.expired" in failures or (
+        expires and expires < datetime.now(UTC) and not claims["signed"]
+    ):
+        when = f" on {expires:%Y-%m-%d}" if expires else ""
+        found.append(
+            f"its certificate expired{when}, and no trusted timestamp shows that it signed before"
+        )
+    if "claimSignature.outsideValidity" in failures:
+        found.append("it signed outside the time for which its certificate was valid")
+    if "signingCredential.untrusted" in failures:
+        found.append("no authority in trust.pem vouches for it")
+    known = ("signingCredential.", "claimSignature.outsideValidity")
+    found += [text for code, text in failures.items() if not code.startswith(known)]
+    return found
+
+
+def _claims(
+    manifest: Mapping[str, Any], manifests: Mapping[str, Any], depth: int = 0
+) -> dict[str, Any]:
+    """What one manifest says, apart from its signature."""
+    found = _assertions(manifest)
+    own = _object(_first(found, FACTS))
+    actions = [
+        action
+        for label in ("c2pa.actions.v2", "c2pa.actions")
+        for one in _all(found, label)
+        for action in _objects(_object(one).get("actions"))
+    ]
+    bindings = [
+        {"algorithm": str(_object(one).get("alg")), "value": str(block.get("value"))}
+        for one in _all(found, "c2pa.soft-binding")
+        for block in _objects(_object(one).get("blocks"))
+    ]
+    ours = [b["value"] for b in bindings if b["algorithm"].startswith(BINDING)]
+    generator = next(iter(_objects(manifest.get("claim_generator_info"))), {})
+    kind = own.get("kind")
+    consent = [value for value in _list(own.get("consent")) if isinstance(value, str)]
+    sources = [str(a["digitalSourceType"]).rsplit("/", 1)[-1] for a in actions if _source(a)]
+    inputs = [
+        _input(ingredient, manifests, depth) for ingredient in _objects(manifest.get("ingredients"))
+    ]
+    for one in inputs:
+        # A file that was opened and signed again is still what it was.
+        if one["relationship"] == "parentOf" and one["manifest"] == "intact":
+            kind = kind if isinstance(kind, str) else one["kind"]
+            sources += [one["source_type"]] if one["source_type"] else []
+            consent += [value for value in one["consent"] if value not in consent]
+    telling = [source for source in sources if source in SYNTHETIC]
+    return {
+        "kind": kind if isinstance(kind, str) else None,
+        "source_type": next(iter(telling or sources), None),
+        "facts": _object(own.get("facts")),
+        "inputs": inputs,
+        "actions": [str(action.get("action")) for action in actions],
+        "consent": consent,
+        "mark": ours[0] if ours else None,
+        "bindings": bindings,
+        "generator": _text(generator.get("name")),
+        "version": _text(generator.get("version")),
+        "signer": _signer(manifest),
+    }
+
+
+def _input(
+    ingredient: Mapping[str, Any], manifests: Mapping[str, Any], depth: int
+) -> dict[str, Any]:
+    name = _text(ingredient.get("title")) or "an unnamed file"
+    instance = _text(ingredient.get("instance_id")) or ""
+    label = _text(ingredient.get("active_manifest"))
+    manifest = _object(manifests.get(label)) if label and depth < _DEPTH else {}
+    claims = _claims(manifest, manifests, depth + 1) if manifest else {}
+    results = _object(_object(ingredient.get("validation_results")).get("activeManifest"))
+    broken = any(
+        not str(failure.get("code")).startswith(_OF_THE_SIGNER)
+        for failure in _objects(results.get("failure"))
+    )
+    return {
+        "name": name,
+        "sha256": instance.removeprefix(_DIGEST) if instance.startswith(_DIGEST) else None,
+        "relationship": _text(ingredient.get("relationship")),
+        "manifest": "none" if not manifest else "broken" if broken else "intact",
+        "kind": claims.get("kind"),
+        "source_type": claims.get("source_type"),
+        "signer": claims.get("signer"),
+        "consent": claims.get("consent", []),
+    }
+
+
+def _signature(
+    manifest: Mapping[str, Any], credential: Any, results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """When the active manifest was signed, as far as that is certain, and until when it may be."""
+    active = next(iter(_objects(_object(credential).get("manifests"))), {})
+    certificate = _object(_object(active.get("signature")).get("certificateInfo"))
+    expires = _time(_object(certificate.get("validity")).get("notAfter"))
+    codes = {str(row.get("code")) for row in _objects(results.get("success"))}
+    stamped = _time(_object(manifest.get("signature_info")).get("time"))
+    certain = stamped if {"timeStamp.validated", "timeStamp.trusted"} <= codes else None
+    return {
+        "signed": certain.isoformat() if certain else None,
+        "expires": expires.isoformat() if expires else None,
+    }
+
+
+def _signer(manifest: Mapping[str, Any]) -> str | None:
+    info = _object(manifest.get("signature_info"))
+    return _text(info.get("issuer")) or _text(info.get("common_name"))
+
+
+def _assertions(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    rows = _objects(manifest.get("assertions"))
+    return [(str(row.get("label")), row.get("data")) for row in rows]
+
+
+def _all(assertions: Iterable[tuple[str, Any]], label: str) -> list[Any]:
+    """The assertions of a label; the second and further ones end in ``__1``, ``__2``."""
+    return [data for name, data in assertions if name.split("__")[0] == label]
+
+
+def _first(assertions: Iterable[tuple[str, Any]], label: str) -> Any:
+    return next(iter(_all(assertions, label)), None)
+
+
+def _source(action: Mapping[str, Any]) -> bool:
+    return isinstance(action.get("digitalSourceType"), str)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in _list(value) if isinstance(item, dict)]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())
