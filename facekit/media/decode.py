@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -44,6 +45,9 @@ _OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 _Turns = dict[int, list[int]]
 _IDENTITY = np.eye(3, dtype=np.int32).ravel()
+
+# At most so many frames of a long video are decoded for each that is sampled.
+_STRIDE = 8
 
 MAX_PIXELS = 8192 * 8192
 """Frames larger than this are refused: they are damaged headers or attacks."""
@@ -188,6 +192,55 @@ class Video:
         """The frame on screen at each of ``times``; quickest where the times are in order."""
         return (self.at(time) for time in times)
 
+    def sample(self, count: int) -> Iterator[Frame]:
+        """At most ``count`` frames spread over the video, each once, as quick as can be.
+
+        Of a long video, few frames are decoded that are not wanted: frames are taken from key
+        frames on, and where one key frame has to serve for minutes, only from what follows it. If
+        a damaged long video has no key frame that can be sought, they are its first frames.
+
+        Yields:
+            Frames in order of time, as by iteration; where a video stores no times, or stores its
+            frames in another order than it shows them, ``index`` may be off by a few.
+        """
+        with _opened(self.path) as (container, stream):
+            # Where packets have no time of their own, their place in the file will do for seeking.
+            listed = [
+                (packet.dts if packet.pts is None else packet.pts, packet.is_keyframe)
+                for packet in packets(container, stream)
+                if packet.size and not packet.is_discard
+            ]
+        if len(listed) <= count * _STRIDE:
+            wanted = _spread(len(listed), count)
+            yield from (frame for frame in self if frame.index in wanted)
+            return
+        sought = False
+        for frame in self._sought(listed, _spread(len(listed), count)):
+            sought = True
+            yield frame
+        if not sought:
+            yield from islice(self, count)
+
+    def _sought(self, listed: list[tuple[int, bool]], wanted: set[int]) -> Iterator[Frame]:
+        keys = [n for n, (ticks, is_key) in enumerate(listed) if is_key and ticks is not None]
+        with _opened(self.path) as (container, stream):
+            clock = _Clock(container, stream, self._start)
+            for first, after in pairwise([*keys, len(listed)]):
+                share = sum(first <= n < after for n in wanted)
+                if not share:
+                    continue
+                stride = min((after - first) / share, _STRIDE)
+                places = {int(n * stride) for n in range(share)}
+                try:
+                    container.seek(listed[first][0], stream=stream)
+                except av.error.FFmpegError:
+                    continue
+                source = _decode(container, stream, self.path, quiet=True)
+                for number, frame in enumerate(islice(source, max(places) + 1)):
+                    if number in places:
+                        yield Frame(_upright(frame, self._turns), clock.time(frame), first + number)
+                source.close()
+
 
 @dataclass(frozen=True)
 class _Index:
@@ -320,6 +373,11 @@ class _Clock:
             ticks = self.start if self.last is None else self.last + round(self.period)
         self.last = ticks
         return float((ticks - self.start) * self.base)
+
+
+def _spread(total: int, count: int) -> set[int]:
+    """At most ``count`` of the numbers below ``total``, evenly spaced."""
+    return {n * total // count for n in range(count)} if total > count else set(range(total))
 
 
 def _stamps_are_true(container: Any) -> bool:

@@ -7,14 +7,16 @@ import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from facekit.core import files
 from facekit.core.errors import FacekitError
-from facekit.types import Pixels
+from facekit.types import Frame, Pixels
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """Suffixes by which a picture in a folder is known."""
@@ -24,8 +26,9 @@ MAX_PIXELS = 128_000_000
 
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _WRITERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-# What Pillow raises on damaged files of the formats above.
-_DAMAGE = (
+# In seconds, of an animation that gives none; browsers show it as long.
+_SHORTEST_FRAME = 0.1
+DAMAGE = (
     OSError,
     ValueError,
     SyntaxError,
@@ -37,6 +40,7 @@ _DAMAGE = (
     OverflowError,
     MemoryError,
 )
+"""What Pillow raises on damaged files of these formats."""
 
 
 def require_file(path: Path) -> None:
@@ -93,6 +97,48 @@ def read_image(path: Path) -> Pixels:
     Raises:
         FacekitError: if the file is missing, empty, no picture, damaged, or too large.
     """
+    with opened(path) as image:
+        return _rgb(_upright(image))
+
+
+def count_frames(path: Path) -> int:
+    """How many frames an animated PNG or WebP has; 1 of any other picture.
+
+    Raises:
+        FacekitError: as :func:`read_image`, as far as the head of the file tells.
+    """
+    with opened(path, load=False) as image:
+        # A JPEG may hold a second picture, for depth or for HDR; that is no animation.
+        count = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+        return count - _hidden(image)
+
+
+def read_animation(path: Path) -> Iterator[Frame]:
+    """The frames of an animated PNG or WebP, once through; each as by :func:`read_image`.
+
+    Raises:
+        FacekitError: as :func:`read_image`, at the frame that is damaged.
+    """
+    with opened(path) as image:
+        time = 0.0
+        hidden = _hidden(image)
+        for number, frame in enumerate(ImageSequence.Iterator(image)):
+            if number >= hidden:
+                yield Frame(_rgb(frame), time, number - hidden)
+                time += frame.info.get("duration", 0) / 1000 or _SHORTEST_FRAME
+
+
+@contextmanager
+def opened(path: Path, *, load: bool = True) -> Iterator[Image.Image]:
+    """Pillow's image of a file, neither turned nor converted; errors are one line.
+
+    Args:
+        path: of the file.
+        load: whether to decode it now, and not only its head.
+
+    Raises:
+        FacekitError: as :func:`read_image`.
+    """
     require_file(path)
     with warnings.catch_warnings():
         # Pillow remarks on odd metadata; what counts here is whether the pixels can be had.
@@ -100,15 +146,16 @@ def read_image(path: Path) -> Pixels:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 _require_size(image.size, path)
-                image.load()
-                return _rgb(_upright(image))
+                if load:
+                    image.load()
+                yield image
         except Image.DecompressionBombError as error:
             raise FacekitError(
                 f"{path}: unpacks to more than {MAX_PIXELS // 10**6} megapixels"
             ) from error
         except UnidentifiedImageError as error:
             raise FacekitError(f"{path}: not a picture; allowed: PNG, JPEG, WebP, BMP") from error
-        except _DAMAGE as error:
+        except DAMAGE as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise FacekitError(f"{path}: damaged picture ({reason})") from error
 
@@ -125,18 +172,39 @@ def encode_image(pixels: Pixels, suffix: str, quality: int = 95) -> bytes:
         FacekitError: for a suffix that is not written.
         ValueError: if ``pixels`` is not what it says.
     """
-    if suffix.lower() not in _WRITERS:
-        raise FacekitError(f"cannot write '{suffix}' pictures; allowed: {', '.join(_WRITERS)}")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ValueError(f"expected uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
-    kind = _WRITERS[suffix.lower()]
+    return encode_pillow(Image.fromarray(np.ascontiguousarray(pixels)), suffix, quality)
+
+
+def encode_pillow(
+    image: Image.Image, suffix: str, quality: int = 95, profile: bytes | None = None
+) -> bytes:
+    """As :func:`encode_image`, of Pillow's image in a mode that the format holds.
+
+    Args:
+        image: to encode.
+        suffix: as for :func:`encode_image`.
+        quality: as for :func:`encode_image`.
+        profile: an ICC colour profile to write along.
+
+    Raises:
+        FacekitError: for a suffix that is not written, or a size that the format cannot hold.
+    """
+    kind = _WRITERS.get(suffix.lower())
+    if kind is None:
+        raise FacekitError(f"cannot write '{suffix}' pictures; allowed: {', '.join(_WRITERS)}")
     options = {
         "PNG": {"compress_level": 4},
         "JPEG": {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
         "WEBP": {"quality": quality, "method": 4},
     }
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format=kind, **options[kind])
+    try:
+        image.save(buffer, format=kind, icc_profile=profile, **options[kind])
+    except (OSError, ValueError) as error:
+        width, height = image.size
+        raise FacekitError(f"{width}×{height} cannot be written as {kind} ({error})") from error
     return buffer.getvalue()
 
 
@@ -160,9 +228,14 @@ def _require_size(size: tuple[int, int], path: Path) -> None:
         )
 
 
+def _hidden(image: Image.Image) -> int:
+    """How many frames only programs see that show no animations: an animated PNG may have one."""
+    return int(bool(image.info.get("default_image")))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     # In place: where nothing is to be turned, a large picture is not copied.
-    with contextlib.suppress(*_DAMAGE):  # EXIF that cannot be read does not say which way is up
+    with contextlib.suppress(*DAMAGE):  # EXIF that cannot be read does not say which way is up
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
