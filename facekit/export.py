@@ -11,7 +11,9 @@ and no option leads there.
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from facekit.core.errors import FacekitError
 from facekit.media import encode, images
 from facekit.media.decode import probe
 from facekit.provenance import manifest
+from facekit.provenance.ledger import Ledger
 from facekit.types import JOURNAL, MANIFEST, Frame, Pixels
 from facekit.watermark import Kind, Payload, Reading
 
@@ -42,6 +45,7 @@ MIN_VIDEO_SIDE = 128
 
 _KINDS = (Kind.GENERATED, Kind.COMPOSITE, Kind.STUDIO)
 _PAYLOAD_SIDE = 256
+_AHEAD = 2  # frames that are marked while the encoder is at work
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ def write_image(
 
     Raises:
         FacekitError: if the kind, suffix or size is not allowed, an input cannot be read, the badge
-            is left out elsewhere, or marking, signing, writing or the check of any of these fails;
-            then there is no file.
+            is left out elsewhere, a consent record does not hold, or marking, signing, writing or
+            the check of any of these fails; then there is no file.
     """
     _require(path, kind, images.IMAGE_SUFFIXES, inputs)
     if badge is None:
@@ -138,21 +142,32 @@ def write_video(
     _require(path, kind, (".mp4",), inputs)
     payload = Payload(kind, id)
 
-    def marked() -> Iterator[Frame]:
-        for frame in frames:
-            height, width = frame.pixels.shape[:2]
-            if min(height, width) < MIN_VIDEO_SIDE:
-                raise FacekitError(
-                    f"{path}: a video of {width}x{height} is too small to hold its mark: "
-                    f"both sides must be at least {MIN_VIDEO_SIDE} pixels"
-                )
-            pixels = watermark.embed(with_badge(frame.pixels, badge), payload)
-            yield Frame(pixels, frame.time, frame.index)
+    def mark(frame: Frame) -> Frame:
+        height, width = frame.pixels.shape[:2]
+        if min(height, width) < MIN_VIDEO_SIDE:
+            raise FacekitError(
+                f"{path}: a video of {width}x{height} is too small to hold its mark: "
+                f"both sides must be at least {MIN_VIDEO_SIDE} pixels"
+            )
+        pixels = watermark.embed(with_badge(frame.pixels, badge), payload)
+        return Frame(pixels, frame.time, frame.index)
 
     def write(target: Path) -> None:
-        encode.write_video(target, marked(), rate=rate, audio_from=audio_from)
+        encode.write_video(target, _ahead(mark, frames), rate=rate, audio_from=audio_from)
 
     return _leave(path, write, payload, inputs, facts, consent)
+
+
+def _ahead(mark: Callable[[Frame], Frame], frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames marked, in order, by a thread of their own: the encoder need not wait for it."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[Frame]] = deque()
+        for frame in frames:
+            waiting.append(pool.submit(mark, frame))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def with_badge(pixels: Pixels, corner: Corner) -> Pixels:
@@ -242,13 +257,21 @@ def _leave(
             said = str(error).replace(str(media), str(path)).replace(str(signed), str(path))
             raise FacekitError(said if str(path) in said else f"{path}: {said}") from error
         if consent:
-            from facekit.provenance.ledger import Ledger
-
             # Before the file is there: no file may exist that a revocation would not find.
-            Ledger().used(consent, what="file", path=path, sha256=files.sha256(signed))
+            _enter(path, files.sha256(signed), consent)
         with files.replacing(path) as partial:
             signed.replace(partial)
     return replace(exported, path=path)
+
+
+def _enter(path: Path, sha256: str, consent: Sequence[str]) -> None:
+    """Enter a file in the consent ledger, if the records still hold: it took a while to make."""
+    ledger = Ledger()
+    for record in consent:
+        status = ledger.status(record)
+        if status != "valid":
+            raise FacekitError(f"{path}: not written, because the consent {record} is {status}")
+    ledger.used(consent, what="file", path=path, sha256=sha256)
 
 
 def _checked(path: Path, payload: Payload) -> Exported:

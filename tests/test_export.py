@@ -1,7 +1,9 @@
 import errno
+import hashlib
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import cv2
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 from skimage import data
 
 from facekit import export, watermark
+from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media import images
 from facekit.media.decode import Video, probe
 from facekit.media.encode import write_video as plain_video
 from facekit.media.images import read_image
 from facekit.provenance import manifest, verify
+from facekit.provenance.ledger import Ledger
 from facekit.types import Frame, Pixels
 from facekit.watermark import Kind, Payload
 
@@ -48,7 +52,7 @@ def test_picture_leaves_marked_and_signed(out, suffix, capfd):
     assert verify(path) == made.provenance
     assert made.provenance.status == "untrusted"
     assert made.provenance.claims["facts"] == {"origin": "studio"}
-    assert made.provenance.claims["mark"] == "010100000000002a"
+    assert made.provenance.claims["mark"] == f"{Payload(Kind.GENERATED, 42).to_int():016x}"
     assert [p.name for p in out.iterdir()] == [path.name]
     assert capfd.readouterr() == ("", "")
 
@@ -156,6 +160,75 @@ def test_nothing_else_leaves_without_badge(out):
 
 
 # --- consent --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ledger():
+    return Ledger()
+
+
+def grant(ledger: Ledger, subject: str) -> str:
+    record = ledger.grant(
+        subjects=[subject],
+        photos={"ab" * 32: [subject]},
+        scope=["generate"],
+        purpose="a test",
+        expires=datetime.now(UTC) + timedelta(days=9),
+        adult=True,
+        evidence="cd" * 32,
+    )
+    return record.id
+
+
+def test_a_file_is_entered_in_the_ledger_of_those_who_consented(out, ledger):
+    anna, ben = grant(ledger, "anna"), grant(ledger, "ben")
+    made = export.write_image(
+        out / "a.png", picture(), kind=Kind.COMPOSITE, consent=[anna, ben], id=7
+    )
+    export.write_video(out / "b.mp4", clip(4), kind=Kind.COMPOSITE, consent=[ben])
+    (of_anna,), of_ben = ledger.affected(anna), ledger.affected(ben)
+    assert [use.path for use in of_ben] == [out / "a.png", out / "b.mp4"]
+    for use in of_ben:
+        assert (use.what, use.sha256) == ("file", files.sha256(use.path))
+    assert of_anna.path == made.path
+    hashes = {hashlib.sha256(id.encode()).hexdigest() for id in (anna, ben)}
+    assert set(made.provenance.claims["consent"]) == hashes
+    content = made.path.read_bytes()
+    assert anna.encode() not in content and ben.encode() not in content
+
+
+def test_without_consent_ids_there_is_no_ledger(out, ledger):
+    export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    assert not ledger.folder.exists()
+
+
+def test_consent_that_does_not_hold_leaves_no_file(out, ledger):
+    anna = grant(ledger, "anna")
+    with pytest.raises(FacekitError, match="c-000000000000"):
+        export.write_image(
+            out / "a.png", picture(), kind=Kind.GENERATED, consent=["c-000000000000"]
+        )
+
+    def frames():
+        yield from clip(4)
+        ledger.revoke(anna, "changed her mind")  # while the video is being made
+
+    with pytest.raises(FacekitError, match=rf"a\.mp4: not written, because .*{anna} is revoked"):
+        export.write_video(out / "a.mp4", frames(), kind=Kind.COMPOSITE, consent=[anna])
+    assert not list(out.iterdir())
+    assert ledger.affected(anna) == []
+
+
+def test_a_ledger_that_cannot_be_written_leaves_no_file(out, ledger, monkeypatch):
+    anna = grant(ledger, "anna")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Ledger, "used", full)
+    with pytest.raises(FacekitError, match=r"a\.png: cannot be written .No space"):
+        export.write_image(out / "a.png", picture(), kind=Kind.GENERATED, consent=[anna])
+    assert not list(out.iterdir())
 
 
 def test_small_picture_leaves_with_presence_and_manifest(out):
@@ -278,7 +351,7 @@ def test_disk_that_fills(out, monkeypatch):
     monkeypatch.setattr(export.encode, "write_video", full)
     both(out, "No space left")
     monkeypatch.undo()
-    monkeypatch.setattr(manifest, "_signing_chain", full)
+    monkeypatch.setattr(manifest, "sign", full)
     both(out, "No space left")
 
 
