@@ -14,10 +14,12 @@ COMMANDS = {
     "studio": "Render people who don't exist, with exact labels.",
     "align": "Locate, track and align the faces of photos and videos.",
     "faces": "Look at what the face stage sees.",
+    "consent": "Record who consents to what, and revoke it.",
     "generator": "Train a generator, and run it.",
     "detector": "Train a detector of generated faces, and evaluate it.",
     "analyze": "Analyze files and write a report on each.",
     "watermark": "Embed a test mark, or read the mark of a file.",
+    "provenance": "Sign files, and verify where they come from (C2PA).",
     "weights": "List and verify the bundled weights.",
     "bench": "Measure speed and memory on this machine.",
 }

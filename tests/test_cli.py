@@ -73,10 +73,12 @@ def test_the_commands_stand_in_pipeline_order() -> None:
         "studio",
         "align",
         "faces",
+        "consent",
         "generator",
         "detector",
         "analyze",
         "watermark",
+        "provenance",
         "weights",
         "bench",
     ]

@@ -80,7 +80,7 @@ def judge(report: Any, credential: Any) -> Provenance:
         reason = f"intact, signed by {signer}, whom an authority in trust.pem vouches for"
         return Provenance("trusted", reason, claims)
     why = "; ".join(doubts) or "no authority in trust.pem vouches for it"
-    return Provenance("untrusted", f"intact, but signed by {signer}: {why}", claims)
+    return Provenance("untrusted", f"intact, signed by {signer}, but {why}", claims)
 
 
 _OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity", "timeStamp.")

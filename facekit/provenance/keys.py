@@ -14,7 +14,8 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -452,26 +453,36 @@ def _pixel() -> bytes:
 
 
 def _keep(made: Signer, *, replace: bool = True) -> None:
-    """Write ``signer.pem``, readable by its owner alone, wholly or not at all.
+    """Write ``signer.pem``; what it held stays as ``signer.old.pem``, for a key cannot be remade.
 
     Without ``replace`` one that is there already stays: of two processes, one wins.
     """
     path = signer_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp's file is readable by its owner alone from its first moment.
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".signer")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(made.key + made.chain)
+        if replace and path.exists():
+            with _private(path) as partial:
+                partial.write_bytes(path.read_bytes())
+                partial.replace(path.with_name("signer.old.pem"))
+        with _private(path) as partial:
+            partial.write_bytes(made.key + made.chain)
             if replace:
-                Path(partial).replace(path)
+                partial.replace(path)
             else:
-                _link(Path(partial), path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+                _link(partial, path)
     except OSError as error:
         raise FacekitError(_cannot_keep(path, error)) from error
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path`` that its owner alone can read, and that is gone afterwards."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".signer")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _link(partial: Path, path: Path) -> None:
