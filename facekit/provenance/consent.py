@@ -129,8 +129,23 @@ class Terms(Config):
                 "recording that shows the consent"
             )
 
+    def statement(self) -> str:
+        """What it says, as a person would."""
+        who = self.subjects[0]
+        if len(self.subjects) > 1:
+            who = f"{len(self.subjects)} people, {who} to {self.subjects[-1]}"
+        by = {
+            Attester.PERSON: "the person's own key",
+            Attester.OPERATOR: "the operator",
+            Attester.DATASET: f"the data set's licence, {self.licence}, doi {self.doi}",
+        }[self.attester]
+        return (
+            f"{who}, all of age: {', '.join(sorted(self.scope))} with {len(self.photos)} photos "
+            f"or videos, for: {self.purpose}; until {time_text(self.expires)}; attested by {by}"
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """JSON values, in the one order and form that is signed."""
+        """JSON values, as they are signed."""
         return {
             "subjects": list(self.subjects),
             "attester": str(self.attester),
@@ -163,11 +178,11 @@ class Record(Terms):
     @model_validator(mode="after")
     def _check_record(self) -> Self:
         _check_time("granted", self.granted)
-        longest = LONGEST[self.attester]
-        if not self.granted < self.expires <= self.granted + longest:
+        latest = self.granted + LONGEST[self.attester]
+        if not self.granted < self.expires <= latest:
             raise FacekitError(
-                f"expires {time_text(self.expires)}, granted {time_text(self.granted)}: must be "
-                f"later, by at most {longest.days // 365} years"
+                f"expires {time_text(self.expires)}: must be after {time_text(self.granted)}, when "
+                f"it was signed, and at the latest {time_text(latest)}"
             )
         if (self.public_key == self.operator) is (self.attester is Attester.PERSON):
             raise FacekitError(

@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from facekit.core import files
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.provenance import consent
 from facekit.provenance.chain import Chain, Entry, Tampered
@@ -79,6 +80,14 @@ class Use:
     sha256: str
     time: datetime
     ids: tuple[str, ...]
+
+    def now(self) -> Literal["there", "changed", "gone"]:
+        """What became of it at that path; of a folder, only whether it is there."""
+        try:
+            same = self.path.is_dir() or files.sha256(self.path) == self.sha256
+        except OSError:
+            return "gone"
+        return "there" if same else "changed"
 
 
 @dataclass(frozen=True)
