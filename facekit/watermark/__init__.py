@@ -1,13 +1,15 @@
 """The mark on everything that leaves: keyed, blind, classical; see docs/watermark.md."""
 
-from facekit.watermark.payload import Kind, Payload, Reading
-from facekit.watermark.spread import ACCEPT, DEFAULT_KEY, MIN_SIDE, Listener, embed, read
-from facekit.watermark.video import embed_file, load_key, read_file, read_frames
+from facekit.watermark.files import embed_file, load_key, read_file
+from facekit.watermark.listen import Listener, read
+from facekit.watermark.payload import Geometry, Kind, Payload, Reading
+from facekit.watermark.spread import ACCEPT, DEFAULT_KEY, MIN_SIDE, embed
 
 __all__ = [
     "ACCEPT",
     "DEFAULT_KEY",
     "MIN_SIDE",
+    "Geometry",
     "Kind",
     "Listener",
     "Payload",
@@ -17,5 +19,4 @@ __all__ = [
     "load_key",
     "read",
     "read_file",
-    "read_frames",
 ]

@@ -1,6 +1,6 @@
 """What a mark says: a kind and a number, in 64 bits; and what a reader may say of it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
 
-VERSION = 1
+VERSION = 2
 """Of the scheme. A reader hands out no payload of a version that it does not know."""
 
 ID_BITS = 48
@@ -67,6 +67,28 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """How a picture lies in the one that was marked, where that is not just as it is.
+
+    Attributes:
+        side: the shorter side of the marked picture, in pixels of this one.
+        degrees: how far this picture was turned, clockwise.
+        x, y: where in the marked picture this one's top left corner lies, in shares of the shorter
+            side; from 0 to 1, because the mark repeats after it.
+    """
+
+    side: float
+    degrees: float
+    x: float
+    y: float
+
+    def sentence(self) -> str:
+        """In words, e.g. "as part of a picture whose shorter side is 812 pixels"."""
+        turned = f", turned by {self.degrees:.1f}°" if abs(self.degrees) >= 0.2 else ""
+        return f"as part of a picture whose shorter side is {self.side:.0f} pixels{turned}"
+
+
+@dataclass(frozen=True)
 class Reading:
     """What was read. There are never bits without a decision.
 
@@ -77,6 +99,9 @@ class Reading:
             strong as this, every test made being counted.
         corrected: the wrong bits of 127 that the code put right; None without a payload.
         frames: how many pictures the evidence was summed over.
+        tests: how many tests the p-value counts: all that were made, or could have been.
+        geometry: how the picture lies in the marked one; None where it was not moved, or where no
+            mark was found.
     """
 
     present: bool
@@ -84,6 +109,8 @@ class Reading:
     p_value: float
     corrected: int | None
     frames: int
+    tests: int = 2
+    geometry: Geometry | None = None
 
     @property
     def kind(self) -> str | None:
@@ -100,6 +127,8 @@ class Reading:
             "p_value": self.p_value,
             "corrected": self.corrected,
             "frames": self.frames,
+            "tests": self.tests,
+            "geometry": asdict(self.geometry) if self.geometry else None,
         }
 
     def sentence(self) -> str:
@@ -109,7 +138,9 @@ class Reading:
             return f"no mark found ({p_value}, {self.frames} picture(s) read)"
         if not self.payload:
             return f"a mark is present, too weak to read its payload ({p_value})"
+        found = f", found {self.geometry.sentence()}" if self.geometry else ""
         return (
             f"marked as {self.kind}, id {self.payload.id} "
-            f"({p_value}, {self.corrected} of 127 bits corrected, {self.frames} picture(s) read)"
+            f"({p_value}, {self.corrected} of 127 bits corrected, {self.frames} picture(s) read"
+            f"{found})"
         )
