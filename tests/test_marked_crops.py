@@ -1,6 +1,7 @@
 """Crops of generated media, made by ``facekit align``, stay marked and signed."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from facekit.commands.align import command
 from facekit.datasets.manifest import load_folder
 from facekit.media.images import read_image, write_image
 from facekit.provenance import manifest
+from facekit.provenance.ledger import Ledger
 from facekit.types import Frame
 from facekit.watermark import Kind, Payload
 
@@ -25,6 +27,12 @@ def align(*arguments):
 @pytest.fixture(scope="module")
 def astronaut():
     return skimage.data.astronaut()[:300, 100:400]
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEKIT_HOME", str(tmp_path / "home"))
+    return Ledger()
 
 
 @pytest.fixture
@@ -79,3 +87,27 @@ def test_crops_too_small_for_their_mark_are_refused(generated, tmp_path):
     (reason,) = said["failures"].values()
     assert "composite" in reason and "--size 256" in reason
     assert not list(out.glob("crops/*"))
+
+
+def test_crops_keep_to_the_consent_of_what_they_are_cut_from(tmp_path, astronaut, ledger):
+    record = ledger.grant(
+        subjects=["anna"],
+        photos={"ab" * 32: ["anna"]},
+        scope=["generate"],
+        purpose="a test",
+        expires=datetime.now(UTC) + timedelta(days=9),
+        adult=True,
+        evidence="cd" * 32,
+    )
+    made = tmp_path / "made.png"
+    export.write_image(made, astronaut, kind=Kind.COMPOSITE, consent=[record.id])
+    assert align(made, "--out", tmp_path / "out")[0] == 0
+    (item,) = load_folder(tmp_path / "out")
+    crop = tmp_path / "out" / item.path
+    assert [use.path for use in ledger.affected(record.id)] == [made, crop]
+    assert manifest.verify(crop).claims["consent"] == [manifest.consent_hash(record.id)]
+
+    ledger.revoke(record.id, "changed her mind")
+    code, said = align(made, "--out", tmp_path / "again", "--size", 128)
+    assert code == 1 and "is revoked" in said["failures"][made.as_posix()]
+    assert not list((tmp_path / "again").glob("crops/*"))

@@ -331,17 +331,16 @@ def _write(
     if generated is None:
         write_image(path, pixels)
         return
-    about = {"kind": generated.kind, "facts": generated.facts, "id": generated.id}
     try:
         # Its row labels it; a badge would teach a detector to look for badges.
-        export(path, pixels, inputs=[source], badge=None, **about)
+        export(path, pixels, inputs=[source], badge=None, **generated.terms)
     except FacekitError as error:
-        side = len(pixels)
-        if side >= _ENOUGH:
+        if len(pixels) >= _ENOUGH:
             raise
+        why = str(error).removeprefix(f"{path}: ")
         raise FacekitError(
-            f"{source}: is {generated.kind.label} by its mark or manifest, and so must "
-            f"its crops be; but {side} pixels are too few to hold a mark; give --size {_ENOUGH}"
+            f"{source}: is {generated.kind.label} by its mark or manifest, and so must its crops "
+            f"be: {why}; if pixels are too few, give --size {_ENOUGH}"
         ) from error
 
 

@@ -3,13 +3,14 @@
 What is made of generated media is generated too: it leaves marked and signed, with the same kind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from facekit import watermark
 from facekit.provenance import manifest
+from facekit.provenance.ledger import Ledger
 from facekit.types import Item, Pixels
 from facekit.watermark import Kind
 
@@ -22,6 +23,7 @@ _KINDS = {
     # What other tools' manifests say.
     "trainedAlgorithmicMedia": Kind.GENERATED,
     "compositeWithTrainedAlgorithmicMedia": Kind.COMPOSITE,
+    "compositeSynthetic": Kind.COMPOSITE,
 }
 
 
@@ -33,11 +35,18 @@ class Generated:
         kind: ``Kind.GENERATED`` or ``Kind.COMPOSITE``.
         facts: of its manifest, where that is intact.
         id: of the mark; 0 if it cannot be read.
+        consent: ids of the consent records in this machine's ledger that its manifest names.
     """
 
     kind: Kind
     facts: dict[str, Any] = field(default_factory=dict)
     id: int = 0
+    consent: tuple[str, ...] = ()
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What :mod:`facekit.export` is to be told of a copy."""
+        return {"kind": self.kind, "facts": self.facts, "id": self.id, "consent": self.consent}
 
     def item(self, origin: Item) -> Item:
         """``origin`` as one of a generated input."""
@@ -72,4 +81,13 @@ def find_generated(path: Path, pixels: Pixels | None = None) -> Generated | None
         kind,
         dict(claims.get("facts") or {}) if believed else {},
         reading.payload.id if reading.payload else 0,
+        _consent(claims.get("consent") or ()),
     )
+
+
+def _consent(hashes: Collection[str]) -> tuple[str, ...]:
+    """The ids of records that a manifest names by their hashes."""
+    if not hashes:
+        return ()
+    ids = (record.id for record in Ledger().records())
+    return tuple(id for id in ids if manifest.consent_hash(id) in hashes)

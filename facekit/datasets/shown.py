@@ -150,8 +150,8 @@ def show_video(
             if generated is None:
                 write_video(out, drawn(), rate=rate, audio_from=sound)
             else:
-                about = {"kind": generated.kind, "facts": generated.facts, "id": generated.id}
-                export(out, drawn(), rate=rate, audio_from=sound, inputs=[path], **about)
+                terms = generated.terms
+                export(out, drawn(), rate=rate, audio_from=sound, inputs=[path], **terms)
     return Report(str(out), [findings])
 
 
@@ -359,7 +359,8 @@ def _write_sheet(
     kinds = {generated.kind for generated in sources.values()}
     kind = kinds.pop() if len(kinds) == 1 else Kind.COMPOSITE
     facts = next(iter(sources.values())).facts if len(sources) == 1 else {}
-    export(out, sheet, kind=kind, inputs=list(sources), facts=facts)
+    consent = sorted({id for generated in sources.values() for id in generated.consent})
+    export(out, sheet, kind=kind, inputs=list(sources), facts=facts, consent=consent)
 
 
 def _count(number: int, one: str, many: str = "") -> str:
