@@ -15,7 +15,7 @@ from facekit import generators
 from facekit.commands import detector as detector_command
 from facekit.commands.generator import command as generator_command
 from facekit.commands.generator import convert_file
-from facekit.core import config, device, files
+from facekit.core import checkpoint, config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.media.encode import write_video
@@ -182,10 +182,10 @@ def test_a_clip_is_looked_at_from_first_to_last(clip: Path) -> None:
 # The gate of every generator ------------------------------------------------------------------
 
 
-def start(plugin: str, data: Path, out: Path) -> Run:
-    return generators.start(
-        plugin, generators.load(plugin).Config(), data, out, device.setup("cpu", threads=1)
-    )
+def start(plugin: str, data: Path, out: Path, *consent: str) -> generators.GatedRun:
+    settings = generators.load(plugin).Config()
+    fabric = device.setup("cpu", threads=1)
+    return generators.start(plugin, settings, data, out, fabric, consent=consent)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -194,10 +194,10 @@ def test_no_generator_trains_on_photos_or_claims_the_run_folder(
 ) -> None:
     photos = tmp_path / "photos"
     write_image(photos / "ann" / "0.png", photo)
-    with pytest.raises(FacekitError, match="this version does not have") as caught:
+    with pytest.raises(FacekitError, match="consent record of everyone") as caught:
         start(plugin, photos, tmp_path / "run")
     said = str(caught.value)
-    assert "real people need consent records" in said and "facekit studio render" in said
+    assert "facekit consent grant" in said and "facekit studio render" in said
     row = Item(path="ann/0.png", sha256=files.sha256(photos / "ann/0.png"), subject="ann")
     write_manifest(photos, [row])
     with pytest.raises(FacekitError, match="consent"):
@@ -212,6 +212,10 @@ def test_no_generator_trains_on_photos_or_claims_the_run_folder(
 def test_every_training_records_its_consent(plugin: str, people: Path, tmp_path: Path) -> None:
     run = start(plugin, people, tmp_path / "run")
     assert run.facts["consent"] == certificate.read(people).id
+    assert run.facts["id"] == run.id and "ledger" not in run.facts
+    assert run.items == tuple(read_manifest(people))
+    run.save(1, {})
+    assert checkpoint.notes(run.checkpoints()[0]) == {"consent": f'"{run.facts["consent"]}"'}
     assert generators.open_run(run.folder).facts == run.facts
 
 

@@ -1,5 +1,6 @@
 """``facekit generator``: train generators and run them."""
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +12,38 @@ from facekit.commands import options
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lightning_fabric import Fabric
 
     from facekit.export import Corner, Exported
+    from facekit.generators import GatedRun, Permit
     from facekit.types import Frame, Pixels
+
+log = logging.getLogger("facekit")
+
+CONSENT = click.option(
+    "--consent",
+    multiple=True,
+    metavar="ID",
+    help="A consent record of somebody in the photos; give one for everyone.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Train a generator, and run it.
 
-    Generators take only certified studio media, made by 'facekit studio', and every file that
-    they write carries a watermark and a signed manifest.
+    Generators take certified studio media, made by 'facekit studio', or photos and videos of real
+    people under consent records of everyone in them, made by 'facekit consent grant'. Every file
+    that they write carries a watermark and a signed manifest.
 
     \b
     Examples:
       facekit generator train generators/face_swap --data people --out runs/swap
       facekit generator run runs/swap --input clip/clip.mp4 --out swap.mp4 --source person-0001
+      facekit generator train generators/face_swap --data photos --consent c-0123456789ab \\
+          --consent c-ba9876543210 --out runs/us
       facekit generator list
     """
 
@@ -59,8 +73,9 @@ def list_(as_json: bool) -> None:
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="A folder made by 'facekit studio render'.",
+    help="A folder made by 'facekit studio render', or one of photos, with --consent.",
 )
+@CONSENT
 @options.RUN_FOLDER
 @options.SEED
 @options.DEVICE
@@ -71,6 +86,7 @@ def list_(as_json: bool) -> None:
 def train(
     config: str,
     data: Path,
+    consent: tuple[str, ...],
     out: Path,
     seed: int,
     device: str,
@@ -83,11 +99,18 @@ def train(
 
     Give the same command again to go on after an interruption: the result is the same to the bit.
 
+    Photos of real people need records that cover each file and everyone in it, with the scope
+    "train". A record says who is in which file, so the folder needs no manifest and no order; only
+    photos of several people go into folders named after the one whose face is to be learned. Once
+    a record is revoked or has expired, training stops at the next checkpoint.
+
     \b
     Examples:
       facekit studio render --people 8 --frames 40 --size 256 --out people
       facekit generator train generators/face_swap --data people --out runs/swap
       facekit generator train my.yaml --data people --out runs/b --set steps=500 --seed 1
+      facekit generator train generators/face_swap --data photos --consent c-0123456789ab \\
+          --consent c-ba9876543210 --out runs/us
     """
     import json
 
@@ -96,11 +119,12 @@ def train(
 
     plugin, settings = generators.read_config(config, overrides)
     fabric = devices.setup(device, precision, threads=threads)
-    run = generators.start(plugin, settings, data, out, fabric, seed=seed)
-    generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(plugin, out))
+    run = generators.start(plugin, settings, data, out, fabric, seed=seed, consent=consent)
+    generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(run))
     last = run.metrics()[-1]
     if as_json:
         facts = {"run": str(out), "plugin": plugin, "people": run.facts.get("people"), **last}
+        facts["consent"] = run.facts["consent"]
         click.echo(json.dumps(facts, indent=2))
         return
     click.echo(f"{out}: trained {last['step']} steps, loss {last['loss']:.4f}")
@@ -182,7 +206,7 @@ def pretrain(
     module.pretrain(settings, run, fabric, people, moments)
     minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
     run.note(minutes=round(minutes, 1))
-    path = module.bundle(run, out, name)
+    path = generators.bundle(run, out, name)
     last = run.metrics()[-1]
     card = {
         "name": name,
@@ -203,7 +227,13 @@ def pretrain(
 
 @command.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--input", "source_file", required=True, help="A certified studio clip or picture.")
+@click.option(
+    "--input",
+    "source_file",
+    required=True,
+    help="A certified studio clip or picture, or a real one, with --consent.",
+)
+@CONSENT
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -226,6 +256,7 @@ def pretrain(
 def run(
     run: Path,
     source_file: str,
+    consent: tuple[str, ...],
     out: Path,
     source: str,
     target: str | None,
@@ -240,11 +271,17 @@ def run(
     The result is marked and signed as a composite; a video keeps its sound. Frames that show no
     face stay as they are; if none shows one, nothing is written.
 
+    The consent that RUN was trained under must still hold, with the scope "generate". A real video
+    or photo needs consent of its own, of everyone in it: --consent. The manifest repeats both, and
+    once a record is revoked or has expired, the file under way is abandoned.
+
     \b
     Examples:
       facekit generator run runs/swap --input clip/clip.mp4 --out swap.mp4 --source person-0001
       facekit generator run runs/swap --input people/person-0000/0000.png --out swap.png \\
           --source person-0001
+      facekit generator run runs/us --input ben.mp4 --consent c-ba9876543210 --out ann.mp4 \\
+          --source ann
     """
     import json
 
@@ -252,7 +289,11 @@ def run(
 
     fabric = devices.setup(device, precision, threads=threads)
     converted = convert_file(
-        run, source_file, out, fabric, source=source, target=target, badge=badge
+        *(run, source_file, out, fabric),
+        source=source,
+        target=target,
+        consent=consent,
+        badge=badge,
     )
     exported = converted.exported
     facts = {
@@ -272,17 +313,45 @@ def run(
     )
 
 
-def strip_writer(plugin: str, out: Path) -> "Callable[[int, Pixels], None]":
-    """What writes a training's strips, marked, to ``out/strips``."""
+def strip_writer(run: "GatedRun") -> "Callable[[int, Pixels], None] | None":
+    """What writes a training's strips, marked, to ``RUN/strips``.
+
+    A strip shows what the generator makes; so there are none without consent to that.
+    """
     from facekit import export, generators
 
-    kind = generators.load(plugin).KIND
+    kind = generators.load(run.facts["plugin"]).KIND
+    permit = run.permit
+    if not permit.covers("generate"):
+        log.info("the consent does not cover generating, so no training strips are written")
+        return None
 
     def write(step: int, pixels: "Pixels") -> None:
-        path = out / "strips" / f"step-{step:08d}.png"
-        export.write_image(path, pixels, kind=kind, facts={"origin": "studio"})
+        permit.check("generate")
+        path = run.folder / "strips" / f"step-{step:08d}.png"
+        export.write_image(
+            path,
+            pixels,
+            kind=kind,
+            facts=_facts(run),
+            id=generators.mark_id(run),
+            consent=permit.records,
+        )
 
     return write
+
+
+def _facts(run: "GatedRun", *given: "Permit") -> dict[str, object]:
+    """What the manifest says of the consent to a file; records' ids, which it hashes, apart."""
+    permits = (run.permit, *given)
+    studio = all(permit.certificate for permit in permits)
+    return {
+        "origin": "studio" if studio else "consent",
+        "generator": run.facts["plugin"],
+        "run": run.id,
+        "certificates": sorted({permit.certificate for permit in permits} - {""}),
+        "publish": all(permit.covers("publish") for permit in permits),
+    }
 
 
 @dataclass(frozen=True)
@@ -308,22 +377,25 @@ def convert_file(
     *,
     source: str,
     target: str | None = None,
+    consent: "Sequence[str]" = (),
     badge: "Corner" = "bottom-left",
 ) -> Converted:
     """Check that ``source_file`` may be changed, change it, and export the result to ``out``.
 
     Args:
         folder: of the generator's run.
-        source_file: a certified studio clip or picture.
+        source_file: a certified studio clip or picture, or a real one.
         out: to write to.
         fabric: where and how precisely to compute.
         source: the person to show.
         target: who is in the input, if it is known.
+        consent: ids of the consent records of everyone in a real input.
         badge: the corner in which the word "synthetic" stands.
 
     Raises:
-        FacekitError: if the input is live, growing or not certified, or shows no face; or ``out``
-            is of another kind than it; or the run or a person is unusable.
+        FacekitError: if the input is live, growing, neither certified nor covered by consent, or
+            shows no face; or ``out`` is of another kind than it; or the run or a person is
+            unusable; or consent is revoked or expires meanwhile. Then there is no file.
     """
     from facekit import export, generators
     from facekit.media.decode import Video, probe
@@ -331,42 +403,51 @@ def convert_file(
     from facekit.types import Frame
 
     path = generators.closed_file(source_file)
-    consent = generators.certified(path)
+    given = generators.admit_file(path, consent, fabric.device)
     run = generators.open_run(folder)
-    plugin = generators.load(run.facts["plugin"])
+    kind = generators.load(run.facts["plugin"]).KIND
     is_picture = probe(path).kind == "image"
     wanted = {".png", ".jpg", ".jpeg", ".webp"} if is_picture else {".mp4"}
     if out.suffix.lower() not in wanted:
         raise FacekitError(f"{out}: from {path.name} comes one of {', '.join(sorted(wanted))}")
-    facts = {
-        "origin": "studio",
-        "generator": run.facts["plugin"],
-        "source": source,
-        "consents": sorted({consent, run.facts["consent"]}),
-    }
-    given = _Tally(path)
+    facts = _facts(run, given)
+    if run.permit.certificate:
+        facts["source"] = source  # a real person's pseudonym is left out: the manifest is public
+    records = sorted({*run.permit.records, *given.records})
+    mark = generators.mark_id(run, given)
+    tally = _Tally(path)
+
+    def change(frames: "Iterable[Frame]") -> "Iterator[Frame]":
+        noted = tally.note(frames)
+        changed = generators.generate(run, noted, fabric, given=given, source=source, target=target)
+        return tally.compare(changed)
+
     if is_picture:
-        frames = given.note([Frame(read_image(path), 0.0, 0)])
-        changed = plugin.generate(run, frames, fabric, source=source, target=target)
-        (picture,) = given.compare(changed)
+        (picture,) = change([Frame(read_image(path), 0.0, 0)])
         exported = export.write_image(
-            out, picture.pixels, kind=plugin.KIND, inputs=[path], facts=facts, badge=badge
+            *(out, picture.pixels),
+            kind=kind,
+            inputs=[path],
+            facts=facts,
+            id=mark,
+            consent=records,
+            badge=badge,
         )
     else:
         with Video(path) as video:
-            frames = given.note(video)
-            changed = plugin.generate(run, frames, fabric, source=source, target=target)
             exported = export.write_video(
                 out,
-                given.compare(changed),
-                kind=plugin.KIND,
+                change(video),
+                kind=kind,
                 rate=video.info.rate or 25.0,
                 audio_from=path if video.info.has_audio else None,
                 inputs=[path],
                 facts=facts,
+                id=mark,
+                consent=records,
                 badge=badge,
             )
-    return Converted(exported, given.frames, given.changed)
+    return Converted(exported, tally.frames, tally.changed)
 
 
 class _Tally:

@@ -1,10 +1,14 @@
 """Checkpoints as safetensors: tensors in the file, the rest of the state as JSON in its header.
 
+Texts that belong to the weights wherever they go, such as whose consent they stand on, ride along
+in the header as well: :func:`notes`.
+
 Nothing is ever unpickled. A state is any nesting of dicts, lists and tuples whose leaves are
 tensors, numbers, strings, booleans and None; an optimiser's ``state_dict`` is one.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,13 @@ from facekit.core.errors import FacekitError
 from facekit.core.files import replacing
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any], notes: Mapping[str, str] | None = None) -> None:
     """Write ``state`` to ``path``, wholly or not at all.
+
+    Args:
+        path: to write to.
+        state: see above.
+        notes: texts for the header, by name; :func:`notes` reads them.
 
     Raises:
         FacekitError: if the file cannot be written.
@@ -27,7 +36,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     structure = json.dumps(_pack(state, "", tensors))
     with replacing(path) as partial:
         try:
-            save_file(tensors, partial, metadata={"state": structure})
+            save_file(tensors, partial, metadata={**(notes or {}), "state": structure})
         except SafetensorError as error:
             raise FacekitError(f"{path}: cannot be written ({error})") from error
 
@@ -51,6 +60,20 @@ def load(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise FacekitError(f"{path}: damaged; its 'state' does not match its tensors") from error
     return state
+
+
+def notes(path: Path) -> dict[str, str]:
+    """The texts of a checkpoint's header; no tensor is read.
+
+    Raises:
+        FacekitError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            found: dict[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FacekitError(f"{path}: not a readable checkpoint ({error})") from error
+    return {name: text for name, text in found.items() if name != "state"}
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from facekit import __version__
 from facekit.core import checkpoint, files
@@ -28,7 +28,13 @@ _IDENTITY = ("plugin", "config", "seed", "data_hash", "threads", "precision")
 
 
 class Run:
-    """One run folder, opened to train or to use."""
+    """One run folder, opened to train or to use.
+
+    Attributes:
+        folder: where it lies.
+        facts: the content of ``run.json``.
+        notes: texts that every checkpoint carries along, by name.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open an existing run.
@@ -37,6 +43,7 @@ class Run:
             FacekitError: if the folder holds no ``run.json``, or one that lacks a key.
         """
         self.folder = folder
+        self.notes: dict[str, str] = {}
         if not (folder / "run.json").is_file():
             raise FacekitError(
                 f"{folder}: not a run folder (no run.json); give one made by 'train'"
@@ -61,7 +68,7 @@ class Run:
         data_hash: str,
         threads: int,
         precision: str,
-    ) -> "Run":
+    ) -> Self:
         """Make a run folder, or open it to resume if it was made from the same inputs.
 
         Raises:
@@ -91,6 +98,10 @@ class Run:
         files.write_json(folder / "run.json", facts)
         return cls(folder)
 
+    def identity(self) -> dict[str, Any]:
+        """What two runs have in common that are the same to the bit."""
+        return {key: self.facts[key] for key in _IDENTITY}
+
     def note(self, **facts: Any) -> None:
         """Add facts to ``run.json``, e.g. the minutes that training took."""
         self.facts |= facts
@@ -108,8 +119,9 @@ class Run:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint after ``step`` steps, and delete all but the newest two."""
-        checkpoint.save(self.folder / f"step-{step:08d}.safetensors", {"step": step, **state})
-        for old in self._checkpoints()[:-_KEEP]:
+        path = self.folder / f"step-{step:08d}.safetensors"
+        checkpoint.save(path, {"step": step, **state}, self.notes)
+        for old in self.checkpoints()[:-_KEEP]:
             old.unlink()
 
     def latest(self) -> dict[str, Any] | None:
@@ -117,7 +129,7 @@ class Run:
 
         Use it to look at a run; to go on training, use :meth:`resume`.
         """
-        found = self._checkpoints()
+        found = self.checkpoints()
         return checkpoint.load(found[-1]) if found else None
 
     def resume(self) -> dict[str, Any] | None:
@@ -132,7 +144,8 @@ class Run:
             files.write_jsonl(self.folder / "metrics.jsonl", rows)
         return state
 
-    def _checkpoints(self) -> list[Path]:
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints' files, the newest last."""
         return sorted(self.folder.glob("step-*.safetensors"))
 
 

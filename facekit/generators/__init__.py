@@ -4,34 +4,60 @@ A plug-in module offers
 
 - ``KIND``: the mark that its output carries, a :class:`facekit.watermark.Kind`;
 - ``Config``: its settings, a :class:`facekit.core.config.Config`;
-- ``train(config, data, run, fabric, *, show=None)``: train on a folder that :func:`start` has let
-  pass, resuming from the run's newest checkpoint; ``show(step, pixels)`` is handed a training
-  strip now and then;
+- ``train(config, data, run, fabric, *, show=None)``: train on ``run.items`` of the folder ``data``,
+  the pictures that :func:`start` has let pass, resuming from the run's newest checkpoint;
+  ``show(step, pixels)`` is handed a training strip now and then;
 - ``pretrain(config, run, fabric, people, moments)`` and ``bundle(run, folder, name)``, if it can
   start from weights learned beforehand on the studio;
 - ``generate(run, frames, fabric, *, source, target=None, still=False)``: yield changed frames, in
   memory and unmarked. Only :mod:`facekit.export` writes them.
 
-Whose faces may be used is decided here, for all of them: :func:`start` and :func:`open_run`.
+Whose faces may be used is decided here, for all of them: by :func:`start` and the run that it
+returns, :func:`open_run`, :func:`admit_file`, :func:`generate` and :func:`bundle`. A plug-in need
+not think of it: ``run.save`` writes no checkpoint once consent is revoked or has expired.
 
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from lightning_fabric import Fabric
 
 from facekit.core import config as configs
-from facekit.core import files, registry
+from facekit.core import registry
+from facekit.core.checkpoint import notes
 from facekit.core.device import precision_of
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
-from facekit.generators._gate import certified, closed_file
-from facekit.types import MANIFEST
+from facekit.generators._gate import (
+    GatedRun,
+    Permit,
+    admit_file,
+    admit_folder,
+    certified,
+    closed_file,
+    data_hash,
+    watched,
+)
+from facekit.types import Frame
 
-__all__ = ["certified", "closed_file", "load", "names", "open_run", "read_config", "start"]
+__all__ = [
+    "GatedRun",
+    "Permit",
+    "admit_file",
+    "bundle",
+    "certified",
+    "closed_file",
+    "generate",
+    "load",
+    "mark_id",
+    "names",
+    "open_run",
+    "read_config",
+    "start",
+]
 
 
 def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, configs.Config]:
@@ -70,50 +96,128 @@ def load(name: str) -> ModuleType:
 
 
 def start(
-    plugin: str, config: configs.Config, data: Path, out: Path, fabric: Fabric, *, seed: int = 0
-) -> Run:
+    plugin: str,
+    config: configs.Config,
+    data: Path,
+    out: Path,
+    fabric: Fabric,
+    *,
+    seed: int = 0,
+    consent: Sequence[str] = (),
+) -> GatedRun:
     """Check that ``data`` may be trained on; make the run folder, or open it to go on.
 
-    The run records the consent: the certificate that covers ``data``.
+    The run records the consent: the certificate that covers ``data``, or the consent records.
 
     Args:
         plugin: the generator's name.
         config: its settings.
-        data: the folder to train on.
+        data: the folder to train on: a certified studio folder, or photos of real people, each
+            covered by ``consent`` with the scope "train", with everyone in it.
         out: the run folder.
         fabric: where and how precisely it will compute, which the run records.
         seed: of all randomness, ≥ 0.
+        consent: ids of consent records; none for a studio folder.
 
     Raises:
-        FacekitError: if ``data`` is not certified, and then ``out`` is not touched; or if ``out``
-            holds a run made from other inputs.
+        FacekitError: if ``data`` may not be trained on, and then ``out`` is not touched; or if
+            ``out`` holds a run made from other inputs or under other consent.
     """
     import torch
 
-    consent = certified(data)
-    run = Run.start(
+    permit = admit_folder(data, consent, fabric.device)
+    run = GatedRun.start(
         out,
         plugin=plugin,
         config=config,
         seed=seed,
-        data_hash=files.sha256(data / MANIFEST),
+        data_hash=data_hash(data, permit),
         threads=torch.get_num_threads(),
         precision=precision_of(fabric),
     )
-    run.note(consent=consent)
+    run.admit(permit)
     return run
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path) -> GatedRun:
     """Open a trained run to use it.
 
     Raises:
-        FacekitError: if it is none, or records no consent to what it was trained on.
+        FacekitError: if it is none; if it records no consent to what it was trained on, or other
+            consent than its checkpoints; or if a record was revoked, has expired, or does not
+            cover generating.
     """
-    run = Run(folder)
+    run = GatedRun(folder)
     if not run.facts.get("consent"):
         raise FacekitError(
-            f"{folder}: records no certificate of its training data; train anew with "
-            "'facekit generator train'"
+            f"{folder}: records no certificate of its training data, nor consent to it; train anew "
+            "with 'facekit generator train'"
         )
+    run.require_same_checkpoints()
+    try:
+        run.permit.check("generate")
+    except FacekitError as error:
+        raise FacekitError(f"{folder}: cannot be used: {error}") from error
     return run
+
+
+def generate(
+    run: GatedRun,
+    frames: Iterable[Frame],
+    fabric: Fabric,
+    *,
+    given: Permit,
+    source: str,
+    target: str | None = None,
+    still: bool = False,
+) -> Iterator[Frame]:
+    """Yield changed frames, in memory and unmarked, for as long as the consent holds.
+
+    Args:
+        run: from :func:`open_run`.
+        frames: of one clip, or unrelated pictures if ``still``.
+        fabric: where and how precisely to compute.
+        given: what lets ``frames`` be changed, from :func:`admit_file`.
+        source: the person to show.
+        target: who is in the frames, if it is known.
+        still: treat each frame as a picture of its own.
+
+    Raises:
+        FacekitError: if the run or a person is unusable; or within a second or so, and at the end
+            at the latest, after consent was revoked or has expired.
+    """
+    plugin = load(run.facts["plugin"])
+    changed: Iterable[Frame] = plugin.generate(
+        run, frames, fabric, source=source, target=target, still=still
+    )
+    return watched(changed, [run.permit, given])
+
+
+def mark_id(run: GatedRun, given: Permit | None = None) -> int:
+    """What the watermark of the run's output names, below 2^48.
+
+    The consent record, if there is exactly one, of whomever is shown; else the run, whose id
+    ``run.json`` has.
+
+    Args:
+        run: the run.
+        given: what lets the input be changed; None if there is no input.
+    """
+    records = {*run.permit.records, *(given.records if given else ())}
+    return int((records.pop() if len(records) == 1 else run.id)[2:], 16)
+
+
+def bundle(run: Run, folder: Path, name: str) -> Path:
+    """Write the weights of a pre-training as ``folder/name.safetensors``, to be shipped.
+
+    Raises:
+        FacekitError: if the run is a training: weights of a person are not shipped, since whoever
+            has them needs no consent any more.
+    """
+    if run.facts.get("consent") or any("consent" in notes(path) for path in run.checkpoints()):
+        raise FacekitError(
+            f"{run.folder}: was trained on photos of people; their weights are not bundled, only "
+            "those that 'facekit generator pretrain' makes"
+        )
+    path: Path = load(run.facts["plugin"]).bundle(run, folder, name)
+    return path

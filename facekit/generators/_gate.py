@@ -1,14 +1,247 @@
-"""Whose face may be generated: until consent records exist, only that of people who don't.
+"""Whose face may be generated: that of people who don't exist, or of real ones who consent.
 
-Training data and every input to be changed must be certified studio media; nothing live or still
-growing is taken, so that no generator becomes a tool for impersonation in a call.
+Training data and every file to be changed must be certified studio media, or covered, file by file
+and person by person, by consent records that hold now. Consent is asked for again at every
+checkpoint and, while frames are made, every second: a revocation takes effect at once. Nothing live
+or still growing is taken, so that no generator becomes a tool for impersonation in a call.
 """
 
+import hashlib
+import json
+import logging
 import stat
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from facekit.core import checkpoint, files
 from facekit.core.errors import FacekitError
+from facekit.core.progress import progress
+from facekit.core.run import Run
+from facekit.datasets.manifest import load_folder
+from facekit.types import MANIFEST, Item
+
+if TYPE_CHECKING:
+    import torch
+
+    from facekit.provenance.ledger import Ledger
+
+log = logging.getLogger("facekit")
+
+T = TypeVar("T")
+
+CHECK_EVERY = 1.0
+"""Seconds after which consent is asked for again while frames are made."""
+
+_REMEDY = (
+    "get consent of everyone in it, or cut or blur the others out and grant consent for the new "
+    "file; where no face is, that is the remedy too"
+)
+
+
+@dataclass(frozen=True)
+class Permit:
+    """What lets some files be used: a studio certificate, or consent records.
+
+    Attributes:
+        certificate: id of the certificate; "" for real people.
+        records: ids of the consent records, sorted; none for people who don't exist.
+        items: the pictures of a folder that was let pass.
+    """
+
+    certificate: str = ""
+    records: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
+
+    @property
+    def consent(self) -> str | list[str]:
+        """As ``run.json`` and the checkpoints record it."""
+        return list(self.records) or self.certificate
+
+    @cached_property
+    def _ledger(self) -> "Ledger":
+        # One for all questions: it reads its files again only when they have changed.
+        return _ledger()
+
+    def check(self, scope: str) -> None:
+        """See that it still holds.
+
+        Raises:
+            FacekitError: if a record was revoked, has expired, or does not cover ``scope``; or if
+                this permits nothing.
+        """
+        if self.records:
+            self._ledger.require(self.records, {}, scope)
+        elif not self.certificate:
+            raise FacekitError("neither a studio certificate nor a consent record; nothing is done")
+
+    def covers(self, scope: str) -> bool:
+        """Whether every record has ``scope``; whatever shows people who don't exist has it."""
+        return all(scope in self._ledger.find(id).scope for id in self.records)
+
+
+class GatedRun(Run):
+    """A run that was let pass: no checkpoint is written without consent, and each carries its ids.
+
+    Attributes:
+        permit: what its training data stand on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open an existing run.
+
+        Raises:
+            FacekitError: as :class:`facekit.core.run.Run`, or if ``run.json`` records as consent
+                what is none.
+        """
+        super().__init__(folder)
+        self.permit = _recorded(self.facts.get("consent"), folder)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The pictures that may be learned from; of a run that was started, not merely opened."""
+        return self.permit.items
+
+    @property
+    def id(self) -> str:
+        """What it was made from, its consent included, as "r-" and 12 hex digits."""
+        return f"r-{_digest([self.identity(), self.facts.get('consent')])[:12]}"
+
+    def admit(self, permit: Permit) -> None:
+        """Record what the run stands on, in it and in the ledger; or, on resuming, compare.
+
+        Raises:
+            FacekitError: if the run or a checkpoint in it stands on something else.
+        """
+        before = self.facts.get("consent")
+        if before is not None and before != permit.consent:
+            raise FacekitError(
+                f"{self.folder}: holds a run under other consent ({_named(before)}, now "
+                f"{_named(permit.consent)}); resume with the same, or give another --out"
+            )
+        self.permit = permit
+        self.facts["consent"] = permit.consent
+        self.require_same_checkpoints()
+        if before is None and permit.records:
+            _ledger().used(
+                permit.records, what="run", path=self.folder, sha256=self.facts["data_hash"]
+            )
+        self.note(consent=permit.consent, id=self.id, **_head(permit))
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint that carries the consent's ids.
+
+        Raises:
+            FacekitError: if the consent does not hold any more; then none is written.
+        """
+        try:
+            self.permit.check("train")
+        except FacekitError as error:
+            raise FacekitError(
+                f"{self.folder}: training stopped, nothing is kept of step {step}: {error}"
+            ) from error
+        self.notes = {"consent": json.dumps(self.permit.consent), **_head(self.permit)}
+        super().save(step, state)
+
+    def require_same_checkpoints(self) -> None:
+        """See that the weights stand on what ``run.json`` says, and know the ledger's past.
+
+        Raises:
+            FacekitError: if they say something else, or nothing; or if the ledger is an older one.
+        """
+        heads = [str(self.facts.get("ledger", ""))]
+        for path in self.checkpoints():
+            notes = checkpoint.notes(path)
+            if notes.get("consent") != json.dumps(self.facts["consent"]):
+                said = notes.get("consent", "nothing")
+                raise FacekitError(
+                    f"{path}: was trained under other consent than run.json says ({_named(said)} "
+                    f"and {_named(self.facts['consent'])}); one of them was changed; train anew "
+                    "with another --out"
+                )
+            heads.append(notes.get("ledger", ""))
+        if self.permit.records:
+            _ledger().verify([head for head in heads if head])
+
+
+def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> Permit:
+    """Check that a folder may be trained on.
+
+    Args:
+        data: a certified studio folder; or one with photos of real people: with a manifest, or
+            without, then every picture below it counts.
+        consent: ids of consent records; none for a studio folder.
+        device: where to look for faces.
+
+    Raises:
+        FacekitError: naming the first file or person that is not covered.
+    """
+    if not consent:
+        return Permit(certificate=certified(data), items=tuple(load_folder(data)))
+    records = tuple(sorted(set(consent)))
+    if found := next((path for path in data.rglob("certificate.json")), None):
+        raise FacekitError(
+            f"{found}: a studio certificate beside real photos; a run learns either from people "
+            "who don't exist or from real ones: take it out, or leave --consent away"
+        )
+    items = _pictures(data)
+    ledger = _ledger()
+    digests = {str(data / item.path): item.sha256 for item in items}
+    people = ledger.require(records, digests, "train")
+    _require_everyone_named(people, device)
+    named = tuple(
+        item.model_copy(update={"subject": _subject(data, item, people[str(data / item.path)])})
+        for item in items
+    )
+    return Permit(records=records, items=named)
+
+
+def admit_file(path: Path, consent: Sequence[str], device: "torch.device") -> Permit:
+    """Check that a video or picture may be changed.
+
+    Args:
+        path: of it; see :func:`closed_file`.
+        consent: ids of consent records; none for a certified studio file.
+        device: where to look for faces.
+
+    Raises:
+        FacekitError: if it is not covered, or shows more people than the records name.
+    """
+    if not consent:
+        return Permit(certificate=certified(path))
+    records = tuple(sorted(set(consent)))
+    for folder in (path.parent, path.parent.parent):
+        if (folder / "certificate.json").is_file():
+            raise FacekitError(
+                f"{path}: lies in a studio folder; a studio certificate beside real photos counts "
+                "for neither: take the file out, or leave --consent away"
+            )
+    people = _ledger().require(records, {str(path): files.sha256(path)}, "generate")
+    _require_everyone_named(people, device)
+    return Permit(records=records)
+
+
+def watched(things: Iterable[T], permits: Sequence[Permit]) -> Iterator[T]:
+    """Pass on ``things`` as long as all ``permits`` cover generating, and see to it at the end.
+
+    Raises:
+        FacekitError: within about :data:`CHECK_EVERY` of work after one of them ceases to.
+    """
+
+    def check() -> float:
+        for permit in permits:
+            permit.check("generate")
+        return time.monotonic()
+
+    last = check()
+    for thing in things:
+        if time.monotonic() - last >= CHECK_EVERY:
+            last = check()
+        yield thing
+    check()
 
 
 def certified(path: Path) -> str:
@@ -23,9 +256,9 @@ def certified(path: Path) -> str:
         return verify(path).id
     except FacekitError as error:
         raise FacekitError(
-            f"{error}. Photos of real people need consent records, which this version does not "
-            "have; so a generator takes only certified folders of people who don't exist, made by "
-            "'facekit studio render' or 'facekit studio clip'"
+            f"{error}. Photos of real people need a consent record of everyone in them: 'facekit "
+            "consent grant', then --consent ID; people who don't exist are made by 'facekit studio "
+            "render' or 'facekit studio clip'"
         ) from error
 
 
@@ -53,3 +286,99 @@ def closed_file(name: str) -> Path:
         if path.stat().st_size != before.st_size:
             raise FacekitError(f"{name}: still growing; {rule}")
     return path
+
+
+def data_hash(data: Path, permit: Permit) -> str:
+    """What says whether two runs learn from the same: of the manifest, or of the photos."""
+    if permit.certificate:
+        return files.sha256(data / MANIFEST)
+    return _digest([[item.path, item.sha256, item.subject] for item in permit.items])
+
+
+def _ledger() -> "Ledger":
+    from facekit.provenance.ledger import Ledger
+
+    return Ledger()
+
+
+def _head(permit: Permit) -> dict[str, str]:
+    """The ledger's head, for what must not outlive a ledger that is put back to an older one."""
+    return {"ledger": _ledger().head()} if permit.records else {}
+
+
+def _recorded(consent: object, folder: Path) -> Permit:
+    """The permit that ``run.json`` records."""
+    if consent is None or consent == "":
+        return Permit()
+    if isinstance(consent, str):
+        return Permit(certificate=consent)
+    if isinstance(consent, list) and consent and all(isinstance(id, str) for id in consent):
+        return Permit(records=tuple(consent))
+    raise FacekitError(
+        f"{folder / 'run.json'}: 'consent' is {consent!r}; a certificate's id or a list of "
+        "records' ids is allowed; it was changed: train anew"
+    )
+
+
+def _pictures(data: Path) -> list[Item]:
+    """The pictures of a folder: those of its manifest, or all below it."""
+    from facekit.media.find import VIDEO_SUFFIXES, find_media
+
+    if not data.is_dir():
+        raise FacekitError(f"{data}: not a folder; give one with photos")
+    if (data / MANIFEST).is_file():
+        items = load_folder(data, verify=True)
+    else:
+        paths = find_media([data])
+        items = [
+            Item(path=path.relative_to(data).as_posix(), sha256=files.sha256(path))
+            for path in paths
+        ]
+    pictures = [i for i in items if Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
+    if len(pictures) < len(items):
+        log.info("%s: left out %d videos", data, len(items) - len(pictures))
+    if not pictures:
+        raise FacekitError(f"{data}: holds no photos")
+    return pictures
+
+
+def _subject(data: Path, item: Item, people: Sequence[str]) -> str:
+    """Whose face is the largest: of the people whom the records name, the folder says it."""
+    if len(people) == 1:
+        return people[0]
+    for name in (item.subject, Path(item.path).parent.name):
+        if name in people:
+            return name
+    raise FacekitError(
+        f"{data / item.path}: shows {', '.join(people)} by its records; whose face is to be "
+        "learned, the largest, is not said: put it into a folder of that name"
+    )
+
+
+def _require_everyone_named(people: Mapping[str, Sequence[str]], device: "torch.device") -> None:
+    """See that no file shows more people than its records name.
+
+    Raises:
+        FacekitError: with the first that does.
+    """
+    from facekit.datasets.crowd import open_stage, people_in
+
+    stage = open_stage(device)
+    with progress("Looking for others in the photos", len(people)) as advance:
+        for done, (name, named) in enumerate(people.items(), start=1):
+            seen = people_in(Path(name), stage)
+            if len(seen) > len(named):
+                count = "1 person" if len(named) == 1 else f"{len(named)} people"
+                raise FacekitError(
+                    f"{name}: shows {len(seen)} people ({'; '.join(map(str, seen))}), but its "
+                    f"records name {count}, {', '.join(named)}; {_REMEDY}"
+                )
+            advance(done, "")
+
+
+def _named(consent: object) -> str:
+    return ", ".join(map(str, consent)) if isinstance(consent, list) else str(consent)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -36,6 +36,7 @@ from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
 from facekit.faces.locate import load_locator
 from facekit.generators._conversion import Swap, convert, to_images, to_pixels
+from facekit.generators._gate import GatedRun
 from facekit.networks.discriminator import Discriminator
 from facekit.types import Frame, Pixels
 from facekit.watermark import Kind
@@ -172,17 +173,18 @@ class FaceSwap(nn.Module):
 def train(
     config: Config,
     data: Path,
-    run: Run,
+    run: GatedRun,
     fabric: Fabric,
     *,
     show: Callable[[int, Pixels], None] | None = None,
 ) -> None:
-    """Train on a certified studio folder of 2 to 16 people.
+    """Train on a folder of 2 to 16 people.
 
     Args:
         config: see :class:`Config`.
         data: the folder.
-        run: where to resume from, and to keep checkpoints and metrics.
+        run: whose items of the folder to learn from, where to resume from, and to keep checkpoints
+            and metrics.
         fabric: where and how precisely to compute.
         show: is handed the step and a training strip, uint8 (H, W, 3), now and then.
 
@@ -192,7 +194,8 @@ def train(
     from facekit.datasets.crops import load_crops
 
     # Twice the size: a bilinear sample between four pixels then stays sharp.
-    crops = load_crops(data, template=TEMPLATE, size=2 * config.size, device=fabric.device)
+    size = 2 * config.size
+    crops = load_crops(data, template=TEMPLATE, size=size, device=fabric.device, items=run.items)
     subjects = [item.subject for item in crops.items]
     people = sorted(set(subjects))
     if not 2 <= len(people) <= 16:
