@@ -60,7 +60,7 @@ from facekit.media.images import encode_image, read_image
 from facekit.provenance import manifest
 from facekit.studio import certificate
 from facekit.types import AlignedFace, Face, Frame, Pixels
-from facekit.watermark.video import read_file
+from facekit.watermark.files import read_file
 
 log = logging.getLogger("facekit")
 

@@ -31,8 +31,13 @@ def command() -> None:
 def embed(src: Path, out: Path, number: int, key_file: Path | None, as_json: bool) -> None:
     """Write a copy of the image or video SRC to OUT, with a mark of kind test-real.
 
-    Sound is kept. The mark says nothing about SRC: it is for testing readers, and for giving
-    untouched media a mark, so that "marked" never comes to mean "generated" to a detector.
+    The mark says nothing about SRC: it is for testing readers, and for giving untouched media a
+    mark, so that "marked" never comes to mean "generated" to a detector.
+
+    OUT is PNG, JPEG or WebP for a picture; MP4 for a video or a moving picture (GIF, animated PNG
+    or WebP). Colour profile, transparency and 16 bits a channel are kept where OUT can hold them
+    (PNG holds all), as is a video's first sound track. EXIF and other metadata, which may tell
+    where a photo was taken, are left out. The mark is read back before OUT appears.
 
     \b
     Examples:
@@ -48,20 +53,40 @@ def embed(src: Path, out: Path, number: int, key_file: Path | None, as_json: boo
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--no-search",
+    is_flag=True,
+    help="Look for the mark of whole pictures only, not of cropped or turned ones: quicker.",
+)
 @_KEY
 @_JSON
-def read(file: Path, key_file: Path | None, as_json: bool) -> None:
+def read(file: Path, no_search: bool, key_file: Path | None, as_json: bool) -> None:
     """Say whether the image or video FILE bears a mark, and what it says.
 
     "p" bounds the probability that an unmarked file reads like this one, all searches counted;
     below 1e-9 the mark is called present. No mark found does not mean "not generated".
 
+    Where a picture as it is shows no mark, it is searched for one that was cropped, scaled or
+    turned a little since. Of a video, at most 64 frames are read, spread over it.
+
+    \b
+    The facts of --json:
+      present    whether a mark was found
+      payload    its 64 bits in hex, or null if the mark is too weak to read them
+      kind       generated, composite, studio or test-real; id: the number beside it
+      p_value    "p" as above
+      corrected  how many of the payload's 127 bits the code put right
+      frames     how many pictures were read; tests: how many tests p_value counts
+      geometry   how the picture lies in the one that was marked, if it was found by searching
+
     \b
     Examples:
       facekit watermark read clip.mp4
       facekit watermark read clip.mp4 --json
+      facekit watermark read thumbnail.jpg --no-search
     """
     from facekit.watermark import DEFAULT_KEY, load_key, read_file
 
-    reading = read_file(file, load_key(key_file) if key_file else DEFAULT_KEY)
+    key = load_key(key_file) if key_file else DEFAULT_KEY
+    reading = read_file(file, key, search=not no_search)
     click.echo(json.dumps(reading.to_json()) if as_json else f"{file}: {reading.sentence()}")
