@@ -181,17 +181,18 @@ def _input(
     instance = _text(ingredient.get("instance_id")) or ""
     label = _text(ingredient.get("active_manifest"))
     manifest = _object(manifests.get(label)) if label and depth < _DEPTH else {}
-    claims = _claims(manifest, manifests, depth + 1) if manifest else {}
     results = _object(_object(ingredient.get("validation_results")).get("activeManifest"))
     broken = any(
         not str(failure.get("code")).startswith(_OF_THE_SIGNER)
         for failure in _objects(results.get("failure"))
     )
+    intact = bool(manifest) and not broken
+    claims = _claims(manifest, manifests, depth + 1) if intact else {}
     return {
         "name": name,
         "sha256": instance.removeprefix(_DIGEST) if instance.startswith(_DIGEST) else None,
         "relationship": _text(ingredient.get("relationship")),
-        "manifest": "none" if not manifest else "broken" if broken else "intact",
+        "manifest": "intact" if intact else "broken" if manifest else "none",
         "kind": claims.get("kind"),
         "source_type": claims.get("source_type"),
         "signer": claims.get("signer"),

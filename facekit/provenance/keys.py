@@ -46,6 +46,8 @@ LOCAL = "facekit local test chain"
 """The organisation that certificates of a local test chain name."""
 
 SETTINGS: dict[str, Any] = {
+    # Of a long video a copy less in memory: what is larger goes through a temporary file.
+    "core": {"backing_store_memory_threshold_in_mb": 32},
     "builder": {
         "thumbnail": {"enabled": False},
         # What facekit says itself; the library's default lists it as gathered from others.

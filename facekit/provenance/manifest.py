@@ -9,6 +9,7 @@ Specification: https://spec.c2pa.org, version 2.
 """
 
 import hashlib
+import io
 import json
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,11 +158,15 @@ def _read(path: Path, source: IO[bytes]) -> Provenance:
     except c2pa.C2paError.NotSupported:
         return Provenance("absent", "this format carries no C2PA manifest")
     except c2pa.C2paError as error:
+        said = _one_line(error)
+        if said.startswith("Remote:"):
+            reason = f"the file names a manifest elsewhere, which is not fetched ({said})"
+            return Provenance("absent", reason)
         if _holds_manifest(source):
-            reason = f"the file is damaged, and its manifest cannot be read ({_one_line(error)})"
+            reason = f"the file is damaged, and its manifest cannot be read ({said})"
             return Provenance("tampered", reason)
         raise FacekitError(
-            f"{path}: damaged, or no {path.suffix or 'media'} file ({_one_line(error)})"
+            f"{path}: damaged, or no {path.suffix or 'media'} file ({said})"
         ) from error
 
 
@@ -256,25 +261,40 @@ def _builder(
     definition: Mapping[str, Any], ingredients: Sequence[_Ingredient], *, carried: bool
 ) -> Any:
     """The manifest's builder; with ``carried`` the inputs' own manifests go into it."""
-    rows = [
-        {
-            "title": ingredient.path.name,
-            "format": mimetypes.guess_type(ingredient.path.name)[0] or "application/octet-stream",
-            "relationship": ingredient.relationship,
-            "label": ingredient.label,
-            "instance_id": digest_name(ingredient.sha256),
-        }
-        for ingredient in ingredients
-    ]
-    signed = [carried and _has_manifest(i.path) for i in ingredients]
-    named = [row for row, one in zip(rows, signed, strict=True) if not one]
-    context = c2pa.Context.from_dict(keys.SETTINGS)
-    builder = c2pa.Builder({**definition, "ingredients": named}, context)
-    for ingredient, row, one in zip(ingredients, rows, signed, strict=True):
-        if one:
+    builder = c2pa.Builder(definition, c2pa.Context.from_dict(keys.SETTINGS))
+    for ingredient in ingredients:
+        row = _row(ingredient)
+        if carried and _has_manifest(ingredient.path):
             with ingredient.path.open("rb") as source:
                 builder.add_ingredient(row, row["format"], source)
+        else:
+            # Without its content, which may be of any format and size, and is not needed.
+            builder.add_ingredient(row, "application/octet-stream", io.BytesIO())
     return builder
+
+
+def _row(ingredient: _Ingredient) -> dict[str, str]:
+    """An ingredient as c2pa's builder takes it."""
+    return {
+        "title": ingredient.path.name,
+        "format": _content_type(ingredient.path),
+        "relationship": ingredient.relationship,
+        "label": ingredient.label,
+        "instance_id": digest_name(ingredient.sha256),
+    }
+
+
+def _content_type(path: Path) -> str:
+    """The media type: of the formats that facekit writes by the content, of others by suffix."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(b"\xff\xd8\xff"):
+        return MEDIA_TYPES[".jpg"]
+    if head.startswith(b"\x89PNG"):
+        return MEDIA_TYPES[".png"]
+    if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
+        return MEDIA_TYPES[".webp"]
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def _has_manifest(path: Path) -> bool:
