@@ -116,7 +116,7 @@ def sign(
             for carried in (True, False):
                 builder = _builder(definition, ingredients, carried=carried)
                 with path_in.open("rb") as source, partial.open("w+b") as target:
-                    builder.sign(signer.native(timestamp), media_type, source, target)
+                    _write(builder, signer.native(timestamp), media_type, source, target)
                 # The manifest of a file that is signed again is what says how it was made.
                 if kind is None or partial.stat().st_size - size <= LARGEST:
                     break
@@ -271,6 +271,36 @@ def _builder(
             # Without its content, which may be of any format and size, and is not needed.
             builder.add_ingredient(row, "application/octet-stream", io.BytesIO())
     return builder
+
+
+class _Watched:
+    """A file that remembers why a write failed: the C2PA library calls it a parsing error."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _write(
+    builder: Any, signer: Any, media_type: str, source: IO[bytes], target: IO[bytes]
+) -> None:
+    watched = _Watched(target)
+    try:
+        builder.sign(signer, media_type, source, watched)
+    except c2pa.C2paError:
+        if watched.error:
+            raise watched.error from None
+        raise
 
 
 def _row(ingredient: _Ingredient) -> dict[str, str]:
