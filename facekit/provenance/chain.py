@@ -99,7 +99,7 @@ class Chain:
             FacekitError: if it can't be written.
         """
         count, last, size = self._read_head(public_hex(key))
-        if self.path.stat().st_size != size:
+        if not self.path.is_file() or self.path.stat().st_size != size:
             # Killed between the line and the head, or tampered with: look at all of it.
             entries = self.read(public_hex(key))
             count, last, size = len(entries), entries[-1].hash, len(self._seen)
@@ -143,29 +143,33 @@ class Chain:
         """Check what is new, and the head; what follows the last whole line is returned."""
         stamps = self._stamp()
         content = _bytes(self.path)
-        if not content.startswith(self._seen):
-            self._forget()
-        *lines, torn = content[len(self._seen) :].split(b"\n")
+        known = content.startswith(self._seen)
+        entries, seen = (self._entries, len(self._seen)) if known else ([], 0)
+        self._forget()  # until all of it has been checked
+        *lines, torn = content[seen:].split(b"\n")
         for line in lines:
-            self._entries.append(self._checked(line, public_key))
-        self._seen = content[: len(content) - len(torn)]
-        count, last, size = self._read_head(public_key or self._signer())
-        if count > len(self._entries) or size > len(self._seen):
+            entries.append(self._checked(line, entries, public_key))
+        if not entries:
+            raise Tampered(f"{self.path}: has no lines; they were taken away")
+        count, last, size = self._read_head(public_key or _signer(entries))
+        whole = len(content) - len(torn)
+        if count > len(entries) or size > whole:
             raise Tampered(
-                f"{self.path}: cut off after line {len(self._entries)}; its head counts {count}. "
-                "Lines were taken away at the end: put the file back from a copy"
+                f"{self.path}: cut off after line {len(entries)}, its head counts {count}: lines "
+                "were taken away at the end; put the file back from a copy"
             )
-        if self._entries[count - 1].hash != last:
+        if entries[count - 1].hash != last:
             raise Tampered(
                 f"{self.path}, line {count}: is not the one that {self.head_path.name} was signed "
                 "for; one of the two was replaced"
             )
+        self._entries, self._seen = entries, content[:whole]
         self._stamps = None if torn else stamps
         return torn
 
-    def _checked(self, line: bytes, public_key: str | None) -> Entry:
-        """The next line as an entry, if it is one and follows from the last."""
-        number = len(self._entries)
+    def _checked(self, line: bytes, before: list[Entry], public_key: str | None) -> Entry:
+        """A line as an entry, if it is one and follows from those before it."""
+        number = len(before)
         where = f"{self.path}, line {number + 1}"
         try:
             values = parse(line)
@@ -177,7 +181,7 @@ class Chain:
                 body=values["body"],
                 hash=hashlib.sha256(line).hexdigest(),
             )
-            signer = public_key or (self._signer() if number else entry.body["public_key"])
+            signer = public_key or _signer(before or [entry])
             genuine = holds(signer, signature, _LINE + canonical(values))
         except (FacekitError, KeyError, TypeError, AttributeError) as error:
             raise Tampered(f"{where}: was changed; it is no line as facekit writes it") from error
@@ -194,7 +198,7 @@ class Chain:
                     else "lines before it were taken out or moved"
                 )
             )
-        if values.get("previous") != (self._entries[-1].hash if number else _START):
+        if values.get("previous") != (before[-1].hash if number else _START):
             raise Tampered(f"{where}: does not follow from the line before; it is of another copy")
         if (entry.kind == _OPEN) is (number > 0) or (
             number == 0 and entry.body.get("chain") != self.name
@@ -202,21 +206,16 @@ class Chain:
             raise Tampered(f"{where}: is the beginning of another chain")
         return entry
 
-    def _signer(self) -> str:
-        if not self._entries:
-            raise Tampered(f"{self.path}: has no lines; they were taken away")
-        return str(self._entries[0].body.get("public_key"))
-
     def _read_head(self, public_key: str) -> tuple[int, str, int]:
         """How many lines, the last one's hash, and the size of the file in bytes."""
+        content = _bytes(self.head_path)
         try:
-            values = parse(_bytes(self.head_path).removesuffix(b"\n"))
+            values = parse(content.removesuffix(b"\n"))
             signature = values.pop("signature")
-            genuine = holds(public_key, signature, _HEAD + canonical(values))
-            genuine = genuine and values["chain"] == self.name
             count, last, size = values["count"], values["hash"], values["size"]
-        except Tampered:
-            raise
+            genuine = holds(public_key, signature, _HEAD + canonical(values)) and (
+                content.endswith(b"\n") and values["chain"] == self.name and count >= 1
+            )
         except (FacekitError, KeyError, TypeError, AttributeError):
             genuine = False
         if not genuine:
@@ -270,6 +269,11 @@ def _signed(
     signature = key.sign(_LINE + canonical(values)).hex()
     line = canonical({**values, "signature": signature})
     return line + b"\n", Entry(number, time, kind, body, hashlib.sha256(line).hexdigest())
+
+
+def _signer(entries: list[Entry]) -> str:
+    """The key that the first line names."""
+    return str(entries[0].body["public_key"])
 
 
 def _bytes(path: Path) -> bytes:

@@ -34,7 +34,7 @@ from facekit.core.errors import FacekitError, did_you_mean
 from facekit.provenance import consent
 from facekit.provenance.chain import Chain, Entry, Tampered
 from facekit.provenance.consent import SCOPES, Attester, Record, Terms
-from facekit.provenance.manifest import config_folder
+from facekit.provenance.keys import config_folder
 from facekit.provenance.signed import canonical, load_key, new_key, public_hex, time_text, utc
 
 try:
@@ -409,7 +409,9 @@ class Ledger:
             _require_head(entries, head, f"{self._records.path}", "a head noted elsewhere")
         for use in uses[1:]:
             where = f"line {use.number + 1} of {self._uses.path.name}"
-            _require_head(entries, _parse_head(use.body["records"]), f"{self._records.path}", where)
+            _require_head(
+                entries, _parse_head(str(use.body.get("records"))), f"{self._records.path}", where
+            )
         return Summary(len(state.records), len(state.revoked), len(uses) - 1, _head(entries))
 
     def mend(self) -> list[Path]:
