@@ -7,7 +7,9 @@ A detector must learn the forgery and nothing that merely comes with it. Four th
 - *The mark means nothing.* Every crop is held twice, without and with a watermark, and exactly half
   of each class in each batch is marked. The mark is laid on the whole picture before the crop is
   cut, since that is how it comes in files: aligning resamples it. Kind and id are drawn at random
-  for both classes alike, so that the code words tell nothing either.
+  for both classes alike, so that the code words tell nothing either. Some files come marked, as
+  generated ones do that left through facekit: where those are more than half of one class, as large
+  a share of the other is marked, with words drawn from the ones that they bear.
 - *Paired sampling.* A batch holds an untouched face and a forgery made from the very same picture,
   where there is one, so that the classes share background, light and pose.
 - *Disjoint people.* :func:`check_disjoint` refuses splits that share a person, be it as the one
@@ -15,6 +17,7 @@ A detector must learn the forgery and nothing that merely comes with it. Four th
   every folder: see :func:`person_of`.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +36,7 @@ from facekit.core.progress import log
 from facekit.core.seed import Purpose, rng
 from facekit.datasets.manifest import split_by_subject
 from facekit.types import Item, Pixels
+from facekit.watermark.payload import Kind, Payload
 
 Labels = NDArray[np.int64]
 
@@ -90,14 +94,16 @@ class Crops:
     """Labelled crops of one split, held in memory.
 
     Attributes:
-        images: uint8 RGB (N, S, S, 3), unmarked.
+        images: uint8 RGB (N, S, S, 3), unmarked but for those that came with a mark.
         marked: the same crops of the marked pictures.
+        came_marked: bool (N,): the picture bore a mark already, and is the same in both.
         labels: int64 (N,), 1 generated.
         subjects, sources, donors: as in :class:`Sample`, N of each.
     """
 
     images: Pixels
     marked: Pixels
+    came_marked: NDArray[np.bool_]
     labels: Labels
     subjects: list[str]
     sources: list[str]
@@ -109,7 +115,12 @@ class Crops:
 
 
 def align(
-    samples: Iterable[Sample], faces: Faces, *, key: Sequence[int], device: torch.device
+    samples: Iterable[Sample],
+    faces: Faces,
+    *,
+    key: Sequence[int],
+    device: torch.device,
+    payloads: Sequence[Payload] = (),
 ) -> Crops:
     """Locate, mark and align the largest face of each sample; both classes go this one way.
 
@@ -119,6 +130,8 @@ def align(
         key: integers that the marks' kinds and ids follow from; each split needs its own, or its
             code words would be those of another one.
         device: where to locate and warp.
+        payloads: what the marks say that pictures of the split came with; new marks say the same.
+            If there are none, kinds and ids are drawn at random.
 
     Raises:
         FacekitError: if no face is found in any picture of one class, or there is none.
@@ -131,6 +144,7 @@ def align(
     random = rng(*key, Purpose.MARKS)
     images: list[Pixels] = []
     marked: list[Pixels] = []
+    came_marked: list[bool] = []
     kept: list[Sample] = []
     total = 0
     stream = iter(samples)
@@ -140,14 +154,11 @@ def align(
         for sample, located in zip(chunk, found, strict=True):
             if not located or min(sample.pixels.shape[:2]) < watermark.MIN_SIDE:
                 continue
-            payload = watermark.Payload(
-                watermark.Kind(int(random.choice(list(watermark.Kind)))),
-                int(random.integers(2**31)),
-            )
-            for pixels, crops in (
-                (sample.pixels, images),
-                (watermark.embed(sample.pixels, payload), marked),
-            ):
+            payload = _payload(payloads, random)
+            came_marked.append(watermark.read(sample.pixels, search=False).present)
+            # A second mark would lie over the first, which no picture has that came without.
+            once = sample.pixels if came_marked[-1] else watermark.embed(sample.pixels, payload)
+            for pixels, crops in ((sample.pixels, images), (once, marked)):
                 [face] = align_faces(
                     pixels, located[:1], template=faces.template, size=faces.size, device=device
                 )
@@ -164,11 +175,19 @@ def align(
     return Crops(
         images=np.stack(images),
         marked=np.stack(marked),
+        came_marked=np.array(came_marked),
         labels=labels,
         subjects=[sample.subject for sample in kept],
         sources=[sample.source for sample in kept],
         donors=[sample.donor for sample in kept],
     )
+
+
+def _payload(payloads: Sequence[Payload], random: np.random.Generator) -> Payload:
+    """What a mark made in memory says: one of ``payloads``, or else anything."""
+    if payloads:
+        return payloads[int(random.integers(len(payloads)))]
+    return Payload(Kind(int(random.choice(list(Kind)))), int(random.integers(2**31)))
 
 
 def require_both(labels: Labels) -> None:
@@ -276,8 +295,8 @@ class Batches:
             for i in untouched
         ]
         chosen = np.concatenate([untouched, forged])
-        marked = np.concatenate([random.permutation(half) < half // 2 for _ in range(2)])
-        images = _pick(self._crops, chosen, marked)
+        marked = _to_mark(self._crops, [chosen[:half], chosen[half:]], random)
+        images = _pick(self._crops, chosen, np.concatenate(marked))
         return _degraded(images, self._degrade, random), self._crops.labels[chosen]
 
 
@@ -288,7 +307,8 @@ def view(crops: Crops, faces: Faces, *, key: int, marks: Literal["half", "all", 
         crops: of one split.
         faces: how to degrade; flips, shifts and colours are left alone.
         key: a seed; the same key degrades a marked and an unmarked view alike.
-        marks: which crops are the marked ones; ``half`` is half of each class.
+        marks: which crops are the marked ones; ``half`` is half of each class, or more where more
+            of one class came marked. Those that came so are so in any case.
 
     Returns:
         uint8 (N, S, S, 3).
@@ -296,11 +316,29 @@ def view(crops: Crops, faces: Faces, *, key: int, marks: Literal["half", "all", 
     random = rng(key, Purpose.HALVES)
     marked = np.full(len(crops), marks == "all")
     if marks == "half":
-        for label in (0, 1):
-            members = random.permutation(np.flatnonzero(crops.labels == label))
-            marked[members[: len(members) // 2]] = True
+        classes = [np.flatnonzero(crops.labels == label) for label in (0, 1)]
+        for members, chosen in zip(classes, _to_mark(crops, classes, random), strict=True):
+            marked[members] = chosen
     images = _pick(crops, np.arange(len(crops)), marked)
     return _degraded(images, _chain(faces, training=False), rng(key, Purpose.DEGRADING))
+
+
+def _to_mark(
+    crops: Crops, classes: Sequence[NDArray[np.int64]], random: np.random.Generator
+) -> list[NDArray[np.bool_]]:
+    """Which of the members of each class are to be the marked ones: the same share of each.
+
+    Those that came marked are always among them. The share is a half, or that of the class of which
+    most came marked.
+    """
+    came = [crops.came_marked[members] for members in classes]
+    share = max([0.5, *(float(np.mean(marked)) for marked in came if marked.any())])
+    chosen = []
+    for marked in came:
+        order = random.permutation(len(marked)) - len(marked) * marked
+        place = np.argsort(np.argsort(order))
+        chosen.append(place < math.floor(share * len(marked) + 1e-9))
+    return chosen
 
 
 def _pick(crops: Crops, chosen: NDArray[np.int64], marked: NDArray[np.bool_]) -> Pixels:

@@ -146,7 +146,8 @@ def evaluate(
 
     Returns:
         ``detector.auc``, ``.eer``, ``.tpr_at_1``, ``.ece``, each with a 95% interval, and
-        ``.marked_shift``: how far a mark alone moves the mean score of untouched faces.
+        ``.marked_shift``: how far a mark alone moves the mean score of untouched faces; it is left
+        out if all of them came marked.
     """
     labels = test_set.labels
     _, cluster = clusters(test_set)
@@ -166,8 +167,7 @@ def evaluate(
                 floor=None if floor_scores is None else metric(floor_scores, labels),
             )
         )
-    figures.append(_marked_shift(detector, test_set))
-    return figures
+    return figures + _marked_shift(detector, test_set)
 
 
 def held_out_scores(detector: Detector, test_set: Crops) -> Scores:
@@ -175,12 +175,14 @@ def held_out_scores(detector: Detector, test_set: Crops) -> Scores:
     return detector.score(view(test_set, detector.config.data, key=_VIEW, marks="half"))
 
 
-def _marked_shift(detector: Detector, test_set: Crops) -> Figure:
+def _marked_shift(detector: Detector, test_set: Crops) -> list[Figure]:
     """The mean score of untouched faces with a mark less that of the same without, as a size."""
     data: Any = detector.config.data
-    untouched = test_set.labels == 0
+    untouched = (test_set.labels == 0) & ~test_set.came_marked
+    if not untouched.any():
+        return []
     marked, unmarked = (
         detector.score(view(test_set, data, key=_VIEW, marks=marks)[untouched])
         for marks in ("all", "none")
     )
-    return Figure("detector.marked_shift", float(abs(marked.mean() - unmarked.mean())))
+    return [Figure("detector.marked_shift", float(abs(marked.mean() - unmarked.mean())))]

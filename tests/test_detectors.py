@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from scipy.stats import norm
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -39,6 +40,7 @@ from detectors.models import spectrum
 from detectors.models.small_cnn import neighbouring_pixels
 from detectors.score import FILE, MODELS, Detector, bundle, to_tensor
 from detectors.train import read_config, train
+from facekit import watermark
 from facekit.commands.detector import command, make_crops, open_source
 from facekit.core import checkpoint, config, files, registry, weights
 from facekit.core.device import setup
@@ -46,6 +48,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.core.seed import rng
 from facekit.types import Face, Frame, Item, Pixels, write_manifest
+from facekit.watermark import Kind, Payload
 
 PLUGINS = registry.names(MODELS)
 CONFIGS = sorted(path.stem for path in (config.folder() / "detectors").glob("*.yaml"))
@@ -99,6 +102,7 @@ def toy(pairs: int, *, key: int, size: int = 32, people: int = 4) -> Crops:
     return Crops(
         images=images,
         marked=np.clip(images + mark, 0, 255).astype(np.uint8),
+        came_marked=np.zeros(2 * pairs, np.bool_),
         labels=np.repeat([0, 1], pairs),
         subjects=[f"{key}/person-{i % people}" for i in range(pairs)] * 2,
         sources=[f"{key}/{i}" for i in range(pairs)] * 2,
@@ -346,6 +350,67 @@ def test_batches_are_balanced_paired_and_half_marked() -> None:
         assert len(set(index[:8])) == 8
         assert marked[:8].sum() == marked[8:].sum() == 4
     assert not np.array_equal(batches(0)[0], batches(1)[0])
+
+
+@pytest.mark.parametrize("marked_class", [0, 1])
+def test_where_one_class_came_marked_the_other_is_marked_as_often(marked_class: int) -> None:
+    """A folder of pictures that left through facekit: three of four of one class bear a mark."""
+    pairs, size = 8, 32
+    plain = Faces(size=size, quality=[100, 100], degrade=0.0, recolour=0.0)
+    crops = toy(pairs, key=1)
+    came = (crops.labels == marked_class) & (np.arange(2 * pairs) % 4 < 3)
+    images = np.full((2 * pairs, size, size, 3), 100, np.uint8)
+    images[came] = 120
+    crops = replace(crops, images=images, marked=np.full_like(images, 120), came_marked=came)
+
+    def shares(pixels: Pixels, labels: np.ndarray) -> list[float]:
+        marked = pixels.mean((1, 2, 3)) > 110
+        return [marked[labels == label].mean() for label in (0, 1)]
+
+    assert shares(view(crops, plain, key=1, marks="half"), crops.labels) == [0.75, 0.75]
+    assert shares(view(crops, plain, key=1, marks="none"), crops.labels)[marked_class] == 0.75
+    batches = Batches(crops, plain, batch=16, seed=0)
+    for step in range(5):
+        drawn = shares(*batches(step))
+        assert drawn[0] == drawn[1] >= 0.5
+
+
+def test_the_mark_alone_does_not_tell_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who knew every picture without its mark, and so what the mark adds, could not tell either.
+
+    In memory all are unmarked; from files, generated ones come marked, all with the same payload.
+    Marked as if they had come without, they would be told at once.
+    """
+    monkeypatch.setattr("facekit.faces.locate.load_locator", CentreFace)
+    random = rng(5)
+    hosts = [picture(random, 160) for _ in range(80)]
+    labels = np.arange(80) % 2
+    stored = Payload(Kind.GENERATED, 77)
+    files_ = [watermark.embed(p, stored) if i % 2 else p for i, p in enumerate(hosts)]
+    faces = Faces(size=64, quality=[100, 100], degrade=0.0)
+
+    def crops_of(pictures: list[Pixels], payloads: Sequence[Payload] = ()) -> Crops:
+        samples = [Sample(p, int(labels[i]), str(i), str(i)) for i, p in enumerate(pictures)]
+        return align(samples, faces, key=(1, 0), device=torch.device("cpu"), payloads=payloads)
+
+    def told(crops: Crops, marks: Literal["half", "none"] = "half") -> float:
+        known = view(unmarked, faces, key=3, marks="none").astype(float)
+        added = (view(crops, faces, key=3, marks=marks) - known).mean(3).reshape(80, -1)
+        scores = cross_val_predict(
+            LogisticRegression(max_iter=2000), added, labels, cv=8, method="decision_function"
+        )
+        return evaluate.auc(scores, labels)
+
+    unmarked = crops_of(hosts)
+    assert not unmarked.came_marked.any()
+    assert 0.3 < told(unmarked) < 0.7
+    from_files = crops_of(files_, [stored] * 40)
+    assert np.array_equal(from_files.came_marked, labels == 1)
+    assert 0.3 < told(from_files) < 0.7
+    # What would tell: marks of one class alone, more of one class, other words in one class.
+    assert told(from_files, "none") > 0.95
+    assert told(replace(from_files, came_marked=labels > 1)) > 0.6
+    assert told(crops_of(files_)) > 0.7
 
 
 def test_view_is_a_function_of_its_key() -> None:

@@ -14,13 +14,14 @@ from facekit.commands import options
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lightning_fabric import Fabric
 
     from detectors.data import Crops, Faces, Sample
     from facekit.core.run import Run
     from facekit.types import Item, Pixels
+    from facekit.watermark import Payload
 
 _DONORS = 3  # at most so many people's faces are put into one person's pictures
 
@@ -368,30 +369,63 @@ def make_crops(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> 
     from detectors.data import align
 
     key = (source.seed, ("train", "validation", "test").index(split))
-    return align(_samples(source, split, faces, fabric), faces, key=key, device=fabric.device)
+    chosen = _chosen(source, split, faces)
+    return align(
+        _samples(source, split, chosen, fabric),
+        faces,
+        key=key,
+        device=fabric.device,
+        payloads=_payloads(path for rows in chosen.values() for path in _paths(rows)),
+    )
 
 
-def _samples(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> "Iterator[Sample]":
-    """The pictures of one split: as many as asked for of each person and class, and swaps."""
-    from detectors.data import Sample, person_of
-    from facekit.core.progress import progress
-    from facekit.core.seed import Purpose, rng
+def _paths(rows: "list[tuple[Path, Item]]") -> list[Path]:
+    return [folder / item.path for folder, item in rows]
+
+
+def _payloads(paths: "Iterable[Path]") -> "list[Payload]":
+    """What the marks say that files bear already."""
+    from facekit import watermark
     from facekit.media.images import read_image
+
+    readings = (watermark.read(read_image(path), search=False) for path in paths)
+    return [reading.payload for reading in readings if reading.payload]
+
+
+def _chosen(
+    source: Source, split: str, faces: "Faces"
+) -> "dict[tuple[str, int], list[tuple[Path, Item]]]":
+    """Person and class → the pictures of one split: as many as asked for."""
+    from detectors.data import person_of
+    from facekit.core.seed import Purpose, rng
 
     of_each: dict[tuple[str, int], list[tuple[Path, Item]]] = {}
     for folder, item in source.rows:
         if item.split == split:
             of_each.setdefault((person_of(item), int(item.label or 0)), []).append((folder, item))
     random = rng(source.seed, Purpose.FRAMES)
-    chosen = {
+    return {
         key: [rows[i] for i in random.permutation(len(rows))[: faces.frames]]
         for key, rows in sorted(of_each.items())
     }
+
+
+def _samples(
+    source: Source,
+    split: str,
+    chosen: "dict[tuple[str, int], list[tuple[Path, Item]]]",
+    fabric: "Fabric",
+) -> "Iterator[Sample]":
+    """The pictures of one split, and swaps of the untouched ones."""
+    from detectors.data import Sample
+    from facekit.core.progress import progress
+    from facekit.media.images import read_image
+
     total = sum(map(len, chosen.values()))
     done = 0
     with progress(f"Making {split} faces", total) as advance:
         for (person, label), rows in chosen.items():
-            pictures = [read_image(folder / item.path) for folder, item in rows]
+            pictures = [read_image(path) for path in _paths(rows)]
             # A picture and what is made from it share the source; without swaps, a clip does.
             sources = [
                 str(folder / item.path) if source.generator else item.source or item.path
