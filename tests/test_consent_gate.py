@@ -24,7 +24,7 @@ from facekit.commands import generator as command
 from facekit.core import checkpoint, config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
-from facekit.datasets.crowd import open_stage, people_in
+from facekit.datasets.crowd import Crowd
 from facekit.generators import _gate
 from facekit.media.encode import write_video
 from facekit.media.images import write_image
@@ -297,8 +297,9 @@ def test_run_json_cannot_simply_be_edited(album: Path, studio: Path, tmp_path: P
 def test_a_checkpoint_that_says_nothing_is_not_used(studio: Path, tmp_path: Path) -> None:
     run = start("face_swap", studio, tmp_path / "run")
     Run(run.folder).save(1, {})
-    with pytest.raises(FacekitError, match="under other consent"):
-        generators.open_run(run.folder)
+    for use in (generators.open_run, lambda folder: start("face_swap", studio, folder)):
+        with pytest.raises(FacekitError, match="does not say under whose consent"):
+            use(run.folder)
 
 
 def test_other_consent_is_another_run(album: Path, tmp_path: Path) -> None:
@@ -394,7 +395,7 @@ def test_a_real_photo_is_changed_under_consent_and_says_so(
     photo = tmp_path / "cara.png"
     write_image(photo, skimage.data.astronaut()[:310, 70:380])
     out = tmp_path / "out.png"
-    with pytest.raises(FacekitError, match="--consent ID"):
+    with pytest.raises(FacekitError, match=r"with --consent ID"):
         run_generator(tinter[1], photo, out, fabric)
     with pytest.raises(FacekitError, match=r"cara\.png.*covers this file"):
         run_generator(tinter[1], photo, out, fabric, *tinter[2])
@@ -532,19 +533,19 @@ def test_nothing_is_permitted_by_nothing() -> None:
 def test_people_are_counted_in_pictures_and_through_a_video(
     together: Path, studio: Path, tmp_path: Path
 ) -> None:
-    stage = open_stage(torch.device("cpu"))
-    sights = people_in(together, stage)
+    crowd = Crowd(torch.device("cpu"))
+    sights = crowd.people_in(together)
     assert len(sights) == 2 and sights[0].x < 300 < sights[1].x and sights[0].time is None
     ann = cv2.resize(skimage.data.astronaut()[:300, 80:380], (192, 192))
     ben = cv2.imread(str(studio / "person-0000" / "0000.png"))[..., ::-1]
     shots = [ann] * 10 + [ben] * 10 + [ann] * 10
     frames = [Frame(np.roll(shot, i % 3, 1), i / 25, i) for i, shot in enumerate(shots)]
     write_video(tmp_path / "cut.mp4", frames, rate=25)
-    first, second = people_in(tmp_path / "cut.mp4", stage)
+    first, second = crowd.people_in(tmp_path / "cut.mp4")
     assert first.time == 0 and second.time == pytest.approx(0.4, abs=0.05)
     assert "0.4 s: a face of" in str(second)
     write_image(tmp_path / "none.png", skimage.data.coffee())
-    assert people_in(tmp_path / "none.png", stage) == []
+    assert crowd.people_in(tmp_path / "none.png") == []
 
 
 # The command line -----------------------------------------------------------------------------
@@ -574,6 +575,8 @@ def test_real_people_from_photos_to_a_swap_that_is_then_refused(
     code, said = call(*train, "--out", run, *consent, "--json")
     assert code == 0 and json.loads(said)["consent"] == ids
     assert json.loads(said)["people"] == ["ann", "ben"]
+    kept = [checkpoint.notes(path) for path in run.rglob("*.safetensors")]
+    assert len(kept) == 2 and all(json.loads(notes["consent"]) == ids for notes in kept)
     strips = sorted((run / "strips").iterdir())
     assert len(strips) == 2 and len(verify(strips[0]).claims["consent"]) == 2
     photo = album / "ben-1.png"

@@ -299,7 +299,7 @@ def revoke(id: str, reason: str, mistaken: bool, as_json: bool) -> None:
         facts = _facts(ledger, ledger.find(id))
         click.echo(json.dumps({**facts, "affected": [_use(use) for use in uses]}, indent=2))
         return
-    click.echo(f"{id}: revoked; {_count(uses)} under it")
+    click.echo(f"{id}: revoked; made under it: {_count(uses)}")
     if uses:
         click.echo(f"'facekit consent affected {id}' lists them; delete what must not stay")
 
@@ -327,7 +327,7 @@ def affected(id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_use(use) for use in uses], indent=2))
         return
-    click.echo(f"{id}: {_count(uses)} under it")
+    click.echo(f"{id}: made under it: {_count(uses)}")
     if uses:
         table = Table("made", "what", "now", Column("path", no_wrap=True), box=SIMPLE)
         for use in uses:
@@ -361,6 +361,8 @@ def verify(against: tuple[str, ...], folder: Path | None, mend: bool, as_json: b
     """
     from facekit.provenance.ledger import Ledger, Tampered
 
+    if folder and not folder.is_dir():
+        raise FacekitError(f"{folder}: no such folder")
     ledger = Ledger(folder)
     facts: dict[str, Any] = {"ledger": str(ledger.folder), "holds": True}
     try:
@@ -381,8 +383,8 @@ def verify(against: tuple[str, ...], folder: Path | None, mend: bool, as_json: b
         click.echo(f"{ledger.folder}: no ledger; nothing was granted here")
         return
     click.echo(
-        f"{ledger.folder}: holds; {found.records} records, {found.revoked} of them revoked, "
-        f"{found.uses} uses"
+        f"{ledger.folder}: holds: {_many(found.records, 'record')} ({found.revoked} revoked), "
+        f"{_many(found.uses, 'use')}"
     )
     click.echo(f"head {found.head}")
 
@@ -466,7 +468,11 @@ def _few(names: Sequence[str]) -> str:
 
 def _count(uses: Sequence["Use"]) -> str:
     runs = sum(use.what == "run" for use in uses)
-    return f"{runs} runs and {len(uses) - runs} files were made"
+    return f"{_many(runs, 'run')}, {_many(len(uses) - runs, 'file')}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _use(use: "Use") -> dict[str, Any]:

@@ -562,9 +562,11 @@ def _files(chain: Chain) -> tuple[Path, Path]:
 
 def _known(id: str, state: _State, folder: Path) -> Record:
     if id not in state.records:
-        raise FacekitError(
-            f"no consent record '{id}' in {folder}; {did_you_mean(id, state.records)}"
-        )
+        count = len(state.records)
+        hint = f"'facekit consent list' shows the {count} there are"
+        if count < 10:
+            hint = did_you_mean(id, state.records)
+        raise FacekitError(f"no consent record '{id}' in {folder}; {hint}")
     return state.records[id]
 
 
