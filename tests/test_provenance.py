@@ -498,6 +498,31 @@ def test_manifests_of_any_shape_can_be_judged(given_):
         json.dumps(judged.claims)
 
 
+@pytest.mark.parametrize("kind", ["composite", None])
+def test_a_changed_manifest_of_an_input_is_tampering(tmp_path, kind):
+    """A forger may change the manifests inside the manifest, which no hash of the file covers."""
+    first, second, third = (tmp_path / f"{number}.jpg" for number in range(3))
+    facts = {"by": "the inner one"}
+    sign(unsigned(tmp_path, ".jpg"), first, kind="generated", facts=facts, consent=["abc"])
+    sign(first, second, kind=kind, inputs=[first] if kind else ())
+    content = second.read_bytes()
+    for part in (b"the inner one", ABC.encode(), b"trainedAlgorithmicMedia"):
+        changed = bytearray(content)
+        changed[content.index(part)] ^= 1
+        second.write_bytes(changed)
+        found = verify(second)
+        assert found.status == "tampered"
+        assert "the manifest of an input" in found.reason
+    # What it is an input of says so, but is intact itself.
+    sign(tmp_path / "plain.jpg", third, kind="composite", inputs=[second])
+    found = verify(third)
+    assert found.status == "untrusted"
+    assert (found.claims["inputs"][0]["manifest"], found.claims["inputs"][0]["kind"]) == (
+        "broken",
+        None,
+    )
+
+
 # Bad output
 
 

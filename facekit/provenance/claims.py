@@ -64,16 +64,17 @@ def judge(report: Any, credential: Any) -> Provenance:
     manifests = _object(_object(report).get("manifests"))
     active = _text(_object(report).get("active_manifest"))
     manifest = _object(manifests.get(active)) if active else {}
-    results = _object(_object(_object(report).get("validation_results")).get("activeManifest"))
+    validation = _object(_object(report).get("validation_results"))
+    results = _object(validation.get("activeManifest"))
     claims = _claims(manifest, manifests) | _signature(manifest, credential, results)
-    failures = {
-        str(failure.get("code")): _one_line(failure.get("explanation") or failure.get("code"))
-        for failure in _objects(results.get("failure"))
-    }
+    if not manifest:
+        return Provenance("tampered", "the file or its manifest was changed after signing", claims)
+    if tampering := _tampering(validation):
+        return Provenance("tampered", tampering, claims)
+    failures = _failures(results)
     state = _object(report).get("validation_state")
-    broken = [code for code in failures if not code.startswith(_OF_THE_SIGNER)]
-    if broken or not manifest or (state == "Invalid" and not failures):
-        return Provenance("tampered", _tampering(broken, failures), claims)
+    if state == "Invalid" and failures.keys() <= {"signingCredential.untrusted"}:
+        return Provenance("tampered", "the manifest does not validate", claims)
     signer = claims["signer"] or "an unnamed signer"
     doubts = _doubts(failures, claims)
     if state == "Trusted" and not doubts:
@@ -86,20 +87,40 @@ def judge(report: Any, credential: Any) -> Provenance:
 _OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity", "timeStamp.")
 
 
-def _tampering(broken: list[str], failures: Mapping[str, str]) -> str:
-    if not broken:
-        return "the file or its manifest was changed after signing (it does not validate)"
-    code = broken[0]
-    said = failures[code]
-    if ".hash" in code.lower() or "hash.mismatch" in code.lower() or "Hash.mismatch" in code:
-        what = "the file was changed after signing, or the manifest was taken from another file"
-        if code == "assertion.hashedURI.mismatch":
-            what = "what the manifest says was changed after signing"
-    elif code.startswith(("claimSignature", "claim.")):
-        what = "the manifest was changed after signing"
-    else:
-        what = "the file or its manifest was changed after signing"
-    return f"{what} ({said})"
+def _failures(results: Mapping[str, Any]) -> dict[str, str]:
+    """What failed: code → explanation, the code itself if there is none."""
+    return {
+        str(row.get("code")): " ".join(str(row.get("explanation") or row.get("code")).split())
+        for row in _objects(results.get("failure"))
+    }
+
+
+def _tampering(validation: Mapping[str, Any]) -> str | None:
+    """What was changed after signing; None if nothing was."""
+    own = _failures(_object(validation.get("activeManifest")))
+    for code, said in own.items():
+        if not code.startswith(_OF_THE_SIGNER):
+            return f"{_changed(code)} was changed after signing{_ELSEWHERE.get(code, '')} ({said})"
+    # Of the manifests that this one holds only what has changed since it was signed is listed.
+    for delta in _objects(validation.get("ingredientDeltas")):
+        for code, said in _failures(_object(delta.get("validationDeltas"))).items():
+            if not code.startswith(_OF_THE_SIGNER):
+                return f"the manifest of an input, held in this one, was changed since ({said})"
+    return None
+
+
+_ELSEWHERE = dict.fromkeys(
+    ("assertion.dataHash.mismatch", "assertion.bmffHash.mismatch", "assertion.boxesHash.mismatch"),
+    ", or the manifest was taken from another file",
+)
+
+
+def _changed(code: str) -> str:
+    if code in _ELSEWHERE:
+        return "the file"
+    if code.startswith("assertion."):
+        return "what the manifest says"
+    return "the manifest" if code.startswith("claim") else "the file or its manifest"
 
 
 def _doubts(failures: Mapping[str, str], claims: Mapping[str, Any]) -> list[str]:
@@ -181,12 +202,7 @@ def _input(
     instance = _text(ingredient.get("instance_id")) or ""
     label = _text(ingredient.get("active_manifest"))
     manifest = _object(manifests.get(label)) if label and depth < _DEPTH else {}
-    results = _object(_object(ingredient.get("validation_results")).get("activeManifest"))
-    broken = any(
-        not str(failure.get("code")).startswith(_OF_THE_SIGNER)
-        for failure in _objects(results.get("failure"))
-    )
-    intact = bool(manifest) and not broken
+    intact = bool(manifest) and not _tampering(_object(ingredient.get("validation_results")))
     claims = _claims(manifest, manifests, depth + 1) if intact else {}
     return {
         "name": name,
@@ -261,7 +277,3 @@ def _time(value: Any) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _one_line(said: object) -> str:
-    return " ".join(str(said).split())
