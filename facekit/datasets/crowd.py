@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from facekit.faces.landmarks import Landmarker
+from facekit.faces.locate import load_locator, locate_turned
 from facekit.faces.stage import Stage
 from facekit.media.decode import Video, probe
 from facekit.media.images import read_image
@@ -14,7 +16,10 @@ MIN_FACE = 40
 """Smallest face that counts, in pixels: the longer side of its box."""
 
 _MAX_SIDE = 1920
-_PRESENT = 0.5  # least presence, by the landmarks: a locator alone also finds knees and cushions
+# A face is one that the landmarks see as well, since a locator alone also finds knees and cushions;
+# or one of which the locator is as sure as it has been of faces only, half cut off by the border.
+_PRESENT = 0.5
+_CERTAIN = 0.9995
 _FRAMES = 3  # in which a person of a video is seen at least
 
 
@@ -38,50 +43,62 @@ class Sight:
         return f"{when}a face of {self.size} px at ({self.x}, {self.y})"
 
 
-def open_stage(device: torch.device) -> Stage:
-    """A face stage that looks for smaller faces than those that are worked on.
+class Crowd:
+    """Looks for everyone in files.
 
     In pictures with a longer side than 1920 pixels only faces of at least 20 in 1920 are found.
     """
-    return Stage(device, min_face=MIN_FACE, max_side=_MAX_SIDE)
 
+    def __init__(self, device: torch.device) -> None:
+        """Load the networks; that of identity only when a video is looked at."""
+        self._device = device
+        self._locator = load_locator(device, min_face=MIN_FACE, max_side=_MAX_SIDE)
+        self._landmarker = Landmarker(device)
 
-def people_in(path: Path, stage: Stage) -> list[Sight]:
-    """Everyone whom a file shows, once, largest or first seen first.
+    def people_in(self, path: Path) -> list[Sight]:
+        """Everyone whom a file shows, once: largest or, in a video, first seen first.
 
-    Two tracks of a video are one person's if their faces are alike, as
-    :class:`facekit.faces.stage.Stage` says. A face that few see, turned away, covered, or smaller
-    than :data:`MIN_FACE`, is overlooked; and now and then a thing is taken for a face.
+        Two tracks of a video are one person's if their faces are alike, as
+        :class:`facekit.faces.stage.Stage` says. A face of which little can be seen, turned away,
+        covered, or smaller than :data:`MIN_FACE`, is overlooked; and now and then a thing is taken
+        for a face.
 
-    Args:
-        path: of a picture or a video.
-        stage: see :func:`open_stage`.
+        Args:
+            path: of a picture or a video.
 
-    Raises:
-        FacekitError: if the file is missing or damaged.
-    """
-    if probe(path).kind == "image":
-        return [_sight(face) for face in stage.look([read_image(path)])[0] if _is_sure(face)]
-    first: dict[int, Sight] = {}
-    seen: dict[int, int] = {}
-    frames = 0
-    with Video(path) as video:
-        for moment in stage.follow(video):
-            frames += 1
-            for face, id in zip(moment.faces, moment.ids, strict=True):
-                if _is_sure(face):
-                    first.setdefault(id, _sight(face, moment.frame.time))
-                    seen[id] = seen.get(id, 0) + 1
-    enough = min(_FRAMES, frames)
-    people: dict[int | None, Sight] = {}
-    for track in stage.tracks:
-        if seen.get(track.id, 0) >= enough:
-            people.setdefault(track.person, first[track.id])
-    return list(people.values())
+        Raises:
+            FacekitError: if the file is missing or damaged.
+        """
+        return self._in_picture(path) if probe(path).kind == "image" else self._in_video(path)
+
+    def _in_picture(self, path: Path) -> list[Sight]:
+        pictures = [read_image(path)]
+        located = locate_turned(self._locator, pictures)
+        (faces,) = self._landmarker.read(pictures, located, mirrored=True)
+        return [_sight(face) for face in faces if _is_sure(face)]
+
+    def _in_video(self, path: Path) -> list[Sight]:
+        stage = Stage(self._device, locator=self._locator, landmarker=self._landmarker)
+        first: dict[int, Sight] = {}
+        seen: dict[int, int] = {}
+        frames = 0
+        with Video(path) as video:
+            for moment in stage.follow(video):
+                frames += 1
+                for face, id in zip(moment.faces, moment.ids, strict=True):
+                    if _is_sure(face):
+                        first.setdefault(id, _sight(face, moment.frame.time))
+                        seen[id] = seen.get(id, 0) + 1
+        people: dict[int | None, Sight] = {}
+        for track in stage.tracks:
+            if seen.get(track.id, 0) >= min(_FRAMES, frames):
+                people.setdefault(track.person, first[track.id])
+        return list(people.values())
 
 
 def _is_sure(face: Face) -> bool:
-    return face.landmarks is not None and face.landmarks.presence >= _PRESENT
+    present = face.landmarks is not None and face.landmarks.presence >= _PRESENT
+    return present or face.score >= _CERTAIN
 
 
 def _sight(face: Face, time: float | None = None) -> Sight:

@@ -155,12 +155,16 @@ class GatedRun(Run):
         heads = [str(self.facts.get("ledger", ""))]
         for path in self.checkpoints():
             notes = checkpoint.notes(path)
-            if notes.get("consent") != json.dumps(self.facts["consent"]):
-                said = notes.get("consent", "nothing")
+            if "consent" not in notes:
                 raise FacekitError(
-                    f"{path}: was trained under other consent than run.json says ({_named(said)} "
-                    f"and {_named(self.facts['consent'])}); one of them was changed; train anew "
-                    "with another --out"
+                    f"{path}: does not say under whose consent it was trained: it was changed, or "
+                    "is of an older version; train anew with another --out"
+                )
+            if notes["consent"] != json.dumps(self.facts["consent"]):
+                raise FacekitError(
+                    f"{path}: was trained under other consent than run.json says "
+                    f"({notes['consent']}, {json.dumps(self.facts['consent'])}); one of them was "
+                    "changed; train anew with another --out"
                 )
             heads.append(notes.get("ledger", ""))
         if self.permit.records:
@@ -257,8 +261,8 @@ def certified(path: Path) -> str:
     except FacekitError as error:
         raise FacekitError(
             f"{error}. Photos of real people need a consent record of everyone in them: 'facekit "
-            "consent grant', then --consent ID; people who don't exist are made by 'facekit studio "
-            "render' or 'facekit studio clip'"
+            "consent grant', then 'facekit generator' with --consent ID; people who don't exist "
+            "are made by 'facekit studio render' or 'facekit studio clip'"
         ) from error
 
 
@@ -361,12 +365,12 @@ def _require_everyone_named(people: Mapping[str, Sequence[str]], device: "torch.
     Raises:
         FacekitError: with the first that does.
     """
-    from facekit.datasets.crowd import open_stage, people_in
+    from facekit.datasets.crowd import Crowd
 
-    stage = open_stage(device)
+    crowd = Crowd(device)
     with progress("Looking for others in the photos", len(people)) as advance:
         for done, (name, named) in enumerate(people.items(), start=1):
-            seen = people_in(Path(name), stage)
+            seen = crowd.people_in(Path(name))
             if len(seen) > len(named):
                 count = "1 person" if len(named) == 1 else f"{len(named)} people"
                 raise FacekitError(
