@@ -6,10 +6,10 @@ A detector must learn the forgery and nothing that merely comes with it. Four th
   blurred and recoloured at random by the same code with the same odds.
 - *The mark means nothing.* Every crop is held twice, without and with a watermark, and exactly half
   of each class in each batch is marked. The mark is laid on the whole picture before the crop is
-  cut, since that is how it comes in files: aligning resamples it. Kind and id are drawn at random
-  for both classes alike, so that the code words tell nothing either. Some files come marked, as
-  generated ones do that left through facekit: where those are more than half of one class, as large
-  a share of the other is marked, with words drawn from the ones that they bear.
+  cut, since that is how it comes in files: aligning resamples it. For both classes alike it is drawn
+  at random what the mark says (kind and id), and whether it is a picture's or, stronger, a video's.
+  Some files come marked, as generated ones do that left through facekit: where those are more than
+  half of one class, as large a share of the other is marked, to say what they say.
 - *Paired sampling.* A batch holds an untouched face and a forgery made from the very same picture,
   where there is one, so that the classes share background, light and pose.
 - *Disjoint people.* :func:`check_disjoint` refuses splits that share a person, be it as the one
@@ -154,10 +154,11 @@ def align(
         for sample, located in zip(chunk, found, strict=True):
             if not located or min(sample.pixels.shape[:2]) < watermark.MIN_SIDE:
                 continue
-            payload = _payload(payloads, random)
+            payload, moving = _payload(payloads, random), bool(random.integers(2))
             came_marked.append(watermark.read(sample.pixels, search=False).present)
-            # A second mark would lie over the first, which no picture has that came without.
-            once = sample.pixels if came_marked[-1] else watermark.embed(sample.pixels, payload)
+            once = sample.pixels
+            if not came_marked[-1]:  # a second mark would tell it from those that came without
+                once = watermark.embed(once, payload, moving=moving)
             for pixels, crops in ((sample.pixels, images), (once, marked)):
                 [face] = align_faces(
                     pixels, located[:1], template=faces.template, size=faces.size, device=device

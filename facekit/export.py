@@ -149,7 +149,7 @@ def write_video(
                 f"{path}: a video of {width}x{height} is too small to hold its mark: "
                 f"both sides must be at least {MIN_VIDEO_SIDE} pixels"
             )
-        pixels = watermark.embed(with_badge(frame.pixels, badge), payload)
+        pixels = watermark.embed(with_badge(frame.pixels, badge), payload, moving=True)
         return Frame(pixels, frame.time, frame.index)
 
     def write(target: Path) -> None:

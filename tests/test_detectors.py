@@ -847,7 +847,7 @@ def test_swaps_stay_within_their_split(
 def test_each_split_has_marks_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     payloads: list[Any] = []
     monkeypatch.setattr(
-        "facekit.watermark.embed", lambda pixels, payload: payloads.append(payload) or pixels
+        "facekit.watermark.embed", lambda pixels, payload, **_: payloads.append(payload) or pixels
     )
     samples = [
         Sample(cv2.imread(str(path)), i % 2, str(i), str(i))

@@ -299,19 +299,23 @@ def both(out, message: str) -> None:
 
 
 def test_mark_that_was_not_embedded(out, monkeypatch):
-    monkeypatch.setattr(watermark, "embed", lambda pixels, payload: pixels)
+    monkeypatch.setattr(watermark, "embed", lambda pixels, payload, **_: pixels)
     both(out, "mark could not be read back")
 
 
 def test_mark_of_another_payload(out, monkeypatch):
     embed = watermark.embed
-    monkeypatch.setattr(watermark, "embed", lambda p, _: embed(p, Payload(Kind.GENERATED, 1)))
+    monkeypatch.setattr(
+        watermark, "embed", lambda p, _, **how: embed(p, Payload(Kind.GENERATED, 1), **how)
+    )
     both(out, "mark could not be read back")
 
 
 def test_mark_with_another_key(out, monkeypatch):
     embed = watermark.embed
-    monkeypatch.setattr(watermark, "embed", lambda p, payload: embed(p, payload, b"x" * 16))
+    monkeypatch.setattr(
+        watermark, "embed", lambda p, payload, **how: embed(p, payload, b"x" * 16, **how)
+    )
     both(out, "mark could not be read back")
 
 
@@ -499,7 +503,7 @@ def test_a_folder_of_that_name(out):
 
 
 def test_a_picture_that_cannot_hold_its_mark_says_what_to_do(out, monkeypatch):
-    monkeypatch.setattr(watermark, "embed", lambda pixels, payload: pixels)
+    monkeypatch.setattr(watermark, "embed", lambda pixels, payload, **_: pixels)
     for size, advice in ((128, "make it larger, at best 256"), (256, "soften it, or make it larg")):
         with pytest.raises(FacekitError, match=advice):
             export.write_image(out / "a.png", picture(size), kind=Kind.GENERATED)

@@ -5,13 +5,16 @@ packages. Each rule is tried on code that breaks it, so that it cannot fall sile
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 import detectors
 import facekit
+from facekit.commands.generator import command
+from facekit.export import CORNERS
 
 ROOMS = [Path(facekit.__file__).parent, Path(detectors.__file__).parent]
 MODULES = sorted(path for room in ROOMS for path in room.rglob("*.py"))
@@ -42,6 +45,54 @@ WRITING_CALLS = {
     "write_jpeg",
     "write_png",
     "write_video",
+}
+# Who may write or encode pictures and videos, and why that is no way around ``facekit.export``.
+MEDIA = {
+    "facekit/export.py": "the exit itself",
+    "facekit/media/encode.py": "the encoder of videos",
+    "facekit/media/images.py": "the encoder of pictures",
+    "facekit/media/photo.py": "the encoder of pictures with all their depth",
+    "facekit/watermark/files.py": "copies of the user's own files, marked as test-real",
+    "facekit/datasets/aligned.py": "crops of what no mark and no manifest calls generated",
+    "facekit/datasets/shown.py": "drawings upon what no mark and no manifest calls generated",
+    "facekit/datasets/faces_bench.py": "a copy in a temporary folder, to be timed",
+    "facekit/datasets/marks_attacks.py": "in memory or a temporary folder, to be read again",
+    "facekit/studio/clip.py": "people who don't exist, with the certificate beside them",
+    "facekit/studio/certificate.py": "in memory, to be compared with a file",
+    "facekit/studio/degrade.py": "in memory: compression of a rendering",
+    "facekit/studio/labels.py": "masks and depth maps: they show nobody",
+    "facekit/studio/lessons/identity.py": "in memory: compression of a crop",
+    "facekit/studio/lessons/landmarks.py": "in memory: compression of a crop",
+    "detectors/analyze.py": "thumbnails inside a report, which says what the file's mark says",
+}
+MEDIA_CALLS = {
+    "VideoWriter",
+    "encode_image",
+    "encode_photo",
+    "encode_pillow",
+    "imencode",
+    "imencodemulti",
+    "imsave",
+    "imwrite",
+    "imwriteanimation",
+    "imwritemulti",
+    "print_jpg",
+    "print_png",
+    "save_image",
+    "savefig",
+    "tofile",
+    "write_image",
+    "write_jpeg",
+    "write_png",
+    "write_video",
+}
+# Who may embed a mark, and what kind it is.
+MARKERS = {
+    "facekit/export.py": "generated, composite, studio: what leaves",
+    "facekit/watermark/files.py": "test-real",
+    "facekit/commands/demo_pictures.py": "test-real, in memory: to draw what a mark changes",
+    "facekit/datasets/marks_small.py": "test-real, in memory: a measurement",
+    "detectors/data.py": "any, in memory, for both classes alike",
 }
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
@@ -74,14 +125,70 @@ def writes_pictures(source: str) -> list[str]:
     found = [module for module in imports(tree) if within(module, WRITERS)]
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     found += [name_of(call.func) for call in calls if name_of(call.func) in WRITING_CALLS]
-    # ``Image.save`` needs no import where the image comes from elsewhere; checkpoints are not
-    # saved by a method of an object called image, picture or frame.
+    return found + saves(tree)
+
+
+def saves(tree: ast.AST) -> list[str]:
+    """``Image.save``, which needs no import where the image comes from elsewhere.
+
+    Checkpoints are not saved by a method of an object called image, picture or frame.
+    """
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr == "save":
             owner = ast.unparse(node.value).lower()
             if any(word in owner for word in ("image", "picture", "frame", "img")):
                 found.append(ast.unparse(node))
     return found
+
+
+def makes_media(source: str) -> list[str]:
+    """What makes files of pixels, other than ``export.write_image`` and ``export.write_video``."""
+    tree = ast.parse(source)
+    found = saves(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        call = ast.unparse(node.func)
+        if name_of(node.func) in MEDIA_CALLS and not call.startswith("export."):
+            found.append(call)
+        elif call == "av.open":
+            given = [*node.args, *(word.value for word in node.keywords)]
+            found += [call] if "'w'" in map(ast.unparse, given) else []
+    return found
+
+
+def embeds_marks(source: str) -> list[str]:
+    """Calls of the watermark's ``embed``; the embedding of faces has nothing to do with it."""
+    tree = ast.parse(source)
+    names = {"spread.embed", "watermark.embed"}
+    if any(m.startswith("facekit.watermark") and m.endswith(".embed") for m in imports(tree)):
+        names.add("embed")
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [called for call in calls if (called := ast.unparse(call.func)) in names]
+
+
+def badges(source: str) -> list[str]:
+    """What is given for ``badge=``, or as ``**{"badge": …}``."""
+    given = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg == "badge":
+            given.append(ast.unparse(node.value))
+        elif isinstance(node, ast.Dict):
+            names = (key.value if isinstance(key, ast.Constant) else None for key in node.keys)
+            pairs = zip(names, node.values, strict=True)
+            given += [ast.unparse(value) for name, value in pairs if name == "badge"]
+    return given
+
+
+def by_module(rule: Callable[[str], list[str]]) -> dict[str, list[str]]:
+    """Module → what the rule finds in it, where it finds something."""
+    root = ROOMS[0].parent
+    found = {
+        path.relative_to(root).as_posix(): rule(path.read_text(encoding="utf-8"))
+        for path in MODULES
+    }
+    return {name: things for name, things in found.items() if things}
 
 
 def names_devices(source: str) -> list[str]:
@@ -119,6 +226,26 @@ def test_there_is_code_to_check() -> None:
 @pytest.mark.parametrize("path", GENERATORS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_generators_write_no_picture_by_themselves(path: Path) -> None:
     assert writes_pictures(path.read_text(encoding="utf-8")) == []
+
+
+def test_only_these_make_media() -> None:
+    assert set(by_module(makes_media)) == set(MEDIA)
+
+
+def test_only_these_embed_marks() -> None:
+    assert set(by_module(embeds_marks)) == set(MARKERS)
+
+
+def test_only_the_stills_of_a_dataset_leave_without_a_badge() -> None:
+    """And no config and no option says so: the one that there is knows four corners."""
+    found = by_module(badges)
+    assert found.pop("facekit/datasets/aligned.py") == ["None"]
+    assert {"badge"} == {thing for things in found.values() for thing in things}
+    (option,) = (p for p in command.commands["run"].params if p.name == "badge")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == CORNERS
+    configs = Path(facekit.__file__).parents[1] / "configs"
+    assert not [path for path in configs.rglob("*.yaml") if "badge" in path.read_text()]
 
 
 def test_only_one_file_names_devices() -> None:
@@ -163,6 +290,45 @@ def test_a_generator_that_writes_would_be_found(source: str) -> None:
 )
 def test_a_generator_that_does_not_write_is_left_in_peace(source: str) -> None:
     assert not writes_pictures(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from facekit.media.images import write_image\nwrite_image(path, pixels)",
+        "from facekit.media import encode\nencode.write_video(path, frames)",
+        "import av\nav.open(path, 'w', format='mp4')",
+        "import av\nav.open(path, mode='w')",
+        "Image.fromarray(pixels).save(path)",
+        "open(path, 'wb').write(cv2.imencode('.png', x)[1])",
+        "figure.savefig(path)",
+    ],
+)
+def test_another_maker_of_media_would_be_found(source: str) -> None:
+    assert makes_media(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "export.write_image(path, pixels, kind=kind)",
+        "with av.open(path) as container:\n    pass",
+        "run.save(step, state)",
+    ],
+)
+def test_who_makes_no_media_is_left_in_peace(source: str) -> None:
+    assert not makes_media(source)
+
+
+def test_another_marker_would_be_found() -> None:
+    assert embeds_marks("from facekit import watermark\nwatermark.embed(x, payload)")
+    assert not embeds_marks("embedder.embed(crops)")
+
+
+def test_a_badge_left_out_would_be_found() -> None:
+    assert badges("export.write_image(path, x, kind=kind, badge=None)") == ["None"]
+    assert badges("terms = {'kind': kind, 'badge': None}") == ["None"]
+    assert not badges("export.write_image(path, x, kind=kind)")
 
 
 @pytest.mark.parametrize(
