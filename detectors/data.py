@@ -6,10 +6,10 @@ A detector must learn the forgery and nothing that merely comes with it. Four th
   blurred and recoloured at random by the same code with the same odds.
 - *The mark means nothing.* Every crop is held twice, without and with a watermark, and exactly half
   of each class in each batch is marked. The mark is laid on the whole picture before the crop is
-  cut, since that is how it comes in files: aligning resamples it. For both classes alike it is drawn
-  at random what the mark says (kind and id), and whether it is a picture's or, stronger, a video's.
-  Some files come marked, as generated ones do that left through facekit: where those are more than
-  half of one class, as large a share of the other is marked, to say what they say.
+  cut, since that is how it comes in files: aligning resamples it. For both classes alike it is
+  drawn at random what the mark says (kind and id), and whether it is a picture's or, stronger, a
+  video's. Some files come marked, as generated ones do that left through facekit: where those are
+  more than half of one class, as large a share of the other is marked, to say what they say.
 - *Paired sampling.* A batch holds an untouched face and a forgery made from the very same picture,
   where there is one, so that the classes share background, light and pose.
 - *Disjoint people.* :func:`check_disjoint` refuses splits that share a person, be it as the one
