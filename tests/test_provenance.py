@@ -998,7 +998,7 @@ def test_verify_says_what_and_why_and_exits_by_it(tmp_path):
         "good.png: valid but untrusted: intact, signed by facekit local test chain",
         "composite (created, placed, edited, watermarked.bound), written by facekit",
         f"clip.bin (a part), SHA-256 {ABC}, without a manifest",
-        f"SHA-256 {ABC}",
+        f"a record whose id has the SHA-256 {ABC}, not in this ledger",
         "the mark is the one that the manifest names; it says composite, id 00000000002a",
     ):
         assert words in said
@@ -1019,6 +1019,8 @@ def test_verify_says_what_and_why_and_exits_by_it(tmp_path):
     (tmp_path / "bad.png").write_bytes(content)
     code, said = run("verify", tmp_path / "bad.png")
     assert code == 30 and "TAMPERED: what the manifest says was changed" in said
+    assert "not to be believed" in said
+    assert not (tmp_path / "home" / "consent").exists()  # to look makes no ledger
 
     assert run("keys", "--trust", tmp_path / "home" / "signer.pem")[0] == 0
     code, said = run("verify", good)
@@ -1039,6 +1041,25 @@ def test_verify_many_files_as_json(tmp_path):
     code, said = run("verify", tmp_path / "none.png", tmp_path / "s.png")
     assert code == 1
     assert "facekit: " in said and "none.png" in said and "s.png: valid" in said
+
+
+def test_verify_knows_the_records_of_its_own_ledger(tmp_path):
+    photo = unsigned(tmp_path, ".png")
+    grant = (
+        f"consent grant --subject p1 --photos {photo} --scope generate --purpose test "
+        f"--expires {datetime.now(UTC) + timedelta(days=9):%Y-%m-%d} --adult --evidence {photo}"
+    )
+    result = CliRunner().invoke(cli, [*grant.split(), "--json"])
+    assert result.exit_code == 0, result.output
+    id = json.loads(result.output)["id"]
+    sign(photo, tmp_path / "s.png", kind="composite", consent=[id])
+    code, said = run("verify", tmp_path / "s.png")
+    assert code == 10 and f"{id}, valid in this ledger" in said
+    assert CliRunner().invoke(cli, ["consent", "revoke", id, "--reason", "asked"]).exit_code == 0
+    (row,) = json.loads(run("verify", tmp_path / "s.png", "--json")[1])
+    digest = manifest.consent_hash(id)
+    assert row["consent"] == [{"sha256": digest, "id": id, "status": "revoked"}]
+    assert id.encode() not in (tmp_path / "s.png").read_bytes()
 
 
 def test_sign_names_the_mark_and_claims_nothing(tmp_path):

@@ -196,6 +196,7 @@ def _show(found: "list[tuple[Path, Provenance, Binding]]", as_json: bool) -> Non
                 "reason": provenance.reason,
                 "claims": provenance.claims,
                 "binding": {"status": binding.status, "text": binding.text},
+                "consent": _records(provenance),
             }
             for path, provenance, binding in found
         ]
@@ -203,6 +204,8 @@ def _show(found: "list[tuple[Path, Provenance, Binding]]", as_json: bool) -> Non
         return
     for path, provenance, binding in found:
         click.echo(f"{path}: {_SAID[provenance.status]}: {provenance.reason}")
+        if provenance.status == "tampered" and provenance.claims:
+            click.echo("  not to be believed, but this is what its manifest says:")
         for name, text in _lines(provenance, binding):
             click.echo(f"  {name:<9}{text}")
 
@@ -217,12 +220,35 @@ def _lines(provenance: "Provenance", binding: "Binding") -> list[tuple[str, str]
         software = " ".join(filter(None, (claims["generator"], claims["version"])))
         lines.append(("claims", f"{what} ({does or 'no actions'}), written by {software or '?'}"))
         lines += [("input", _input(one)) for one in claims["inputs"]]
-        lines += [("consent", f"record with the id's SHA-256 {one}") for one in claims["consent"]]
+        lines += [("consent", _consent(one)) for one in _records(provenance)]
         if claims["signed"]:
             lines.append(("signed", f"at {claims['signed']}, by a trusted timestamp"))
     if binding.status != "none":
         lines.append(("mark", binding.text))
     return lines
+
+
+def _records(provenance: "Provenance") -> list[dict[str, str | None]]:
+    """The consent records that a manifest names, by hash; those of this ledger by id and status."""
+    from facekit.core.errors import FacekitError
+    from facekit.provenance.ledger import Ledger
+    from facekit.provenance.manifest import consent_hash
+
+    named = provenance.claims.get("consent", [])
+    known: dict[str, str] = {}
+    ledger = Ledger()
+    try:
+        known = {consent_hash(one.id): one.id for one in ledger.records()} if named else {}
+        status = {one: ledger.status(known[one]) for one in named if one in known}
+    except FacekitError:  # a damaged ledger; 'facekit consent verify' says how
+        known, status = {}, {}
+    return [{"sha256": one, "id": known.get(one), "status": status.get(one)} for one in named]
+
+
+def _consent(one: dict[str, str | None]) -> str:
+    if one["id"]:
+        return f"{one['id']}, {one['status']} in this ledger"
+    return f"a record whose id has the SHA-256 {one['sha256']}, not in this ledger"
 
 
 def _input(one: dict[str, Any]) -> str:
