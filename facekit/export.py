@@ -86,8 +86,8 @@ def write_image(
         facts: JSON values for the manifest; ``{"origin": "studio"}`` says that the inputs were
             certified studio media.
         id: of the run or consent record, below 2^48.
-        consent: ids of the consent records that it was made under: hashed in the manifest, and
-            their ledger gets an entry of this file.
+        consent: ids of the consent records that it was made under: hashed in the manifest, beside
+            the head of their ledger, which gets an entry of this file.
         badge: its corner; None, for none, only of a still in a dataset folder, that is one with a
             ``manifest.jsonl``, or with the journal of one that is being made.
 
@@ -240,6 +240,9 @@ def _leave(
         # The signed file has its final name already, because the manifest holds it as the title.
         media, signed = folder / f"marked{path.suffix}", folder / path.name
         mark = f"{payload.to_int():016x}"
+        if consent:
+            # By it a ledger that was put back to an older one is found out.
+            facts = {**(facts or {}), "ledger": Ledger().head()}
         try:
             write(media)
             manifest.sign(

@@ -193,6 +193,7 @@ def test_a_file_is_entered_in_the_ledger_of_those_who_consented(out, ledger):
     assert of_anna.path == made.path
     hashes = {hashlib.sha256(id.encode()).hexdigest() for id in (anna, ben)}
     assert set(made.provenance.claims["consent"]) == hashes
+    assert made.provenance.claims["facts"] == {"ledger": ledger.head()}
     content = made.path.read_bytes()
     assert anna.encode() not in content and ben.encode() not in content
 
