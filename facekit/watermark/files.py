@@ -109,22 +109,23 @@ def embed_file(path: Path, out: Path, *, id: int = 0, key: bytes = DEFAULT_KEY) 
             ``path``, the picture is too small, or the mark could not be read back.
     """
     payload = Payload(Kind.TEST_REAL, id)
-    images.require_file(path)
-    moves = not images.is_image(path) or images.count_frames(path) > 1
+    info = probe(path)
+    moves = info.kind == "video" or images.count_frames(path) > 1
     _require_place(path, out, moves)
     _require_unmarked(path, key)
     with files.replacing(out) as partial:
         try:
             if moves:
-                side = _mark_video(path, partial, payload, key)
+                _mark_video(info, partial, payload, key)
             else:
-                side = _mark_photo(path, out, partial, payload, key)
+                _mark_photo(path, out, partial, payload, key)
             reading = read_file(partial, key, search=False)
         except FacekitError as error:
             # The partial file means nothing to the user: name the one that was asked for.
             raise FacekitError(str(error).replace(str(partial), str(out))) from error
-        presence = reading.present and reading.payload is None and side < PAYLOAD_SIDE
-        if reading.payload != payload and not presence:
+        small = min(info.width, info.height) < PAYLOAD_SIDE
+        enough = small and reading.present and reading.payload is None
+        if reading.payload != payload and not enough:
             raise FacekitError(
                 f"{out}: not written, because the mark could not be read back from it "
                 f"(p = {reading.p_value:.2g}); the picture is too busy, dark, small or "
@@ -156,8 +157,7 @@ def _require_unmarked(path: Path, key: bytes) -> None:
             )
 
 
-def _mark_photo(path: Path, out: Path, partial: Path, payload: Payload, key: bytes) -> int:
-    """Write the marked picture; its shorter side."""
+def _mark_photo(path: Path, out: Path, partial: Path, payload: Payload, key: bytes) -> None:
     photo, lost = fit(read_photo(path), out.suffix)
     for loss in lost:
         log.warning("%s: %s", out, loss)
@@ -169,28 +169,28 @@ def _mark_photo(path: Path, out: Path, partial: Path, payload: Payload, key: byt
         partial.write_bytes(encode_photo(marked, out.suffix))
     except FacekitError as error:
         raise FacekitError(f"{out}: {error}") from error
-    height, width = photo.pixels.shape[:2]
-    return int(min(height, width))
 
 
 def _marked(photo: Photo, payload: Payload, key: bytes) -> Photo:
     for _ in range(_ROUNDS):
         seen = photo.rgb()
-        photo = photo.changed(embed(seen, payload, key).astype(np.int16) - seen)
+        change = embed(seen, payload, key).astype(np.int16) - seen
+        if photo.alpha is not None:
+            change[photo.alpha == 0] = 0  # what nobody sees stays what it is
+        photo = photo.changed(change)
         if photo.alpha is None or read(photo.rgb(), key, search=False).p_value < _SURE:
             break
     return photo
 
 
-def _mark_video(path: Path, partial: Path, payload: Payload, key: bytes) -> int:
-    """Write the marked video; its shorter side."""
-    info = probe(path)
+def _mark_video(info: MediaInfo, partial: Path, payload: Payload, key: bytes) -> None:
+    path = info.path
     total = round(info.duration * info.rate) if info.duration and info.rate else None
     if info.kind == "image":
         total = images.count_frames(path)
 
     def marked() -> Iterator[Frame]:
-        for done, frame in enumerate(_frames(path, info), start=1):
+        for done, frame in enumerate(_frames(info), start=1):
             try:
                 pixels = embed(frame.pixels, payload, key, moving=True)
             except FacekitError as error:
@@ -201,12 +201,11 @@ def _mark_video(path: Path, partial: Path, payload: Payload, key: bytes) -> int:
     with progress(f"Marking {path.name}", total) as advance:
         sound = path if info.has_audio else None
         write_video(partial, marked(), rate=info.rate or 25.0, audio_from=sound)
-    return min(info.width, info.height)
 
 
-def _frames(path: Path, info: MediaInfo) -> Iterator[Frame]:
+def _frames(info: MediaInfo) -> Iterator[Frame]:
     if info.kind == "image":
-        yield from images.read_animation(path)
+        yield from images.read_animation(info.path)
         return
-    with Video(path) as video:
+    with Video(info.path) as video:
         yield from video
