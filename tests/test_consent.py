@@ -1086,6 +1086,8 @@ def test_grant_show_list_revoke(photos: Path, terms: list[object], tmp_path: Pat
     Ledger().used([id], what="file", path=made, sha256=P)
     said = run("revoke", id, "--reason", "asked to")
     assert f"{id}: revoked; made under it: 1 run, 1 file" in said
+    receipt = said.split("head ")[1].strip()
+    assert receipt == Ledger().head() and receipt in run("verify", "--against", receipt)
     assert "revoked" in run("list") and "asked to" in run("show", id)
     table = run("affected", id)
     assert str(made) in table and "gone" in table and "there" in table

@@ -284,7 +284,8 @@ def revoke(id: str, reason: str, mistaken: bool, as_json: bool) -> None:
     """End a record, at once and for good.
 
     Training and conversions that run under it stop; nothing new is made. What was made already is
-    not deleted: 'facekit consent affected ID' lists it.
+    not deleted: 'facekit consent affected ID' lists it. The head that is printed is a receipt: give
+    it to the person, who can see later whether the revocation stands: 'verify --against HEAD'.
 
     \b
     Example:
@@ -294,14 +295,15 @@ def revoke(id: str, reason: str, mistaken: bool, as_json: bool) -> None:
 
     ledger = Ledger()
     ledger.revoke(id, reason, mistaken=mistaken)
-    uses = ledger.affected(id)
+    uses, head = ledger.affected(id), ledger.head()
     if as_json:
-        facts = _facts(ledger, ledger.find(id))
+        facts = _facts(ledger, ledger.find(id)) | {"head": head}
         click.echo(json.dumps({**facts, "affected": [_use(use) for use in uses]}, indent=2))
         return
     click.echo(f"{id}: revoked; made under it: {_count(uses)}")
     if uses:
         click.echo(f"'facekit consent affected {id}' lists them; delete what must not stay")
+    click.echo(f"head {head}")
 
 
 @command.command()
