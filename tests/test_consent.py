@@ -697,9 +697,13 @@ def test_the_operators_own_lines_are_checked_for_sense(ledger: Ledger) -> None:
     ]
     saved = {path: path.read_bytes() for path in ledger.folder.iterdir()}
     for kind, body, match in cases:
+        ledger.require([record.id], {}, "train", now=NOW)
         chain.Chain(ledger.folder, "records").append(key, kind, body, NOW)
         with pytest.raises(Tampered, match=match):
             Ledger(ledger.folder).verify()
+        for _ in range(2):  # what it knew before is not believed any more
+            with pytest.raises(Tampered, match=match):
+                ledger.require([record.id], {}, "train", now=NOW)
         for path, content in saved.items():
             path.write_bytes(content)
         Ledger(ledger.folder).verify()

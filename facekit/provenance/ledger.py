@@ -128,7 +128,7 @@ class Ledger:
         self._key_path = self.folder / "operator.pem"
         self._records = Chain(self.folder, "records")
         self._uses = Chain(self.folder, "uses")
-        self._state = _State()
+        self._state: _State | None = None
         self._parsed: dict[str, Record] = {}
         self._thread = threading.Lock()
 
@@ -202,12 +202,10 @@ class Ledger:
             if record.operator != public_hex(key):
                 raise FacekitError(f"{record.id}: was signed for another operator's ledger")
             if record.id in state.records:
-                again = (
-                    "was revoked; a new one must be signed"
-                    if record.id in state.revoked
-                    else ("stands in the ledger already")
-                )
-                raise FacekitError(f"{record.id}: {again}")
+                what = "stands in the ledger already"
+                if record.id in state.revoked:
+                    what = "was revoked; a new one must be signed"
+                raise FacekitError(f"{record.id}: {what}")
             if record.expires <= now:
                 raise FacekitError(
                     f"{record.id}: expired on {time_text(record.expires)}, before it was entered"
@@ -256,17 +254,13 @@ class Ledger:
         Raises:
             FacekitError: if there is none of that id.
         """
-        record, now = self.find(id), utc(now)
-        if id in self._state.revoked:
-            return "revoked"
-        if now < record.granted:
-            return "not yet"
-        return "valid" if now < record.expires else "expired"
+        return _status(id, self._load(), self.folder, utc(now))
 
     def revocation(self, id: str) -> Revocation | None:
         """When and why a record was revoked; None if it was not."""
-        self.find(id)
-        return self._state.revoked.get(id)
+        state = self._load()
+        _known(id, state, self.folder)
+        return state.revoked.get(id)
 
     def require(
         self,
@@ -300,7 +294,7 @@ class Ledger:
                 "no consent record given; 'facekit consent list' shows what there is"
             )
         state, now = self._load(), utc(now)
-        given = [self._holding(id, scope, now) for id in ids]
+        given = [_holding(id, state, self.folder, scope, now) for id in ids]
         found = {}
         for name, digest in digests.items():
             covering = [record for record in given if digest in record.photos]
@@ -429,14 +423,15 @@ class Ledger:
         """What the ledger says now."""
         if not self._exists():
             return _State()
-        if self._records.changed():
+        if self._state is None or self._records.changed():
             with self._locked(alone=False):
                 return self._read()
         return self._state
 
     def _read(self) -> _State:
         """The same; the caller holds the lock."""
-        if self._records.changed():
+        if self._state is None or self._records.changed():
+            self._state = None  # until all of it has been checked
             self._state = self._state_of(self._records.read(public_hex(self._key())))
         return self._state
 
@@ -475,26 +470,6 @@ class Ledger:
                 raise Tampered(f"{where}: a record that is not in canonical form")
             self._parsed[entry.hash] = record
         return self._parsed[entry.hash]
-
-    def _holding(self, id: str, scope: str, now: datetime) -> Record:
-        """The record, if it is valid and its scope includes ``scope``."""
-        record, status = self.find(id), self.status(id, now=now)
-        if status == "revoked":
-            found = self._state.revoked[id]
-            raise FacekitError(
-                f"{id}: consent was revoked on {time_text(found.time)} ({found.reason}); "
-                f"nothing may be made under it"
-            )
-        if status != "valid":
-            when = f"expired on {time_text(record.expires)}"
-            if status == "not yet":
-                when = f"holds from {time_text(record.granted)} on; the clock says {time_text(now)}"
-            raise FacekitError(f"{id}: {when}; ask for consent anew")
-        if scope not in record.scope:
-            raise FacekitError(
-                f"{id}: consents to {', '.join(sorted(record.scope))}, not to '{scope}'"
-            )
-        return record
 
     def _key(self) -> Ed25519PrivateKey:
         if not self._key_path.exists():
@@ -568,6 +543,34 @@ def _known(id: str, state: _State, folder: Path) -> Record:
             hint = did_you_mean(id, state.records)
         raise FacekitError(f"no consent record '{id}' in {folder}; {hint}")
     return state.records[id]
+
+
+def _status(id: str, state: _State, folder: Path, now: datetime) -> Status:
+    record = _known(id, state, folder)
+    if id in state.revoked:
+        return "revoked"
+    if now < record.granted:
+        return "not yet"
+    return "valid" if now < record.expires else "expired"
+
+
+def _holding(id: str, state: _State, folder: Path, scope: str, now: datetime) -> Record:
+    """The record, if it is valid and its scope includes ``scope``."""
+    record, status = _known(id, state, folder), _status(id, state, folder, now)
+    if status == "revoked":
+        found = state.revoked[id]
+        raise FacekitError(
+            f"{id}: consent was revoked on {time_text(found.time)} ({found.reason}); nothing may "
+            "be made under it"
+        )
+    if status != "valid":
+        when = f"expired on {time_text(record.expires)}"
+        if status == "not yet":
+            when = f"holds from {time_text(record.granted)} on; the clock says {time_text(now)}"
+        raise FacekitError(f"{id}: {when}; ask for consent anew")
+    if scope not in record.scope:
+        raise FacekitError(f"{id}: consents to {', '.join(sorted(record.scope))}, not to '{scope}'")
+    return record
 
 
 def _use(entry: Entry) -> Use:
