@@ -468,11 +468,14 @@ def test_studio_and_real_people_meet_in_a_conversion_only(
 
 
 def test_a_video_is_changed_under_consent(
-    tinter: tuple[Tinter, Path, list[str]], video: Path, tmp_path: Path, fabric: Any
+    tinter: tuple[Tinter, Path, list[str]], video: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.mp4"
-    id = grant("ann", video).id
-    run_generator(tinter[1], video, out, fabric, id)
+    id = grant("ann", video, scope=("generate",)).id
+    code, said = call(
+        *("run", tinter[1], "--input", video, "--consent", id, "--out", out, "--source", "ann")
+    )
+    assert code == 0 and "not everyone shown has consented to 'publish'" in said
     assert len(verify(out).claims["consent"]) == 3
     assert {use.what for use in Ledger().affected(id)} == {"file"}
 
@@ -581,7 +584,10 @@ def test_real_people_from_photos_to_a_swap_that_is_then_refused(
     assert len(strips) == 2 and len(verify(strips[0]).claims["consent"]) == 2
     photo = album / "ben-1.png"
     swap = ["run", run, "--input", photo, "--out", out, "--source", "ann", "--target", "ben"]
-    assert call(*swap, *consent)[0] == 0
+    assert call(*swap, *consent) == (
+        0,
+        f"{out}: ann shown in 1 of 1 frames, marked as composite, manifest signed\n",
+    )
     assert {use.path for use in Ledger().affected(ids[0])} == {run, *strips, out}
     out.unlink()
     revoke_elsewhere(ids[1])

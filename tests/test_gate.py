@@ -300,7 +300,8 @@ def test_only_people_of_the_generators_folder_are_swapped(
     fabric = device.setup("cpu", threads=1)
     everyone = {"train": [], "validation": [], "test": []}
     source = detector_command.open_source(people, run, other, seed=0, seen=everyone)
-    samples = list(detector_command._samples(source, "test", Faces(size=32, frames=3), fabric))
+    chosen = detector_command._chosen(source, "test", Faces(size=32, frames=3))
+    samples = list(detector_command._samples(source, "test", chosen, fabric))
     assert {sample.subject for sample in samples if sample.label == 0} == set(source.people["test"])
     assert set(plugin.given) == {"person-0000", "person-0001", "person-0002"}
 

@@ -303,6 +303,7 @@ def run(
         "changed": converted.changed,
         "mark": exported.reading.to_json(),
         "provenance": exported.provenance.status,
+        "publish": exported.provenance.claims["facts"]["publish"],
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2, default=str))
@@ -311,6 +312,8 @@ def run(
         f"{out}: {source} shown in {converted.changed} of {converted.frames} frames, "
         f"marked as {exported.reading.kind}, manifest signed"
     )
+    if not facts["publish"]:
+        click.echo("keep it to yourself: not everyone shown has consented to 'publish'")
 
 
 def strip_writer(run: "GatedRun") -> "Callable[[int, Pixels], None] | None":
@@ -403,13 +406,13 @@ def convert_file(
     from facekit.types import Frame
 
     path = generators.closed_file(source_file)
-    given = generators.admit_file(path, consent, fabric.device)
     run = generators.open_run(folder)
     kind = generators.load(run.facts["plugin"]).KIND
     is_picture = probe(path).kind == "image"
     wanted = {".png", ".jpg", ".jpeg", ".webp"} if is_picture else {".mp4"}
     if out.suffix.lower() not in wanted:
         raise FacekitError(f"{out}: from {path.name} comes one of {', '.join(sorted(wanted))}")
+    given = generators.admit_file(path, consent, fabric.device)
     facts = _facts(run, given)
     if run.permit.certificate:
         facts["source"] = source  # a real person's pseudonym is left out: the manifest is public

@@ -62,9 +62,17 @@ class Permit:
         return list(self.records) or self.certificate
 
     @cached_property
-    def _ledger(self) -> "Ledger":
-        # One for all questions: it reads its files again only when they have changed.
+    def ledger(self) -> "Ledger":
+        """The user's: one for all questions, since it reads its files only when they change."""
         return _ledger()
+
+    def notes(self) -> dict[str, str]:
+        """What a checkpoint carries along: the consent, and the ledger's head at that time.
+
+        The head is for what must not outlive a ledger that is put back to an older one.
+        """
+        head = {"ledger": self.ledger.head()} if self.records else {}
+        return {"consent": json.dumps(self.consent), **head}
 
     def check(self, scope: str) -> None:
         """See that it still holds.
@@ -74,13 +82,13 @@ class Permit:
                 this permits nothing.
         """
         if self.records:
-            self._ledger.require(self.records, {}, scope)
+            self.ledger.require(self.records, {}, scope)
         elif not self.certificate:
             raise FacekitError("neither a studio certificate nor a consent record; nothing is done")
 
     def covers(self, scope: str) -> bool:
         """Whether every record has ``scope``; whatever shows people who don't exist has it."""
-        return all(scope in self._ledger.find(id).scope for id in self.records)
+        return all(scope in self.ledger.find(id).scope for id in self.records)
 
 
 class GatedRun(Run):
@@ -126,10 +134,10 @@ class GatedRun(Run):
         self.facts["consent"] = permit.consent
         self.require_same_checkpoints()
         if before is None and permit.records:
-            _ledger().used(
+            permit.ledger.used(
                 permit.records, what="run", path=self.folder, sha256=self.facts["data_hash"]
             )
-        self.note(consent=permit.consent, id=self.id, **_head(permit))
+        self.note(**permit.notes() | {"consent": permit.consent, "id": self.id})
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint that carries the consent's ids.
@@ -143,7 +151,7 @@ class GatedRun(Run):
             raise FacekitError(
                 f"{self.folder}: training stopped, nothing is kept of step {step}: {error}"
             ) from error
-        self.notes = {"consent": json.dumps(self.permit.consent), **_head(self.permit)}
+        self.notes = self.permit.notes()
         super().save(step, state)
 
     def require_same_checkpoints(self) -> None:
@@ -168,7 +176,7 @@ class GatedRun(Run):
                 )
             heads.append(notes.get("ledger", ""))
         if self.permit.records:
-            _ledger().verify([head for head in heads if head])
+            self.permit.ledger.verify([head for head in heads if head])
 
 
 def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> Permit:
@@ -303,11 +311,6 @@ def _ledger() -> "Ledger":
     from facekit.provenance.ledger import Ledger
 
     return Ledger()
-
-
-def _head(permit: Permit) -> dict[str, str]:
-    """The ledger's head, for what must not outlive a ledger that is put back to an older one."""
-    return {"ledger": _ledger().head()} if permit.records else {}
 
 
 def _recorded(consent: object, folder: Path) -> Permit:
