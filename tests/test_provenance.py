@@ -523,6 +523,56 @@ def test_a_changed_manifest_of_an_input_is_tampering(tmp_path, kind):
     )
 
 
+def by_another(source: Path, out: Path, *actions: dict[str, Any], parent: bool = False) -> None:
+    """Sign as another program would: with thumbnails, old actions, and inputs of its own."""
+    definition = {
+        "claim_generator_info": [{"name": "camera"}],
+        "assertions": [{"label": "c2pa.actions", "data": {"actions": list(actions)}}],
+    }
+    builder = c2pa.Builder(definition)
+    if parent:
+        row = {"title": "x", "relationship": "parentOf", "label": "it"}
+        with source.open("rb") as opened:
+            builder.add_ingredient(row, "image/jpeg", opened)
+    with source.open("rb") as opened, out.open("w+b") as target:
+        builder.sign(keys.signer().native(), "image/jpeg", opened, target)
+
+
+def test_manifests_of_other_makers(tmp_path):
+    plain = unsigned(tmp_path, ".jpg")
+    photo, edited, again = tmp_path / "photo.jpg", tmp_path / "edited.jpg", tmp_path / "again.jpg"
+    captured = {"action": "c2pa.created", "digitalSourceType": IPTC + "digitalCapture"}
+    by_another(plain, photo, captured)
+    claims = verify(photo).claims
+    assert (claims["kind"], claims["source_type"]) == (None, "digitalCapture")
+    assert (claims["generator"], claims["version"]) == ("camera", None)
+    # "Captured" is the camera's word; who signs the file again does not vouch for it.
+    sign(photo, again, kind=None)
+    claims = verify(again).claims
+    assert claims["source_type"] is None
+    assert claims["inputs"][0]["source_type"] == "digitalCapture"
+
+    opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["it"]}}
+    filled = {
+        "action": "c2pa.edited",
+        "digitalSourceType": IPTC + "compositeWithTrainedAlgorithmicMedia",
+    }
+    by_another(photo, edited, opened, filled, parent=True)
+    assert verify(edited).claims["source_type"] == "compositeWithTrainedAlgorithmicMedia"
+    sign(edited, again, kind=None)
+    assert verify(again).claims["source_type"] == "compositeWithTrainedAlgorithmicMedia"
+    sign(again, tmp_path / "last.jpg", kind=None)
+    assert verify(tmp_path / "last.jpg").claims["source_type"] is not None
+
+
+def test_manifests_nested_without_end_are_judged_soon():
+    parent = {"relationship": "parentOf", "active_manifest": "a"}
+    store = {"active_manifest": "a", "manifests": {"a": {"ingredients": [parent] * 30}}}
+    began = time.process_time()
+    assert len(judge(store, {}).claims["inputs"]) == 30
+    assert time.process_time() - began < 1
+
+
 # Bad output
 
 
@@ -532,8 +582,12 @@ def test_kind_and_suffix_are_checked(tmp_path):
         sign(plain, tmp_path / "s.png", kind="test-real")
     with pytest.raises(FacekitError, match=r"allowed: \.jpeg"):
         sign(plain, tmp_path / "s.bmp", kind="generated")
-    with pytest.raises(FacekitError, match=r"s\.png"):
+    with pytest.raises(FacekitError, match=r"none\.png: not readable"):
         sign(tmp_path / "none.png", tmp_path / "s.png", kind="generated")
+    with pytest.raises(FacekitError, match=r"s\.jpg: signing does not convert.*\.png"):
+        sign(plain, tmp_path / "s.jpg", kind="generated")
+    with pytest.raises(FacekitError, match="give another output"):
+        sign(plain, plain, kind="generated")
     (tmp_path / "fake.png").write_text("not a picture")
     with pytest.raises(FacekitError, match=r"s\.png: cannot be signed"):
         sign(tmp_path / "fake.png", tmp_path / "s.png", kind="generated")

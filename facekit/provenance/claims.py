@@ -14,6 +14,9 @@ FACTS = "org.facekit.facts"
 BINDING = "org.facekit.spread."
 """How the name of facekit's watermark begins in a soft binding; its version follows."""
 
+MANIPULATED = ("generated", "composite")
+"""facekit's kinds that tell of a generator."""
+
 SYNTHETIC = (
     "trainedAlgorithmicMedia",
     "compositeWithTrainedAlgorithmicMedia",
@@ -34,14 +37,14 @@ class Provenance:
             for), "trusted" (intact, by a signer under ``trust.pem``) or "tampered".
         reason: why, in a sentence.
         claims: of the active manifest, JSON values; empty if absent or unreadable, not to be
-            believed if tampered. kind: what facekit says it is, also if it was only signed
-            again since; source_type: IPTC's word for that; facts: about the making; inputs: what
-            it was made from, each with name, sha256, relationship, manifest ("none", "intact" or
-            "broken"), kind, source_type, signer and consent; actions: their names; consent: the
-            SHA-256 of the consent records' ids; mark: the payload of facekit's watermark, in hex;
-            bindings: all soft bindings, each with algorithm and value; generator and version:
-            the software; signer; signed: when, if a trusted timestamp shows it; expires: when
-            the signer's certificate does.
+            believed if tampered. kind: what facekit says it is, generated and composite also if
+            it was only signed again since; source_type: IPTC's word for that; facts: about the
+            making; inputs: what it was made from, each with name, sha256, relationship, manifest
+            ("none", "intact" or "broken"), kind, source_type, signer and consent; actions: their
+            names; consent: the SHA-256 of the consent records' ids; mark: the payload of
+            facekit's watermark, in hex; bindings: all soft bindings, each with algorithm and
+            value; generator and version: the software; signer; signed: when, if a trusted
+            timestamp shows it; expires: when the signer's certificate does.
     """
 
     status: Literal["absent", "untrusted", "trusted", "tampered"]
@@ -170,14 +173,18 @@ def _claims(
     kind = own.get("kind")
     consent = [value for value in _list(own.get("consent")) if isinstance(value, str)]
     sources = [str(a["digitalSourceType"]).rsplit("/", 1)[-1] for a in actions if _source(a)]
-    inputs = [
-        _input(ingredient, manifests, depth) for ingredient in _objects(manifest.get("ingredients"))
-    ]
+    ingredients = _objects(manifest.get("ingredients"))
+    if depth:  # of an input only its past matters; a forger could nest the rest without end
+        ingredients = [one for one in ingredients if one.get("relationship") == "parentOf"][:1]
+    inputs = [_input(ingredient, manifests, depth) for ingredient in ingredients]
     for one in inputs:
-        # A file that was opened and signed again is still what it was.
+        # A file that was opened and signed again is still what it was. Only what speaks against
+        # it is taken over: the old signer is not the one who vouches now.
         if one["relationship"] == "parentOf" and one["manifest"] == "intact":
-            kind = kind if isinstance(kind, str) else one["kind"]
-            sources += [one["source_type"]] if one["source_type"] else []
+            if kind is None and one["kind"] in MANIPULATED:
+                kind = one["kind"]
+            if one["source_type"] in SYNTHETIC:
+                sources.append(one["source_type"])
             consent += [value for value in one["consent"] if value not in consent]
     telling = [source for source in sources if source in SYNTHETIC]
     return {

@@ -106,6 +106,7 @@ def sign(
             "file as it was, or a copy without a manifest"
         )
     media_type = _media_type(path_out)
+    _require_other(path_in, path_out, media_type)
     _require_url(timestamp)
     signer = keys.signer()
     ingredients = list(_ingredients(kind, inputs or ([path_in] if kind is None else ())))
@@ -343,6 +344,18 @@ def _media_type(path: Path) -> str:
             f"allowed: {', '.join(MEDIA_TYPES)}"
         )
     return MEDIA_TYPES[suffix]
+
+
+def _require_other(path_in: Path, path_out: Path, media_type: str) -> None:
+    try:
+        if path_out.exists() and path_in.samefile(path_out):
+            raise FacekitError(f"{path_out}: is the file to be signed; give another output")
+        found = _content_type(path_in)
+    except OSError as error:
+        raise FacekitError(f"{path_in}: not readable ({error.strerror or error})") from error
+    if found in MEDIA_TYPES.values() and found != media_type:
+        suffixes = ", ".join(suffix for suffix, one in MEDIA_TYPES.items() if one == found)
+        raise FacekitError(f"{path_out}: signing does not convert, and {path_in} is {suffixes}")
 
 
 def _require_url(timestamp: str | None) -> None:
