@@ -324,7 +324,13 @@ def _aside(path: Path) -> Iterator[Path]:
                 # Not empty if another process has begun; then it is that one's to remove.
                 folder.rmdir()
     except OSError as error:
-        raise FacekitError(f"{path}: cannot be written ({error.strerror or error})") from error
+        # The generator's frames are made in here too: what it could not read is to be named.
+        named = error.filename
+        aside = not isinstance(named, str) or Path(named).is_relative_to(path.parent)
+        where = "" if aside else f": {named}"
+        raise FacekitError(
+            f"{path}: cannot be written ({error.strerror or error}{where})"
+        ) from error
 
 
 def _lock(file: Path, path: Path) -> IO[str]:

@@ -408,12 +408,26 @@ def test_a_file_that_may_not_grow_further(out):
     assert not list(out.iterdir())
 
 
-def test_generator_that_breaks_off(out):
+@pytest.mark.parametrize("end", [RuntimeError("lost my weights"), KeyboardInterrupt()])
+def test_generator_that_breaks_off(out, end):
     def frames():
-        yield from clip(3)
-        raise RuntimeError("lost my weights")
+        yield from clip(4)
+        raise end
 
-    with pytest.raises(RuntimeError, match="lost my weights"):
+    with pytest.raises(type(end)):
+        export.write_video(out / "a.mp4", frames(), kind=Kind.GENERATED)
+    assert not list(out.iterdir())
+
+
+def test_a_source_that_cannot_be_read_to_its_end_is_named(out, tmp_path):
+    source = tmp_path / "source.mp4"
+
+    def frames():
+        yield from clip(4)
+        raise OSError(errno.EIO, "Input/output error", str(source))
+
+    says = r"a\.mp4: cannot be written \(Input/output error: .*source\.mp4\)"
+    with pytest.raises(FacekitError, match=says):
         export.write_video(out / "a.mp4", frames(), kind=Kind.GENERATED)
     assert not list(out.iterdir())
 
