@@ -609,11 +609,14 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_disk_that_fills_leaves_no_file(tmp_path, suffix, request):
     plain, signed = tmp_path / f"plain{suffix}", tmp_path / "out" / f"s{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    write_image(plain, noise)
+    if suffix == ".mp4":
+        write_video(plain, (Frame(np.roll(noise, i, axis=1), i / 25, i) for i in range(8)))
+    else:
+        write_image(plain, noise)
     assert plain.stat().st_size > 64 << 10
     keys.signer()
     request.getfixturevalue("full_disk")
