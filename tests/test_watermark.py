@@ -1,25 +1,19 @@
 import hashlib
 import io
-import json
 
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 from skimage import data
 
 from facekit import watermark
-from facekit.commands.watermark import command
 from facekit.core.errors import FacekitError
-from facekit.media.decode import Video, probe
-from facekit.media.encode import write_video
-from facekit.media.images import read_image, write_image
-from facekit.types import Frame, Pixels
-from facekit.watermark import Kind, Payload, Reading, bch, spread
+from facekit.types import Pixels
+from facekit.watermark import Geometry, Kind, Listener, Payload, Reading, bch, search, spread
 
 PAYLOAD = Payload(Kind.GENERATED, 0xABCDEF012345)
 OTHER_KEY = b"a key that nobody marked with"
@@ -45,14 +39,21 @@ def compressed(pixels: Pixels, form: str, quality: int) -> Pixels:
     return np.array(Image.open(buffer).convert("RGB"))
 
 
-def moving(pixels: Pixels, count: int, size: int = 256) -> list[Frame]:
+def turned(pixels: Pixels, degrees: float) -> Pixels:
+    """Clockwise about the middle, on the same canvas."""
+    height, width = pixels.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1)
+    return cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_CUBIC)
+
+
+def swayed(pixels: Pixels, count: int, size: int = 256) -> list[Pixels]:
     """A hand-held shot of a picture: it sways, turns and drifts."""
     still = resized(pixels, size, size)
     frames = []
     for i in range(count):
         turn = cv2.getRotationMatrix2D((size / 2, size / 2), 2 * np.sin(i / 8), 1.15)
         turn[:, 2] += (3 * np.sin(i / 5), 0.4 * i)
-        frames.append(Frame(cv2.warpAffine(still, turn, (size, size)), i / 25, i))
+        frames.append(cv2.warpAffine(still, turn, (size, size)))
     return frames
 
 
@@ -66,9 +67,9 @@ def test_payload_survives_its_bits(kind, number):
 
 
 def test_payload_layout_is_frozen():
-    assert Payload(Kind.TEST_REAL, 5).to_int() == 0x0104_0000_0000_0005
+    assert Payload(Kind.TEST_REAL, 5).to_int() == 0x0204_0000_0000_0005
     assert [k.label for k in Kind] == ["generated", "composite", "studio", "test-real"]
-    unknown = np.array([int(b) for b in f"{0x0204_0000_0000_0005:064b}"], np.uint8)
+    unknown = np.array([int(b) for b in f"{0x0304_0000_0000_0005:064b}"], np.uint8)
     assert Payload.from_bits(unknown) is None
 
 
@@ -87,22 +88,47 @@ def test_mark_is_invisible_enough_and_read_exactly(size):
         marked = watermark.embed(original, PAYLOAD)
         assert marked.shape == original.shape
         assert marked.dtype == np.uint8
-        assert psnr(original, marked) >= 40, name
+        assert psnr(original, marked) >= 35.7, name  # rounding to whole levels takes some
         reading = watermark.read(marked)
         assert reading.payload == PAYLOAD, name
         assert reading.kind == "generated"
+        assert reading.geometry is None
         assert reading.p_value < 1e-12
-        assert not watermark.read(original).present
+
+
+def test_calm_pictures_bear_a_weaker_mark_than_busy_ones():
+    calm, busy = (resized(photos("brick")[name], 512, 512) for name in ("moon", "brick"))
+    assert psnr(calm, watermark.embed(calm, PAYLOAD)) >= 46
+    assert psnr(busy, watermark.embed(busy, PAYLOAD)) <= 40
+
+
+def test_mark_hides_where_the_picture_is_busy():
+    picture = np.full((512, 512, 3), 128, np.uint8)
+    picture[:, :256] = np.random.default_rng(0).integers(60, 196, (512, 256, 1))
+    change = np.abs(watermark.embed(picture, PAYLOAD).astype(int) - picture).mean(axis=(0, 2))
+    assert change[:240].mean() > 2 * change[272:].mean()
+
+
+@pytest.mark.parametrize("name", ["moon", "rocket"])
+def test_unmarked_picture_reads_as_unmarked(name):
+    reading = watermark.read(photos()[name])
+    assert not reading.present
+    assert reading.payload is None
+    assert reading.p_value > 0.01
 
 
 ATTACKS = {
-    "jpeg90": lambda p: compressed(p, "JPEG", 90),
     "jpeg75": lambda p: compressed(p, "JPEG", 75),
+    "jpeg30": lambda p: compressed(p, "JPEG", 30),
     "webp75": lambda p: compressed(p, "WEBP", 75),
     "half": lambda p: resized(p, p.shape[1] // 2, p.shape[0] // 2),
     "double": lambda p: cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC),
-    "bright": lambda p: cv2.convertScaleAbs(p, alpha=1.2),
-    "blur1": lambda p: cv2.GaussianBlur(p, (0, 0), 1),
+    "brighter": lambda p: cv2.convertScaleAbs(p, alpha=1.2),
+    "darker": lambda p: cv2.convertScaleAbs(p, alpha=0.8),
+    "blur2": lambda p: cv2.GaussianBlur(p, (0, 0), 2),
+    "rotate3": lambda p: turned(p, 3),
+    "crop25": lambda p: p[37:421, 101:485],
+    "screenshot": lambda p: compressed(resized(p, 410, 410)[9:380, 25:401], "JPEG", 80),
 }
 
 
@@ -132,7 +158,7 @@ def test_wrong_key_reads_nothing():
 def test_flat_and_saturated_pictures_hold_a_mark(level):
     flat = np.full((256, 256, 3), level, np.uint8)
     marked = watermark.embed(flat, PAYLOAD)
-    assert psnr(flat, marked) >= 40
+    assert psnr(flat, marked) >= 45
     assert watermark.read(compressed(marked, "JPEG", 90)).payload == PAYLOAD
 
 
@@ -156,26 +182,109 @@ def test_small_pictures_hold_presence():
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (15, 15), (40, 63)])
 def test_reading_pictures_too_small_to_mark(shape):
     reading = watermark.read(np.full((*shape, 3), 77, np.uint8))
-    assert reading == Reading(False, None, 1.0, None, 1)
+    assert reading == Reading(False, None, 1.0, None, 1, tests=6)
+
+
+def test_frames_of_a_video_add_up():
+    """The mark of one frame alone is lost in the noise; that of many is not."""
+    random = np.random.default_rng(0)
+    frames = [watermark.embed(f, PAYLOAD, moving=True) for f in swayed(photos()["moon"], 40)]
+    noisy = [np.clip(f + random.normal(0, 90, f.shape), 0, 255).astype(np.uint8) for f in frames]
+    listener = Listener()
+    for frame in noisy:
+        listener.add(frame)
+    reading = listener.decide()
+    assert reading.payload == PAYLOAD
+    assert reading.frames == 40
+    assert watermark.read(noisy[0]).payload is None
+
+
+# --- where a picture lies in the marked one -------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.floats(0.7, 1.6),
+    st.floats(-5, 5),
+    st.floats(0.65, 0.95),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_geometry_is_what_was_done(scale, degrees, kept, right, down):
+    marked = watermark.embed(resized(photos()["rocket"], 720, 600), PAYLOAD)
+    height, width = (round(side * kept) for side in marked.shape[:2])
+    y, x = round(down * (600 - height)), round(right * (720 - width))
+    size = round(width * scale), round(height * scale)
+    cut = cv2.resize(
+        turned(marked[y : y + height, x : x + width], degrees), size, interpolation=cv2.INTER_AREA
+    )
+    reading = watermark.read(cut)
+    assert reading.payload == PAYLOAD
+    found = reading.geometry
+    assert found is not None
+    assert found.side == pytest.approx(600 * scale, rel=0.01)
+    assert found.degrees == pytest.approx(degrees, abs=0.4)
+    # The corner that lies at the top left now lay elsewhere before it was turned about the middle.
+    angle = np.radians(degrees)
+    to_corner = np.array([-width / 2, -height / 2])
+    back = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corner = np.array([x, y]) + np.array([width / 2, height / 2]) + back @ to_corner
+    # Given along the axes of the picture as it lies now, turned about the top left of the mark.
+    wanted = np.array([found.x, found.y])
+    upright = corner / 600
+    off = (wanted - upright + 0.5) % 1 - 0.5
+    assert np.abs(off).max() < 0.03
+
+
+def test_search_can_be_left_out():
+    cut = watermark.embed(resized(photos()["rocket"], 512, 512), PAYLOAD)[50:400, 60:410]
+    assert watermark.read(cut).payload == PAYLOAD
+    assert not watermark.read(cut, search=False).present
+
+
+def test_cut_video_is_found_from_all_its_frames():
+    listener = Listener()
+    for frame in swayed(photos()["coffee"], 24, 320):
+        listener.add(watermark.embed(frame, PAYLOAD, moving=True)[40:300, 20:280])
+    reading = listener.decide()
+    assert reading.payload == PAYLOAD
+    assert reading.frames == 24
+    assert reading.geometry is not None
+    assert reading.geometry.side == pytest.approx(320, rel=0.01)
+
+
+def test_geometry_in_words():
+    assert Geometry(812.4, -2.9, 0.1, 0.2).sentence() == (
+        "as part of a picture whose shorter side is 812 pixels, turned by -2.9°"
+    )
+    assert "turned" not in Geometry(812.4, 0.1, 0.1, 0.2).sentence()
 
 
 # --- honest probabilities -------------------------------------------------------------------------
 
 
-def test_statistic_of_unused_keys_is_standard_normal():
+def listened(pictures: list[Pixels], key: bytes) -> spread.Values:
+    total = sum(spread.spectrum(spread.flatten(spread.to_period(spread.grey(p)))) for p in pictures)
+    return spread.values(total, spread.code(key))
+
+
+def test_statistics_of_unused_keys_are_standard_normal():
     """Over pictures and keys; marked pictures too, read with keys other than theirs."""
     pictures = [resized(p, 256, 256) for p in photos().values()]
     pictures += [watermark.embed(p, PAYLOAD) for p in pictures[:3]]
-    values, p_values = [], []
+    word = 1.0 - 2.0 * bch.encode(PAYLOAD.to_bits()).astype(np.float32)
+    present, bits, parts, p_values = [], [], [], []
     for number, picture in enumerate(pictures):
         for trial in range(60):
-            sums = spread.correlate(picture, f"unused {number} {trial}".encode())
-            values.append(spread.presence(sums))
-            values.append(spread.statistic(sums[128:], np.ones(127, np.float32)))
-            p_values.append(spread.decide(sums, frames=1).p_value)
-    assert stats.kstest(values, "norm").pvalue > 0.01
-    assert abs(np.mean(values)) < 4 / np.sqrt(len(values))
-    assert 0.9 < np.std(values) < 1.1
+            values = listened([picture], f"unused {number} {trial}".encode())
+            present.append(spread.statistic(values.presence))
+            bits.append(spread.statistic(values.bits, word))
+            parts.append(spread.statistic(values.bits, word, values.scatter))
+            p_values.append(spread.decide(values, frames=1).p_value)
+    for statistic in (present, bits, parts):
+        assert stats.kstest(statistic, "norm").pvalue > 0.01
+        assert abs(np.mean(statistic)) < 4 / np.sqrt(len(statistic))
+        assert 0.9 < np.std(statistic) < 1.1
     # An honest p-value lies below a level no more often than the level says.
     for level in (0.5, 0.1, 0.02):
         assert np.mean(np.array(p_values) < level) <= level
@@ -183,179 +292,75 @@ def test_statistic_of_unused_keys_is_standard_normal():
 
 
 def test_summed_frames_keep_the_statistic():
-    """A hundred near-equal frames are no more evidence than one."""
-    frames = moving(photos()["coffee"], 12)
-    values = []
-    for trial in range(100):
-        key = f"unused {trial}".encode()
-        values.append(spread.presence(sum(spread.correlate(f.pixels, key) for f in frames)))
+    """A dozen near-equal frames are no more evidence than one."""
+    frames = swayed(photos()["coffee"], 12)
+    values = [spread.statistic(listened(frames, f"{n}".encode()).presence) for n in range(100)]
     assert stats.kstest(values, "norm").pvalue > 0.01
     assert max(np.abs(values)) < 4.5
 
 
+def test_searches_with_unused_keys_find_nothing():
+    """All that is tried is counted, so the best of millions of tries is no evidence."""
+    pictures = [resized(photos()[name], 300, 256) for name in ("chelsea", "coffee")]
+    pictures.append(watermark.embed(pictures[0], PAYLOAD)[20:220, 30:250])
+    for number, picture in enumerate(pictures):
+        reading = watermark.read(picture, f"unused {number}".encode())
+        assert reading.p_value == 1.0
+
+
+def noise(seed: int) -> spread.Values:
+    random = np.random.default_rng(seed)
+    presence, bits = (random.choice([-1.0, 1.0], n).astype(np.float32) for n in (256, 127))
+    return spread.Values(presence, bits, 100.0)
+
+
 def test_bound_is_hoeffdings_and_counts_every_test():
-    values = np.ones(spread.GROUPS, np.float32)
-    values[spread.PRESENCE :] = np.random.default_rng(1).choice([-1e-3, 1e-3], bch.LENGTH)
-    once = spread.decide(values, frames=1)
-    assert once.p_value == pytest.approx(2 * np.exp(-128 / 2), rel=1e-3)
+    values = noise(1)
+    strong = spread.Values(np.ones(256, np.float32), values.bits, values.scatter)
+    once = spread.decide(strong, frames=1)
+    assert once.p_value == pytest.approx(3 * np.exp(-256 / 2), rel=1e-3)
     assert once.present
     assert once.payload is None
+    assert once.tests == 3
+    often = spread.decide(strong, frames=1, looks=1000, share=0.5)
+    assert often.p_value == pytest.approx(2000 * once.p_value, rel=1e-3)
+    assert often.tests == 6000
+
+
+def test_word_alone_is_not_charged_for_looks():
+    """Where to look was chosen by other coins than those of the bits."""
+    word = 1.0 - 2.0 * bch.encode(PAYLOAD.to_bits()).astype(np.float32)
+    presence = np.where(np.arange(256) < 160, 1, -1).astype(np.float32)  # T = 4
+    values = spread.Values(presence, word, scatter=float(np.sqrt(127) / 1.4))
+    expected = 3 * 2.0**64 * np.exp(-127 * 1.4**2 / 2)
+    for looks in (1, search.LOOKS):
+        reading = spread.decide(values, frames=1, looks=looks)
+        assert reading.payload == PAYLOAD
+        assert reading.p_value == pytest.approx(expected, rel=0.01)
 
 
 def test_no_bits_without_a_decision():
     """A word that decodes by chance is not handed out unless the evidence is there."""
-    rng = np.random.default_rng(2)
-    word = 1.0 - 2.0 * bch.encode(PAYLOAD.to_bits())
-    weak = np.concatenate([rng.choice([-1, 1], 128), word * np.where(np.arange(127) < 9, -1, 1)])
-    reading = spread.decide((weak * np.abs(rng.normal(size=255))).astype(np.float32), frames=1)
+    random = np.random.default_rng(2)
+    word = 1.0 - 2.0 * bch.encode(PAYLOAD.to_bits()).astype(np.float32)
+    flipped = word * np.where(np.arange(127) < 9, -1, 1)
+    presence = np.where(np.arange(256) < 155, 1, -1) * np.abs(random.normal(size=256))
+    values = spread.Values(
+        presence.astype(np.float32), flipped.astype(np.float32), scatter=float(np.sqrt(127) * 2)
+    )
+    reading = spread.decide(values, frames=1)
     assert not reading.present
     assert reading.payload is None
     assert reading.corrected is None
 
 
-# --- video ----------------------------------------------------------------------------------------
-
-
-def marked_frames(frames: list[Frame]) -> list[Frame]:
-    return [Frame(watermark.embed(f.pixels, PAYLOAD), f.time, f.index) for f in frames]
-
-
-@pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])
-def test_mark_outlives_h264_at_256_pixels(tmp_path, name):
-    path = tmp_path / "v.mp4"
-    write_video(path, marked_frames(moving(photos()[name], 50)), crf=23)
-    reading = watermark.read_file(path)
-    assert reading.payload == PAYLOAD
-    assert reading.p_value < 1e-15
-    assert reading.frames == 50
-    assert not watermark.read_file(path, OTHER_KEY).present
-
-
-def test_flat_clip_outlives_a_second_encoding(tmp_path):
-    picture = np.full((256, 256, 3), (90, 120, 150), np.uint8)
-    cv2.circle(picture, (128, 128), 60, (220, 180, 150), -1)
-    first, second = tmp_path / "a.mp4", tmp_path / "b.mp4"
-    write_video(first, marked_frames(moving(picture, 25)), crf=18)
-    with Video(first) as video:
-        write_video(second, video, crf=28)
-    assert watermark.read_file(second).payload == PAYLOAD
-
-
-def test_unmarked_video_reads_as_unmarked(tmp_path):
-    write_video(tmp_path / "v.mp4", moving(photos()["coffee"], 10))
-    reading = watermark.read_file(tmp_path / "v.mp4")
-    assert not reading.present
-    assert reading.p_value > 1e-3
-    assert watermark.read_frames([]) == Reading(False, None, 1.0, None, 0)
-
-
-def test_long_video_is_read_in_part(tmp_path):
-    still = watermark.embed(resized(photos()["rocket"], 128, 128), PAYLOAD)
-    write_video(tmp_path / "v.mp4", (Frame(still, i / 25, i) for i in range(200)))
-    reading = watermark.read_file(tmp_path / "v.mp4")
-    assert reading.present
-    assert reading.frames == watermark.video.MAX_FRAMES
-
-
-def test_test_mark_on_a_video_keeps_time(tmp_path):
-    source, out = tmp_path / "a.mp4", tmp_path / "b.mp4"
-    times = [0.0, 0.04, 0.2, 0.24, 0.5]
-    frames = [
-        Frame(f.pixels, t, f.index)
-        for f, t in zip(moving(photos()["rocket"], 5), times, strict=True)
-    ]
-    write_video(source, frames)
-    reading = watermark.embed_file(source, out, id=9)
-    assert reading.payload == Payload(Kind.TEST_REAL, 9)
-    with Video(out) as video:
-        assert [f.time for f in video] == pytest.approx(times, abs=1e-3)
-    assert probe(out).width == 256
-
-
-# --- files and the command ------------------------------------------------------------------------
-
-
-def test_marked_file_is_not_marked_again(tmp_path):
-    """Else a test mark could wipe out the mark of a generated file."""
-    path = tmp_path / "generated.png"
-    write_image(path, watermark.embed(photos()["chelsea"], PAYLOAD))
-    with pytest.raises(FacekitError, match="bears a mark already"):
-        watermark.embed_file(path, tmp_path / "out.png")
-    with pytest.raises(FacekitError, match="bears a mark already"):
-        watermark.embed_file(path, tmp_path / "out.png", key=OTHER_KEY)
-    assert not (tmp_path / "out.png").exists()
-
-
-def test_unread_test_mark_is_not_written(tmp_path, monkeypatch):
-    write_image(tmp_path / "a.png", photos()["chelsea"])
-    monkeypatch.setattr(spread, "embed", lambda pixels, payload, key: pixels)
-    with pytest.raises(FacekitError, match="could not be read back"):
-        watermark.embed_file(tmp_path / "a.png", tmp_path / "b.png")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
-def test_files_that_cannot_be_read_are_one_line(tmp_path, content):
-    path = tmp_path / "broken.png"
-    path.write_bytes(content)
-    with pytest.raises(FacekitError, match=r"broken\.png") as raised:
-        watermark.read_file(path)
-    assert "\n" not in str(raised.value)
-    with pytest.raises(FacekitError, match=r"broken\.png"):
-        watermark.embed_file(path, tmp_path / "out.png")
-
-
-def test_keys(tmp_path):
-    (tmp_path / "short").write_bytes(b"x" * 15)
-    with pytest.raises(FacekitError, match="at least 16 bytes"):
-        watermark.load_key(tmp_path / "short")
-    with pytest.raises(FacekitError, match="none"):
-        watermark.load_key(tmp_path / "none")
-
-
-def test_command_marks_and_reads(tmp_path):
-    runner = CliRunner()
-    source, out, key = tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "key"
-    write_image(source, photos()["chelsea"])
-    key.write_bytes(b"k" * 32)
-
-    made = runner.invoke(command, ["embed", str(source), str(out), "--id", "7"])
-    assert made.exit_code == 0
-    assert "test-real, id 7" in made.output
-    assert read_image(out).shape == photos()["chelsea"].shape
-
-    read = runner.invoke(command, ["read", str(out), "--json"])
-    facts = json.loads(read.output)
-    assert facts["present"] is True
-    assert facts["kind"] == "test-real"
-    assert facts["payload"] == "0104000000000007"
-    assert facts["p_value"] < 1e-9
-    assert facts["corrected"] == 0
-    assert facts["frames"] == 1
-
-    assert "no mark found" in runner.invoke(command, ["read", str(source)]).output
-    private = runner.invoke(command, ["read", str(out), "--json", "--key-file", str(key)])
-    assert json.loads(private.output)["present"] is False
-    assert json.loads(private.output)["payload"] is None
-
-
-def test_command_makes_no_other_kind():
-    options = {name for p in command.commands["embed"].params for name in p.opts}
-    assert options == {"src", "out", "--id", "--key-file", "--json"}
-
-
-def test_output_suffix_is_checked(tmp_path):
-    write_image(tmp_path / "a.png", photos()["chelsea"])
-    with pytest.raises(FacekitError, match=r"b\.gif: a marked image is written as"):
-        watermark.embed_file(tmp_path / "a.png", tmp_path / "b.gif")
-
-
 def test_layout_of_a_key_is_frozen():
-    """If it changed, the marks of yesterday could not be read any more."""
-    places, weights = spread._chips(spread.DEFAULT_KEY)
-    assert places.shape == weights.shape == (21, 255)
-    layout = places.astype(">i4").tobytes() + np.sign(weights).astype(np.int8).tobytes()
+    """Else marks that are out in the world could not be read any more."""
+    of = spread.code(spread.DEFAULT_KEY)
+    parts = (of.x, of.y, of.presence, of.groups)
+    told = b"".join(part.astype("<i4").tobytes() for part in parts)
+    told += of.signs.astype("<c8").tobytes()
     assert (
-        hashlib.sha256(layout).hexdigest()
-        == "d72a1dc1d1471a7c347e982e3ae06ccf432ab5552d2d7dafd648fa06ad458c07"
+        hashlib.sha256(told).hexdigest()
+        == "4df05f420349a4d7874d94d78d6df2e1a6876307b26378a768f3cdc6b566e4de"
     )
