@@ -27,7 +27,7 @@ from facekit.core.run import Run
 from facekit.datasets.crowd import Crowd
 from facekit.generators import _gate
 from facekit.media.encode import write_video
-from facekit.media.images import write_image
+from facekit.media.images import read_image, write_image
 from facekit.provenance import ledger as ledgers
 from facekit.provenance.consent import Attester, Record
 from facekit.provenance.ledger import Ledger
@@ -206,6 +206,18 @@ def test_nobody_in_a_photo_is_overlooked(album: Path, together: Path, tmp_path: 
     (album / "party.png").rename(album / "ann" / "party.png")
     run = start("face_swap", album, tmp_path / "run", *ids, *both)
     assert {i.path: i.subject for i in run.items}["ann/party.png"] == "ann"
+
+
+def test_whoever_is_blurred_out_needs_no_consent(
+    album: Path, together: Path, tmp_path: Path
+) -> None:
+    ids = grant_album(album)
+    picture = read_image(together)
+    picture[:, 300:] = cv2.GaussianBlur(picture[:, 300:], (0, 0), 20)
+    write_image(album / "alone.png", picture)
+    alone = grant("ann", album / "alone.png").id
+    run = start("face_swap", album, tmp_path / "run", *ids, alone)
+    assert {item.path: item.subject for item in run.items}["alone.png"] == "ann"
 
 
 def test_with_a_manifest_its_pictures_alone_are_used(album: Path, tmp_path: Path) -> None:
@@ -465,6 +477,25 @@ def test_studio_and_real_people_meet_in_a_conversion_only(
     run_generator(tinter[1], studio / "person-0001" / "0000.png", out, fabric)
     facts = verify(out).claims["facts"]
     assert facts["origin"] == "consent" and len(facts["certificates"]) == 1
+
+
+def test_a_video_of_two_people_needs_both(
+    tinter: tuple[Tinter, Path, list[str]], studio: Path, tmp_path: Path, fabric: Any
+) -> None:
+    ann = cv2.resize(skimage.data.astronaut()[:300, 80:380], (192, 192))
+    ben = read_image(studio / "person-0000" / "0000.png")
+    shots = [ann] * 8 + [ben] * 8
+    video, out = tmp_path / "both.mp4", tmp_path / "out.mp4"
+    write_video(video, [Frame(shot, i / 25, i) for i, shot in enumerate(shots)], rate=25)
+    id = grant("ann", video).id
+    with pytest.raises(
+        FacekitError, match=r"shows 2 people \(0\.0 s: a face.*cut the video"
+    ) as caught:
+        run_generator(tinter[1], video, out, fabric, id)
+    assert "0.3 s: a face" in str(caught.value)
+    ids = [grant(who, video, seen=("ann", "ben")).id for who in ("ann", "ben")]
+    run_generator(tinter[1], video, out, fabric, *ids)
+    assert len(verify(out).claims["consent"]) == 4
 
 
 def test_a_video_is_changed_under_consent(

@@ -1,5 +1,6 @@
 """Whose faces may be generated: the studio's certificate, and the gate of every generator."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -217,6 +218,17 @@ def test_every_training_records_its_consent(plugin: str, people: Path, tmp_path:
     run.save(1, {})
     assert checkpoint.notes(run.checkpoints()[0]) == {"consent": f'"{run.facts["consent"]}"'}
     assert generators.open_run(run.folder).facts == run.facts
+
+
+def test_plugins_are_run_behind_the_gate_alone() -> None:
+    """Nobody calls a plug-in's ``generate`` or ``bundle`` but the gate, which asks for consent."""
+    room = Path(generators.__file__)
+    for path in room.parent.parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                owner = ast.unparse(call.func.value)
+                if call.func.attr in ("generate", "bundle") and owner != "generators":
+                    assert path == room or owner == "Ed25519PrivateKey", f"{path}: {owner}"
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from detectors.data import Crops, Faces, Sample
-    from facekit.core.run import Run
+    from facekit.generators import GatedRun, Permit
     from facekit.types import Item, Pixels
     from facekit.watermark import Payload
 
@@ -264,13 +264,15 @@ class Source:
         data: the folder that the generator, if there is one, was trained on; it changes no other.
         rows: each picture's folder and item; the item's split is set.
         generator: the run whose swaps are the generated faces, if any.
+        permit: what lets it change the pictures of ``data``.
         seed: of all choices.
         data_hash: of the manifests and the generator's weights.
     """
 
     data: Path
     rows: "list[tuple[Path, Item]]"
-    generator: "Run | None"
+    generator: "GatedRun | None"
+    permit: "Permit | None"
     seed: int
     data_hash: str
 
@@ -332,10 +334,10 @@ def open_source(
             if Path(item.path).suffix.lower() not in VIDEO_SUFFIXES:
                 rows.append((folder, item))
     hashes = [sha256(folder / MANIFEST) for folder in folders]
-    run = None
+    run = permit = None
     if generator:
         run = generators.open_run(generator)
-        generators.certified(data)
+        permit = generators.Permit(certificate=generators.certified(data))
         if run.facts["data_hash"] != hashes[0]:
             raise FacekitError(
                 f"{generator}: was not trained on {data}; give the folder that it was trained on, "
@@ -357,7 +359,7 @@ def open_source(
     else:
         divided = divide(items, seed=seed, swaps=generator is not None)
         rows = [(folder, item) for (folder, _), item in zip(rows, divided, strict=True)]
-    return Source(data, rows, run, seed, "+".join(hashes))
+    return Source(data, rows, run, permit, seed, "+".join(hashes))
 
 
 def make_crops(source: Source, split: str, faces: "Faces", fabric: "Fabric") -> "Crops":
@@ -462,7 +464,7 @@ def _swaps(
     from facekit.core.seed import Purpose, rng
     from facekit.types import Frame
 
-    assert source.generator is not None
+    assert source.generator is not None and source.permit is not None
     folder, shown = row
     # Of this folder alone: another one may call its people alike.
     people = {
@@ -471,15 +473,20 @@ def _swaps(
         if where == folder and item.split == shown.split
     }
     subjects = sorted(people)
-    plugin = generators.load(source.generator.facts["plugin"])
     others = [name for name in subjects if name != shown.subject]
     key = (source.seed, subjects.index(shown.subject), Purpose.DONORS)
     donors = rng(*key).permutation(others)[:_DONORS]
     for i, donor in enumerate(map(str, donors)):
         mine = range(i, len(pictures), len(donors))
         frames = [Frame(pictures[j], 0.0, j) for j in mine]
-        changed = plugin.generate(
-            source.generator, frames, fabric, source=donor, target=shown.subject, still=True
+        changed = generators.generate(
+            source.generator,
+            frames,
+            fabric,
+            given=source.permit,
+            source=donor,
+            target=shown.subject,
+            still=True,
         )
         for before, after in zip(frames, changed, strict=True):
             # The generator hands back a picture in which it found no face; that is no forgery.

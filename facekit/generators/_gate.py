@@ -40,6 +40,7 @@ _REMEDY = (
     "get consent of everyone in it, or cut or blur the others out and grant consent for the new "
     "file; where no face is, that is the remedy too"
 )
+_REMEDY_OF_VIDEOS = "; where one person was taken for two, cut the video between them"
 
 
 @dataclass(frozen=True)
@@ -376,9 +377,10 @@ def _require_everyone_named(people: Mapping[str, Sequence[str]], device: "torch.
             seen = crowd.people_in(Path(name))
             if len(seen) > len(named):
                 count = "1 person" if len(named) == 1 else f"{len(named)} people"
+                video = "" if seen[0].time is None else _REMEDY_OF_VIDEOS
                 raise FacekitError(
                     f"{name}: shows {len(seen)} people ({'; '.join(map(str, seen))}), but its "
-                    f"records name {count}, {', '.join(named)}; {_REMEDY}"
+                    f"records name {count}, {', '.join(named)}; {_REMEDY}{video}"
                 )
             advance(done, "")
 
