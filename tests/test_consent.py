@@ -614,6 +614,10 @@ def test_two_copies_cannot_be_mixed(
     lines = [(f / "records.jsonl").read_bytes().splitlines(keepends=True) for f in (one, two)]
     (one / "records.jsonl").write_bytes(b"".join([*lines[0][:-1], lines[1][-1]]))
     assert "of another copy" in must_refuse(one, "records.jsonl", id)
+    (one / "records.jsonl").write_bytes(b"".join(lines[0]))
+    Ledger(one).verify()
+    shutil.copy(two / "records.head", one)
+    assert "not the one that records.head was signed for" in must_refuse(one, "records.head", id)
 
 
 def test_a_ledger_that_was_read_before_refuses_too(ledger: Ledger) -> None:
@@ -627,7 +631,14 @@ def test_a_ledger_that_was_read_before_refuses_too(ledger: Ledger) -> None:
             ledger.require([record.id], {}, "train", now=NOW)
     path.write_bytes(content)
     ledger.require([record.id], {}, "train", now=NOW)
-    changed = content.replace(b"thesis", b"thesys")
+    grant(Ledger(ledger.folder), "ben")
+    more = path.read_bytes()
+    path.write_bytes(more + b"{}\n")
+    with pytest.raises(Tampered, match="line 4: was changed"):
+        ledger.require([record.id], {}, "train", now=NOW)
+    path.write_bytes(more)
+    assert len(ledger.records()) == 2
+    changed = more.replace(b"thesis", b"thesys")
     path.write_bytes(changed)
     os.utime(path, ns=(1, 1))
     with pytest.raises(Tampered):
@@ -691,6 +702,7 @@ def test_the_operators_own_lines_are_checked_for_sense(ledger: Ledger) -> None:
     cases = [
         ("grant", record.to_json(), "granted before"),
         ("grant", {**record.to_json(), "purpose": "x"}, "signature is wrong"),
+        ("grant", {**record.to_json(), "scope": ["train", "generate"]}, "not in canonical form"),
         ("revoke", {"id": "c-0", "reason": "x", "mistaken": False}, "neither a grant nor"),
         ("use", {}, "neither a grant nor"),
         ("open", {}, "beginning of another chain"),
@@ -707,6 +719,9 @@ def test_the_operators_own_lines_are_checked_for_sense(ledger: Ledger) -> None:
         for path, content in saved.items():
             path.write_bytes(content)
         Ledger(ledger.folder).verify()
+    chain.Chain(ledger.folder, "uses").open(key, "another", NOW)
+    with pytest.raises(Tampered, match=r"uses\.jsonl: belongs to another ledger"):
+        ledger.verify()
 
 
 # Keys and folders.
