@@ -21,7 +21,7 @@ def test_shares_are_counted_by_side(monkeypatch: pytest.MonkeyPatch):
     """With a mark that half of the pictures hold, and none at 64 pixels."""
     dark, light = np.zeros((300, 400, 3), np.uint8), np.full((400, 300, 3), 200, np.uint8)
 
-    def read(pixels):
+    def read(pixels, *, search):
         seen = bool(len(pixels) > 64 and pixels.mean() > 100)
         return watermark.Reading(seen, None, 0.0 if seen else 1.0, None, 1)
 

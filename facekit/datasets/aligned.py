@@ -7,6 +7,7 @@ OUT/
   inputs.jsonl         one row an input that is done; what a later call resumes from
 
 Crops of media that are generated, by their mark or their manifest, are so marked and signed again.
+Of a photo that was cropped or turned before, the manifest alone tells: no mark is searched for.
 """
 
 import hashlib
@@ -270,7 +271,8 @@ def _align(plan: _Plan, job: _Job, note: Note) -> _Outcome:
         require_file(job.path)
         digest = files.sha256(job.path)
         photo = read_image(job.path) if is_image(job.path) else None
-        generated = find_generated(job.path, photo)
+        # Photos come by the thousand: of those, marks are read where they were laid alone.
+        generated = find_generated(job.path, photo, search=photo is None)
         row = job.row or Item(path=job.name, sha256=digest)
         row = generated.item(row) if generated else row
 

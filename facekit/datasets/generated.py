@@ -55,17 +55,24 @@ class Generated:
         return origin.model_copy(update={"label": 1, "generator": maker, "facts": facts})
 
 
-def find_generated(path: Path, pixels: Pixels | None = None) -> Generated | None:
+def find_generated(
+    path: Path, pixels: Pixels | None = None, *, search: bool = True
+) -> Generated | None:
     """What a file says of being generated, by its mark or its manifest; None if it says nothing.
 
     Args:
         path: of the picture or video.
         pixels: the picture, where it is read already.
+        search: also look for a mark that lies elsewhere, as in a crop; it takes ten times as long
+            as to locate the faces of a photo.
 
     Raises:
         FacekitError: if the file is neither, or is damaged; one line that names it.
     """
-    reading = watermark.read_file(path) if pixels is None else watermark.read(pixels)
+    if pixels is None:
+        reading = watermark.read_file(path, search=search)
+    else:
+        reading = watermark.read(pixels, search=search)
     provenance = manifest.verify(path)
     claims = provenance.claims
     said = [_KINDS.get(str(claims.get(key))) for key in ("kind", "source_type")]
