@@ -222,13 +222,17 @@ def test_every_training_records_its_consent(plugin: str, people: Path, tmp_path:
 
 def test_plugins_are_run_behind_the_gate_alone() -> None:
     """Nobody calls a plug-in's ``generate`` or ``bundle`` but the gate, which asks for consent."""
-    room = Path(generators.__file__)
-    for path in room.parent.parent.rglob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-                owner = ast.unparse(call.func.value)
-                if call.func.attr in ("generate", "bundle") and owner != "generators":
-                    assert path == room or owner == "Ed25519PrivateKey", f"{path}: {owner}"
+    gate = Path(generators.__file__)
+    # What else is called so: keys are generated, and the face stage's lessons bundle.
+    others = {"generators", "Ed25519PrivateKey", "lessons"}
+    owners = {
+        ast.unparse(call.func.value)
+        for path in gate.parent.parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("generate", "bundle") and path != gate
+    }
+    assert owners <= others
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
