@@ -25,6 +25,12 @@ SYNTHETIC = (
 """IPTC's digital source types that tell of generative AI."""
 
 _DIGEST = "nih:sha-256;"  # RFC 6920
+# How the codes of failures begin that tell of the signer, not of the file.
+_OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity", "timeStamp.")
+_ELSEWHERE = dict.fromkeys(
+    ("assertion.dataHash.mismatch", "assertion.bmffHash.mismatch", "assertion.boxesHash.mismatch"),
+    ", or the manifest was taken from another file",
+)
 _DEPTH = 16  # generations of files opened and signed again; more are not looked at
 
 
@@ -87,9 +93,6 @@ def judge(report: Any, credential: Any) -> Provenance:
     return Provenance("untrusted", f"intact, signed by {signer}, but {why}", claims)
 
 
-_OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity", "timeStamp.")
-
-
 def _failures(results: Mapping[str, Any]) -> dict[str, str]:
     """What failed: code → explanation, the code itself if there is none."""
     return {
@@ -110,12 +113,6 @@ def _tampering(validation: Mapping[str, Any]) -> str | None:
             if not code.startswith(_OF_THE_SIGNER):
                 return f"the manifest of an input, held in this one, was changed since ({said})"
     return None
-
-
-_ELSEWHERE = dict.fromkeys(
-    ("assertion.dataHash.mismatch", "assertion.bmffHash.mismatch", "assertion.boxesHash.mismatch"),
-    ", or the manifest was taken from another file",
-)
 
 
 def _changed(code: str) -> str:

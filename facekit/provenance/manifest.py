@@ -208,9 +208,8 @@ def _definition(
     consent: Sequence[str],
 ) -> dict[str, Any]:
     """The manifest as c2pa's builder takes it, but for the ingredients themselves."""
-    own: dict[str, Any] = {"facts": dict(facts or {})}
-    if kind is not None:
-        own |= {"kind": kind, "consent": [consent_hash(id) for id in consent]}
+    hashed = [consent_hash(id) for id in consent]
+    own = {"facts": dict(facts or {}), "consent": hashed} | ({"kind": kind} if kind else {})
     assertions = [
         {"label": "c2pa.actions.v2", "data": {"actions": _actions(kind, ingredients, mark)}},
         {"label": FACTS, "data": own},
