@@ -83,7 +83,7 @@ def names(folder: Path) -> list[str]:
 def clip(tmp_path_factory) -> Path:
     """Five seconds, marked."""
     path = tmp_path_factory.mktemp("clip") / "marked.mp4"
-    write_video(path, marked(moving(photo("coffee"), 125)), crf=20)
+    write_video(path, marked(moving(photo("coffee"), 125, 320)), crf=20)
     return path
 
 
@@ -94,7 +94,7 @@ def test_mark_is_read_from_any_two_seconds(clip, tmp_path, start):
             Frame(f.pixels, f.time - start, f.index) for f in video if start <= f.time < start + 2
         ]
     assert len(cut) == 50
-    write_video(tmp_path / "cut.mp4", cut, crf=26)
+    write_video(tmp_path / "cut.mp4", cut, crf=23)
     reading = watermark.read_file(tmp_path / "cut.mp4", search=False)
     assert reading.payload == PAYLOAD
     assert reading.p_value < 1e-12
@@ -223,11 +223,11 @@ def encoded(source: Path, out: Path, codec: str, options: dict[str, str], side: 
 @pytest.mark.parametrize(
     ("name", "codec", "options", "side"),
     [
-        ("a.mp4", "libx264", {"crf": "26"}, 256),
+        ("a.mp4", "libx264", {"crf": "26"}, 320),
         ("a.mp4", "libx264", {"crf": "23", "bf": "0", "g": "10"}, 384),
-        ("a.mkv", "libx265", {"crf": "26", "x265-params": "log-level=none"}, 256),
-        ("a.webm", "libvpx-vp9", {"crf": "32", "b": "0", "cpu-used": "8"}, 256),
-        ("a.avi", "mpeg4", {"b": "1500000"}, 256),
+        ("a.mkv", "libx265", {"crf": "26", "x265-params": "log-level=none"}, 320),
+        ("a.webm", "libvpx-vp9", {"crf": "32", "b": "0", "cpu-used": "8"}, 320),
+        ("a.avi", "mpeg4", {"b": "1500000"}, 320),
     ],
 )
 def test_mark_outlives_other_encoders(clip, tmp_path, name, codec, options, side):
@@ -310,10 +310,10 @@ def test_picture_for_those_who_show_no_animation_is_no_frame(tmp_path):
 # --- what a picture keeps -------------------------------------------------------------------------
 
 
-def disc(size: int, soft: float = 1.0) -> Pixels:
-    """Opaque in the middle: half of the area."""
+def disc(size: int, soft: float = 1.0, share: float = 0.5) -> Pixels:
+    """Opaque in the middle: a share of the area."""
     y, x = np.mgrid[:size, :size] - size / 2
-    outside = np.hypot(x, y) - 0.4 * size
+    outside = np.hypot(x, y) - np.sqrt(share / np.pi) * size
     return (255 / (1 + np.exp(np.clip(outside / soft, -50, 50)))).astype(np.uint8)
 
 
@@ -357,12 +357,14 @@ def test_place_and_camera_are_left_out_but_a_photo_is_upright(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
-@pytest.mark.parametrize("soft", [1, 40])
-def test_transparency_is_kept(tmp_path, suffix, soft):
-    alpha = disc(512, soft)
+@pytest.mark.parametrize(("soft", "share"), [(1, 0.5), (40, 0.5), (1, 0.3)])
+def test_transparency_is_kept(tmp_path, suffix, soft, share):
+    alpha = disc(512, soft, share)
     Image.fromarray(np.dstack([photo("astronaut"), alpha])).save(tmp_path / "a.png")
     out = tmp_path / f"b{suffix}"
-    assert watermark.embed_file(tmp_path / "a.png", out, id=9).payload == TEST_REAL
+    reading = watermark.embed_file(tmp_path / "a.png", out, id=9)
+    assert reading.payload == TEST_REAL
+    assert reading.p_value < 1e-15
     with Image.open(out) as image:
         assert image.mode == "RGBA"
         assert np.array_equal(np.array(image.getchannel("A")), alpha)
@@ -417,7 +419,7 @@ def test_16_bits_are_kept(tmp_path, kind):
     assert found.shape == values.shape
     change = found.astype(np.int64) - values
     # Nothing but whole levels of 8 bits were added: what lies below them is the source's.
-    inside = (values > 30 * 257) & (values < 225 * 257)
+    inside = (values > 60 * 257) & (values < 195 * 257)
     assert not np.any(change[inside] % 257)
     if kind == "rgba":
         assert not np.any(change[..., 3])
@@ -497,7 +499,7 @@ def test_small_pictures_may_bear_presence_alone(tmp_path, monkeypatch):
         watermark.embed_file(tmp_path / "large.png", tmp_path / "c.png")
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 700), (63, 40), (512, 512)])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 700), (1, 9000), (63, 40), (512, 512)])
 @pytest.mark.parametrize("level", [0, 255])
 def test_reading_blank_files(tmp_path, shape, level):
     write_image(tmp_path / "a.png", np.full((*shape, 3), level, np.uint8))

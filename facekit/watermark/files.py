@@ -28,9 +28,10 @@ PAYLOAD_SIDE = 256
 """Below this side, in pixels, a mark must be there, but may be too weak for its payload."""
 
 _SHORTEST_KEY = 16
-# Where a picture is transparent its mark is lost; what is missing is added to the rest.
-_ROUNDS = 4
-_SURE = 1e-30
+# Where a picture is transparent its mark is lost. What is missing is added to the rest, half of it
+# at a time, until the mark is surely read; more rounds would show (32 dB PSNR in the rest).
+_ROUNDS = 3
+_SURE = 1e-18
 
 
 def load_key(path: Path) -> bytes:
@@ -172,14 +173,18 @@ def _mark_photo(path: Path, out: Path, partial: Path, payload: Payload, key: byt
 
 
 def _marked(photo: Photo, payload: Payload, key: bytes) -> Photo:
+    seen = photo.rgb()
+    photo = photo.changed(embed(seen, payload, key).astype(np.int16) - seen)
+    if photo.alpha is None:
+        return photo
     for _ in range(_ROUNDS):
         seen = photo.rgb()
-        change = embed(seen, payload, key).astype(np.int16) - seen
-        if photo.alpha is not None:
-            change[photo.alpha == 0] = 0  # what nobody sees stays what it is
-        photo = photo.changed(change)
-        if photo.alpha is None or read(photo.rgb(), key, search=False).p_value < _SURE:
+        reading = read(seen, key, search=False)
+        if reading.payload == payload and reading.p_value < _SURE:
             break
+        missing = (embed(seen, payload, key).astype(np.int16) - seen) // 2
+        missing[photo.alpha == 0] = 0
+        photo = photo.changed(missing)
     return photo
 
 
