@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from skimage import data
 
 from facekit import export, watermark
+from facekit.commands import generator
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media import images
@@ -129,6 +131,20 @@ def test_badge_can_be_moved(out):
             with pytest.raises(FacekitError, match=r"corner.*allowed: top-left"):
                 write(name, media, kind=Kind.GENERATED, badge=corner)
             assert not name.exists()
+
+
+@pytest.mark.parametrize("given", [[], ["--badge", "top-right"]])
+def test_the_command_hands_the_corner_on(out, monkeypatch, given):
+    asked = {}
+
+    def convert(*_, **options):
+        asked.update(options)
+        raise FacekitError("enough")
+
+    monkeypatch.setattr(generator, "convert_file", convert)
+    words = ["run", str(out), "--input", "a.png", "--out", "b.png", "--source", "person-0000"]
+    CliRunner().invoke(generator.command, [*words, *given])
+    assert asked["badge"] == (given[1] if given else "bottom-left")
 
 
 # --- stills of datasets ---------------------------------------------------------------------------
