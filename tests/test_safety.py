@@ -26,6 +26,7 @@ WRITERS = {
     "av",
     "facekit.media.encode",
     "facekit.media.images",
+    "facekit.media.photo",
     "imageio",
     "matplotlib",
     "skimage.io",
