@@ -420,6 +420,20 @@ def test_what_a_checkpoint_cannot_hold_is_named(tmp_path: Path, leaf: Any) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_notes_ride_along_in_every_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    state = {"weights": torch.arange(3.0)}
+    checkpoint.save(path, state, {"who": "ann, bén", "state": "not the state"})
+    assert checkpoint.notes(path) == {"who": "ann, bén"}
+    assert same(state, checkpoint.load(path))
+    checkpoint.save(path, state)
+    assert checkpoint.notes(path) == {}
+    for content in (b"", b"no checkpoint", path.read_bytes()[:40]):
+        path.write_bytes(content)
+        with pytest.raises(FacekitError, match=r"a\.safetensors: not a readable checkpoint"):
+            checkpoint.notes(path)
+
+
 def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

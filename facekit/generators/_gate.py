@@ -344,7 +344,10 @@ def _pictures(data: Path) -> list[Item]:
         ]
     pictures = [i for i in items if Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
     if len(pictures) < len(items):
-        log.info("%s: left out %d videos", data, len(items) - len(pictures))
+        log.info(
+            "%s: left out %d videos; 'facekit align' makes pictures of them, to be granted",
+            *(data, len(items) - len(pictures)),
+        )
     if not pictures:
         raise FacekitError(f"{data}: holds no photos")
     return pictures
