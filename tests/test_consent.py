@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from cryptography.exceptions import InvalidSignature
@@ -26,7 +27,8 @@ from hypothesis import strategies as st
 
 from facekit.cli import cli
 from facekit.core.errors import FacekitError
-from facekit.provenance import chain, consent, signed
+from facekit.media.images import write_image
+from facekit.provenance import chain, consent, manifest, signed
 from facekit.provenance.consent import Attester, Record
 from facekit.provenance.ledger import Ledger, Tampered
 from facekit.provenance.photos import always, everyone_in, told_by
@@ -1164,6 +1166,10 @@ def test_the_person_signs_on_their_own_machine(
     sign = ["sign", request, "--key", key, "--out", answer]
     assert "2 of its 2 photos are not among yours" in refused(*sign, "--photos", photos / "ben")
     assert not key.exists() and not answer.exists()
+    asked = CliRunner().invoke(cli, ["consent", *map(str, sign)], input="n\n")
+    assert asked.exit_code == 1 and "p17, all of age" in asked.stderr
+    assert not key.exists() and not answer.exists()
+    sign.append("--yes")
     assert "p17, all of age" in run(*sign, "--photos", photos / "anna")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and not (tmp_path / "theirs").exists()
     run(*sign)  # with the key that is there
@@ -1219,7 +1225,15 @@ def test_verify_says_what_is_there_and_what_is_wrong(
     (noted / "run.json").write_text(json.dumps({"ledger": head}))
     assert json.loads(run("verify", "--against", noted, "--json"))["head"] == head
     (noted / "run.json").write_text("{}")
-    assert "records no head" in refused("verify", "--against", noted)
+    assert "notes no ledger's head" in refused("verify", "--against", noted)
+    written = tmp_path / "plain.png"
+    write_image(written, np.zeros((64, 64, 3), np.uint8))
+    assert "notes no ledger's head" in refused("verify", "--against", written)
+    made = tmp_path / "made.png"
+    manifest.sign(written, made, kind="generated", facts={"ledger": f"9:{P}"})
+    assert "rolled back" in refused("verify", "--against", made)
+    made.write_bytes(made.read_bytes().replace(b"9:aaa", b"8:aaa"))
+    assert "changed after signing" in refused("verify", "--against", made)
     assert "rolled back" in refused("verify", "--against", f"9:{P}")
     path = Ledger().folder / "records.jsonl"
     copied = tmp_path / "copied"

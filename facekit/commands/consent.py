@@ -173,13 +173,15 @@ def grant(
     type=_PATH,
     help="Your own copies: signs only if each photo of the record is among them.",
 )
+@click.option("--yes", is_flag=True, help="Sign without asking.")
 @options.JSON
-def sign(request: Path, key_file: Path, out: Path, photos: tuple[Path, ...], as_json: bool) -> None:
+def sign(
+    request: Path, key_file: Path, out: Path, photos: tuple[Path, ...], yes: bool, as_json: bool
+) -> None:
     """Sign a record with your own key: for the person whose face it is.
 
-    Do it on your own machine, and keep the key: who has it can consent in your name. Read what is
-    shown; if you don't agree, throw the signed file away. Nothing holds before the operator enters
-    it.
+    Do it on your own machine, and keep the key: who has it can consent in your name. What is to be
+    signed is shown first. Nothing holds before the operator enters the signed record.
 
     \b
     Example:
@@ -198,6 +200,9 @@ def sign(request: Path, key_file: Path, out: Path, photos: tuple[Path, ...], as_
                 f"{request}: {len(unknown)} of its {len(terms.photos)} photos are not among yours, "
                 f"e.g. that of SHA-256 {min(unknown)[:12]}…; ask what they are before you sign"
             )
+    if not yes:
+        click.echo(f"{request}: {terms.statement()}", err=True)
+        click.confirm("Sign this?", abort=True, err=True)
     record = consent.sign(terms, load_key(key_file) if key_file.exists() else new_key(key_file))
     files.write_json(out, record.to_json())
     _show(record, as_json, f"signed into {out}")
@@ -342,8 +347,9 @@ def affected(id: str, as_json: bool) -> None:
 @click.option(
     "--against",
     multiple=True,
-    metavar="HEAD|RUN",
-    help="A head noted earlier, as this command prints it, or a run folder that recorded one.",
+    metavar="HEAD|RUN|FILE",
+    help="A head noted earlier, as this command prints it; or a run folder or generated file that "
+    "notes one.",
 )
 @click.option("--ledger", "folder", type=_PATH, help="Another ledger, e.g. a copy.")
 @click.option("--mend", is_flag=True, help="Set lines aside that a kill or a full disk has torn.")
@@ -353,12 +359,12 @@ def verify(against: tuple[str, ...], folder: Path | None, mend: bool, as_json: b
 
     Lines that were changed, taken out, put in, moved or repeated are found, and so are lines cut
     off at the end. If an older copy of the whole folder was put back, only a head noted elsewhere
-    shows it: note the one that is printed, or give run folders.
+    shows it: note the one that is printed, or give runs, or files that were generated.
 
     \b
     Examples:
       facekit consent verify
-      facekit consent verify --against runs/anna
+      facekit consent verify --against runs/anna --against anna.mp4
       facekit consent verify --ledger copy/consent --against 12:9f86d081884c7d65…
     """
     from facekit.provenance.ledger import Ledger, Tampered
@@ -433,16 +439,24 @@ def _sha256(path: Path) -> str:
 
 
 def _noted(text: str) -> str:
-    """A head, as given or as a run recorded it."""
+    """A head: as given, or as a run or an exported file noted it."""
     from facekit.core import files
+    from facekit.provenance.manifest import verify as read_manifest
 
-    if not Path(text).is_dir():
+    path = Path(text)
+    if path.is_dir():
+        facts = files.read_json(path / "run.json")
+    elif path.is_file():
+        found = read_manifest(path)
+        if found.status == "tampered":
+            raise FacekitError(f"{path}: {found.reason}; a head in it counts for nothing")
+        facts = found.claims.get("facts")
+    else:
         return text
-    run = Path(text) / "run.json"
-    facts = files.read_json(run)
-    if not isinstance(facts, dict) or not isinstance(facts.get("ledger"), str):
-        raise FacekitError(f"{run}: records no head of a ledger; it used no consent records")
-    return str(facts["ledger"])
+    head = facts.get("ledger") if isinstance(facts, dict) else None
+    if not isinstance(head, str):
+        raise FacekitError(f"{path}: notes no ledger's head; it was made without consent records")
+    return head
 
 
 def _facts(ledger: "Ledger", record: "Record") -> dict[str, Any]:
