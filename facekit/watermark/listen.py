@@ -11,6 +11,9 @@ from facekit.watermark.payload import Reading
 _KEPT = 16
 """Pictures that a search looks at."""
 
+_LONGEST = 16
+"""The longest side that is read, in shorter sides."""
+
 
 class Listener:
     """Gathers the evidence of one picture, or of frames of one video, and decides once."""
@@ -19,13 +22,17 @@ class Listener:
         self._of = spread.code(key)
         self._sum = np.zeros((spread.PERIOD, spread.PERIOD // 2 + 1), np.complex64)
         self._frames = 0
+        self._side = spread.PERIOD
         self._kept: list[Pixels] = []
         self._every = 1
         self._reduced = 1.0
 
     def add(self, pixels: Pixels) -> None:
         """Take in a picture: uint8 RGB (H, W, 3) of any size; frames of a video of one size."""
-        luma = spread.grey(pixels)
+        # Of a strip, a part will do: brought to the mark's scale, it would be vast.
+        limit = _LONGEST * min(pixels.shape[:2])
+        luma = spread.grey(pixels[:limit, :limit])
+        self._side = min(luma.shape)
         self._sum += spread.spectrum(spread.flatten(spread.to_period(luma)))
         if self._frames % self._every == 0:
             self._reduced = min(1.0, searching.SIDE / min(luma.shape))
@@ -46,7 +53,9 @@ class Listener:
         """
         sought = search and self._frames > 0
         aligned = spread.decide(
-            spread.values(self._sum, self._of), frames=self._frames, share=0.5 if sought else 1.0
+            spread.values(self._sum, spread.held(self._of, self._side)),
+            frames=self._frames,
+            share=0.5 if sought else 1.0,
         )
         if aligned.payload or not sought:
             return aligned

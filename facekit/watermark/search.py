@@ -248,7 +248,7 @@ def _between(found: Spectrum, of: Code, x: float, y: float) -> tuple[float, Spec
 
     chosen = of.presence
     lines = found[of.y[chosen], of.x[chosen]] * of.weights[chosen] * np.conj(of.signs[chosen])
-    size = float(np.linalg.norm(lines))
+    size = float(np.linalg.norm(lines)) or 1.0
 
     def strength(x: float, y: float) -> float:
         turned = np.exp(-2j * np.pi / PERIOD * (of.x[chosen] * x + of.y[chosen] * y))

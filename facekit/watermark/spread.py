@@ -22,7 +22,7 @@ pictures.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -64,6 +64,8 @@ _WORTH_DECODING = 3.0
 _RING = (8, 56)
 # The signs of the lines on the axes would be at the mercy of a picture's own rows and columns.
 _OFF_AXIS = 2
+# Of a picture's pixels, the waves that it can hold; half would be the most there is.
+_FINEST = 0.46
 # PSNR in dB that a mark leaves of a calm picture: of a still; of a frame of 512 pixels, of which
 # codecs take more, and of a larger one so much more an octave; of a picture below 256 pixels,
 # whose lines are fewer pixels long. Busy pictures hide more: this share of their detail, down to
@@ -75,7 +77,10 @@ _SMALL = 41.0
 _MASKED = 0.26
 _BUSY = 36.0
 _SHAPE = 0.5
+# Of the mark's energy, what goes to presence: in small pictures most, for there it is all that can
+# be promised.
 _PRESENCE_SHARE = 0.25
+_PRESENCE_SHARE_SMALL = 0.6
 # The most energy goes where pictures have the least: they fall off with the radius.
 _SLOPE = 1.75
 # Values of a part of the picture are lifted somewhat more than its area asks for.
@@ -110,12 +115,17 @@ def embed(
             f"a picture of {width}x{height} is too small to mark: "
             f"both sides must be at least {MIN_SIDE} pixels"
         )
-    quality = _quality(min(height, width), moving)
-    luma = to_period(grey(pixels))
-    change = _mark(luma, _word(payload), code(key), quality, parts=not moving)
+    side = min(height, width)
+    change = _mark(
+        to_period(grey(pixels)),
+        _word(payload),
+        held(code(key), side),
+        quality=_quality(side, moving),
+        to_presence=_PRESENCE_SHARE_SMALL if side < PERIOD else _PRESENCE_SHARE,
+        parts=not moving,
+    )
     if change.shape != (height, width):
-        shrinks = height < change.shape[0]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        how = cv2.INTER_AREA if height < change.shape[0] else cv2.INTER_CUBIC
         change = np.asarray(cv2.resize(change, (width, height), interpolation=how), np.float32)
     # The same change of R, G and B moves luma and leaves chroma, which codecs treat roughly.
     rounded = cv2.cvtColor(np.rint(change), cv2.COLOR_GRAY2RGB).astype(np.int16)
@@ -181,6 +191,15 @@ def _lines() -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     inside &= (x >= _OFF_AXIS) & (np.abs(y) >= _OFF_AXIS)
     outward = np.argsort(radius[inside], kind="stable")
     return x[inside][outward], y[inside][outward], radius[inside][outward]
+
+
+def held(of: Code, side: int) -> Code:
+    """A key's lines where those that a picture of this shorter side can't hold weigh nothing."""
+    limit = _FINEST * side
+    if limit >= _RING[1]:
+        return of
+    held = np.hypot(of.x, of.y) <= limit
+    return replace(of, weights=of.weights * held)
 
 
 def _word(payload: Payload) -> Floats:
@@ -356,12 +375,23 @@ def _level(values: Floats) -> Floats:
 # --- the embedder ---------------------------------------------------------------------------------
 
 
-def _mark(luma: Floats, word: Floats, of: Code, quality: float, *, parts: bool) -> Floats:
-    """The change of luma, at the mark's scale, that carries the word."""
+def _mark(
+    luma: Floats, word: Floats, of: Code, *, quality: float, to_presence: float, parts: bool
+) -> Floats:
+    """The change of luma, at the mark's scale, that carries the word.
+
+    Args:
+        luma: as of :func:`to_period`.
+        word: the 383 signs.
+        of: the lines.
+        quality: the PSNR in dB that a calm picture keeps.
+        to_presence: the share of the energy that presence has.
+        parts: whether parts of the picture shall be as good as the whole.
+    """
     strength = _strength(luma)
     # A busy place hides more; the exponent keeps the mark from hiding in edges alone.
-    shape: Floats = (strength / strength.mean()) ** _SHAPE
-    shape /= np.sqrt(np.mean(np.square(shape)))
+    mask: Floats = (strength / strength.mean()) ** _SHAPE
+    mask /= np.sqrt(np.mean(np.square(mask)))
     hidden = float(_MASKED * strength.mean()) ** 2
     allowed = min(max(hidden, _error(quality)), _error(_BUSY))
 
@@ -374,17 +404,22 @@ def _mark(luma: Floats, word: Floats, of: Code, quality: float, *, parts: bool) 
         return signed
 
     def drawn(amplitudes: Floats) -> Floats:
-        return shape * _pattern(amplitudes * word, luma.shape, of)
+        return mask * _pattern(amplitudes * word, luma.shape, of)
 
     # As much as is allowed, spread evenly: what that adds to the values is what all shall have.
     whole = (slice(None), slice(None))
-    even = np.concatenate([np.ones(PRESENCE), np.zeros(bch.LENGTH)]).astype(np.float32)
-    share = np.where(even > 0, _PRESENCE_SHARE, 1 - _PRESENCE_SHARE)
-    power = np.where(even > 0, np.mean(np.square(drawn(even))), np.mean(np.square(drawn(1 - even))))
-    level = np.sqrt(allowed * share / power).astype(np.float32)
     own = read(np.zeros_like(luma), whole)
-    added = read(drawn(level), whole) - own
-    gain = np.where(even > 0, added[:PRESENCE].mean(), added[PRESENCE:].mean()) / level
+    level, gain = np.zeros_like(word), np.zeros_like(word)
+    halves = (slice(PRESENCE), to_presence), (slice(PRESENCE, None), 1 - to_presence)
+    for half, share in halves:
+        even = np.zeros_like(word)
+        even[half] = 1.0
+        one = drawn(even)
+        level[half] = math.sqrt(allowed * share / float(np.mean(np.square(one))))
+        added = (read(level[half][0] * one, whole) - own)[half]
+        # Values of lines that a small picture can't hold don't move; the others do alike.
+        moves = added > 0.1 * added.max()
+        gain[half] = added[moves].mean() / level[half]
     target = gain * level
 
     change = np.zeros_like(luma)
