@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -45,6 +46,7 @@ MIN_VIDEO_SIDE = 128
 
 _KINDS = (Kind.GENERATED, Kind.COMPOSITE, Kind.STUDIO)
 _PAYLOAD_SIDE = 256
+_CRF, _CRF_SMALL = 18, 10  # small frames keep their mark only if they are compressed little
 _AHEAD = 2  # frames that are marked while the encoder is at work
 
 
@@ -153,7 +155,16 @@ def write_video(
         return Frame(pixels, frame.time, frame.index)
 
     def write(target: Path) -> None:
-        encode.write_video(target, _ahead(mark, frames), rate=rate, audio_from=audio_from)
+        iterator = iter(frames)
+        first = list(islice(iterator, 1))
+        small = any(min(frame.pixels.shape[:2]) < _PAYLOAD_SIDE for frame in first)
+        encode.write_video(
+            target,
+            _ahead(mark, chain(first, iterator)),
+            rate=rate,
+            audio_from=audio_from,
+            crf=_CRF_SMALL if small else _CRF,
+        )
 
     return _leave(path, write, payload, inputs, facts, consent)
 

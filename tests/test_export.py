@@ -254,6 +254,16 @@ def test_small_picture_leaves_with_presence_and_manifest(out):
     assert made.provenance.claims["kind"] == "generated"
 
 
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_small_busy_video_leaves_with_its_payload(out, name):
+    """Compressed as larger ones are, these lose their mark."""
+    whole = getattr(data, name)()[:400, :400]
+    small = cv2.resize(whole, (128, 128), interpolation=cv2.INTER_AREA)
+    frames = [Frame(np.roll(small, 2 * i, axis=1), i / 25, i) for i in range(8)]
+    made = export.write_video(out / "a.mp4", frames, kind=Kind.GENERATED)
+    assert made.reading.payload == Payload(Kind.GENERATED, 0)
+
+
 def test_flat_pictures_leave(out):
     for level in (0, 128, 255):
         flat = np.full((256, 256, 3), level, np.uint8)
