@@ -1106,8 +1106,8 @@ def test_grant_show_list_revoke(photos: Path, terms: list[object], tmp_path: Pat
     Ledger().used([id], what="run", path=tmp_path, sha256=P)
     Ledger().used([id], what="file", path=made, sha256=P)
     said = run("revoke", id, "--reason", "asked to")
-    assert f"{id}: revoked; made under it: 1 run, 1 file" in said
-    receipt = said.split("head ")[1].strip()
+    assert f"{id}: revoked" in said and "made under it: 1 run, 1 file" in said
+    receipt = said.split("head ")[1].split()[0]
     assert receipt == Ledger().head() and receipt in run("verify", "--against", receipt)
     assert "revoked" in run("list") and "asked to" in run("show", id)
     table = run("affected", id)
@@ -1256,3 +1256,14 @@ def test_an_unknown_id_does_not_list_hundreds(ledger: Ledger) -> None:
         FacekitError, match=r"no consent record 'c-1' in .*consent list' shows the 12"
     ):
         ledger.find("c-1")
+
+
+def test_a_revocation_stands_whatever_is_wrong_with_the_uses(
+    terms: list[object], photos: Path
+) -> None:
+    said = run("grant", *terms, "--adult", "--evidence", photos / "ben" / "notes.txt")
+    id = said.split(":")[0]
+    (Ledger().folder / "uses.jsonl").unlink()
+    result = CliRunner().invoke(cli, ["consent", "revoke", id, "--reason", "asked to"])
+    assert f"{id}: revoked" in result.stdout and isinstance(result.exception, Tampered)
+    assert Ledger().status(id) == "revoked"

@@ -300,15 +300,17 @@ def revoke(id: str, reason: str, mistaken: bool, as_json: bool) -> None:
 
     ledger = Ledger()
     ledger.revoke(id, reason, mistaken=mistaken)
-    uses, head = ledger.affected(id), ledger.head()
+    head = ledger.head()
+    if not as_json:
+        click.echo(f"{id}: revoked\nhead {head}")
+    uses = ledger.affected(id)  # Last: whatever is wrong with the uses, it stands.
     if as_json:
         facts = _facts(ledger, ledger.find(id)) | {"head": head}
         click.echo(json.dumps({**facts, "affected": [_use(use) for use in uses]}, indent=2))
         return
-    click.echo(f"{id}: revoked; made under it: {_count(uses)}")
+    click.echo(f"made under it: {_count(uses)}")
     if uses:
         click.echo(f"'facekit consent affected {id}' lists them; delete what must not stay")
-    click.echo(f"head {head}")
 
 
 @command.command()
