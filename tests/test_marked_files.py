@@ -35,6 +35,15 @@ TEST_REAL = Payload(Kind.TEST_REAL, 9)
 OTHER_KEY = b"a key that nobody marked with"
 
 
+@pytest.fixture
+def known_unmarked(monkeypatch):
+    """Sources are not searched for a mark, which takes longer than all the rest."""
+    monkeypatch.setattr(marked_files, "_require_unmarked", lambda *_: None)
+
+
+quick = pytest.mark.usefixtures("known_unmarked")
+
+
 def photo(name: str, size: int | None = None) -> Pixels:
     pixels = getattr(data, name)()
     pixels = np.dstack([pixels] * 3) if pixels.ndim == 2 else pixels
@@ -81,13 +90,13 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """Five seconds, marked."""
+    """A little over three seconds, marked."""
     path = tmp_path_factory.mktemp("clip") / "marked.mp4"
-    write_video(path, marked(moving(photo("coffee"), 125, 320)), crf=20)
+    write_video(path, marked(moving(photo("coffee"), 80, 320)), crf=20)
     return path
 
 
-@pytest.mark.parametrize("start", [0, 0.7, 1.5, 2.3, 3])
+@pytest.mark.parametrize("start", [0, 0.5, 1.2])
 def test_mark_is_read_from_any_two_seconds(clip, tmp_path, start):
     with Video(clip) as video:
         cut = [
@@ -127,24 +136,16 @@ def test_flicker_is_bounded(tmp_path, shot, name):
     """The mark stands still: it changes far less from frame to frame than it changes a frame."""
     plain = shot(photo(name), 25)
     bearing = marked(plain)
-    strength = float(
-        np.mean(
-            [
-                np.abs(m.pixels.astype(int) - p.pixels).mean()
-                for m, p in zip(bearing, plain, strict=True)
-            ]
-        )
-    )
-    assert flicker(bearing, plain) < 0.6
-    assert flicker(bearing, plain) < 0.35 * strength
+    pairs = zip(bearing, plain, strict=True)
+    strength = np.mean([np.abs(m.pixels.astype(int) - p.pixels).mean() for m, p in pairs])
+    assert flicker(bearing, plain) < min(0.6, 0.35 * strength)
 
     seen = []
     for frames, path in ((plain, tmp_path / "plain.mp4"), (bearing, tmp_path / "bearing.mp4")):
         write_video(path, frames, crf=23)
         with Video(path) as video:
             seen.append(motion(list(video)))
-    print(name, shot.__name__, flicker(bearing, plain), strength, seen, motion(plain))
-    assert seen[1] < seen[0] + 0.35
+    assert seen[1] < 1.1 * seen[0] + 0.05
 
 
 def test_equal_frames_bear_equal_marks():
@@ -161,6 +162,7 @@ def test_long_video_is_read_in_part(tmp_path):
     assert reading.frames == marked_files.MAX_FRAMES
 
 
+@quick
 def test_test_mark_on_a_video_keeps_time(tmp_path):
     source, out = tmp_path / "a.mp4", tmp_path / "b.mp4"
     times = [0.0, 0.04, 0.2, 0.24, 0.5]
@@ -174,6 +176,7 @@ def test_test_mark_on_a_video_keeps_time(tmp_path):
     assert probe(out).width == 256
 
 
+@quick
 def test_sound_is_kept(tmp_path):
     source, out = tmp_path / "a.mkv", tmp_path / "b.mp4"
     with av.open(str(source), "w") as container:
@@ -277,6 +280,7 @@ def animation(path: Path, frames: Sequence[Frame], **options: object) -> Path:
     return path
 
 
+@quick
 @pytest.mark.parametrize(
     ("name", "options"), [("a.png", {}), ("a.webp", {"quality": 90}), ("a.gif", {})]
 )
@@ -301,6 +305,7 @@ def test_all_frames_of_a_moving_picture_are_read(tmp_path, name, options):
     assert reading.payload == PAYLOAD
 
 
+@quick
 def test_picture_for_those_who_show_no_animation_is_no_frame(tmp_path):
     frames = moving(photo("coffee"), 4)
     path = animation(tmp_path / "a.png", frames, default_image=True)
@@ -332,6 +337,7 @@ def profile() -> bytes:
     return bytes(srgb)
 
 
+@quick
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_colour_profile_is_kept(tmp_path, suffix):
     """A wide-gamut picture without its profile would be shown in other colours."""
@@ -342,6 +348,7 @@ def test_colour_profile_is_kept(tmp_path, suffix):
     assert psnr(read_image(tmp_path / "a.jpg"), read_image(tmp_path / f"b{suffix}")) > 34
 
 
+@quick
 def test_place_and_camera_are_left_out_but_a_photo_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
@@ -356,6 +363,7 @@ def test_place_and_camera_are_left_out_but_a_photo_is_upright(tmp_path):
     assert psnr(upright, read_image(tmp_path / "b.jpg")) > 30
 
 
+@quick
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
 @pytest.mark.parametrize(("soft", "share"), [(1, 0.5), (40, 0.5), (1, 0.3)])
 def test_transparency_is_kept(tmp_path, suffix, soft, share):
@@ -371,6 +379,7 @@ def test_transparency_is_kept(tmp_path, suffix, soft, share):
     assert psnr(read_image(tmp_path / "a.png"), read_image(out)) > 34
 
 
+@quick
 def test_transparency_that_the_format_cannot_hold_is_laid_over_white(tmp_path, caplog):
     Image.fromarray(np.dstack([photo("astronaut"), disc(512)])).save(tmp_path / "a.png")
     out = tmp_path / "b.jpg"
@@ -379,6 +388,7 @@ def test_transparency_that_the_format_cannot_hold_is_laid_over_white(tmp_path, c
     assert read_image(out)[0, 0].min() > 225
 
 
+@quick
 def test_opaque_pictures_with_transparency_lose_nothing(tmp_path, caplog):
     opaque = np.full((512, 512), 255, np.uint8)
     Image.fromarray(np.dstack([photo("astronaut"), opaque])).save(tmp_path / "a.png")
@@ -386,6 +396,7 @@ def test_opaque_pictures_with_transparency_lose_nothing(tmp_path, caplog):
     assert not caplog.text
 
 
+@quick
 def test_wholly_transparent_picture_cannot_hold_a_mark(tmp_path):
     clear = np.zeros((512, 512), np.uint8)
     Image.fromarray(np.dstack([photo("astronaut"), clear])).save(tmp_path / "a.png")
@@ -406,6 +417,7 @@ DEEP: dict[str, Callable[[], np.ndarray]] = {
 }
 
 
+@quick
 @pytest.mark.parametrize("kind", DEEP)
 def test_16_bits_are_kept(tmp_path, kind):
     source, out = tmp_path / "a.png", tmp_path / "b.png"
@@ -427,6 +439,7 @@ def test_16_bits_are_kept(tmp_path, kind):
         assert image.info["icc_profile"] == profile()
 
 
+@quick
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_16_bits_become_8_where_the_format_holds_no_more(tmp_path, suffix, caplog):
     cv2.imwrite(str(tmp_path / "a.png"), deep(photo("astronaut")))
@@ -436,6 +449,7 @@ def test_16_bits_become_8_where_the_format_holds_no_more(tmp_path, suffix, caplo
     assert psnr(photo("astronaut")[..., ::-1], read_image(out)) > 34
 
 
+@quick
 @pytest.mark.parametrize(("suffix", "mode"), [(".png", "L"), (".jpg", "L"), (".webp", "RGB")])
 def test_grey_stays_grey(tmp_path, suffix, mode):
     Image.fromarray(data.camera()).save(tmp_path / "a.png")
@@ -447,6 +461,7 @@ def test_grey_stays_grey(tmp_path, suffix, mode):
     assert np.ptp(pixels, axis=2).max() <= 2
 
 
+@quick
 def test_palettes_inks_and_black_and_white(tmp_path):
     image = Image.fromarray(photo("astronaut"))
     palette = image.convert("P", palette=Image.Palette.ADAPTIVE)
@@ -469,6 +484,7 @@ def test_palettes_inks_and_black_and_white(tmp_path):
 # --- pictures that hold little --------------------------------------------------------------------
 
 
+@quick
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_flat_and_saturated_files(tmp_path, level):
     write_image(tmp_path / "a.png", np.full((300, 400, 3), level, np.uint8))
@@ -476,6 +492,7 @@ def test_flat_and_saturated_files(tmp_path, level):
         assert watermark.embed_file(tmp_path / "a.png", tmp_path / name, id=9).payload == TEST_REAL
 
 
+@quick
 def test_tiny_files(tmp_path):
     write_image(tmp_path / "a.png", photo("coffee", 128))
     assert watermark.embed_file(tmp_path / "a.png", tmp_path / "b.png").present
@@ -488,11 +505,11 @@ def test_tiny_files(tmp_path):
     assert names(tmp_path) == ["a.png", "b.png", "c.png", "e.mp4"]
 
 
+@quick
 def test_small_pictures_may_bear_presence_alone(tmp_path, monkeypatch):
     weak = Reading(True, None, 1e-10, None, 1)
     write_image(tmp_path / "small.png", photo("coffee", 128))
     write_image(tmp_path / "large.png", photo("coffee", 256))
-    monkeypatch.setattr(marked_files, "_require_unmarked", lambda *_: None)
     monkeypatch.setattr(marked_files, "read_file", lambda *_, **__: weak)
     assert watermark.embed_file(tmp_path / "small.png", tmp_path / "b.png") == weak
     with pytest.raises(FacekitError, match="could not be read back"):
@@ -500,9 +517,8 @@ def test_small_pictures_may_bear_presence_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (1, 9000), (63, 40), (512, 512)])
-@pytest.mark.parametrize("level", [0, 255])
-def test_reading_blank_files(tmp_path, shape, level):
-    write_image(tmp_path / "a.png", np.full((*shape, 3), level, np.uint8))
+def test_reading_blank_files(tmp_path, shape):
+    write_image(tmp_path / "a.png", np.full((*shape, 3), 255, np.uint8))
     assert not watermark.read_file(tmp_path / "a.png").present
 
 
@@ -523,6 +539,7 @@ def test_marked_file_is_not_marked_again(tmp_path):
     assert names(tmp_path) == ["cropped.png", "generated.png"]
 
 
+@quick
 def test_unread_test_mark_is_not_written(tmp_path, monkeypatch):
     write_image(tmp_path / "a.png", photo("chelsea"))
     monkeypatch.setattr(marked_files, "embed", lambda pixels, payload, key: pixels)
@@ -564,6 +581,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path, name):
     assert names(tmp_path) == [name]
 
 
+@quick
 def test_16_bits_cut_short(tmp_path):
     content = cv2.imencode(".png", deep(photo("coffee")))[1].tobytes()
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
@@ -571,6 +589,7 @@ def test_16_bits_cut_short(tmp_path):
         watermark.embed_file(tmp_path / "a.png", tmp_path / "b.png")
 
 
+@quick
 def test_video_cut_short_is_marked_as_far_as_it_goes(tmp_path, caplog):
     frames = moving(photo("coffee"), 50)
     whole, cut = tmp_path / "a.ts", tmp_path / "cut.ts"
@@ -604,9 +623,11 @@ def test_places_to_write_to(tmp_path):
     assert source.read_bytes() == content
 
 
-def test_larger_than_the_format_holds(tmp_path):
-    write_image(tmp_path / "a.png", np.tile(photo("coffee", 256), (1, 65, 1)))
-    with pytest.raises(FacekitError, match=r"b\.webp: 16640×256 cannot be written as WEBP"):
+@quick
+def test_larger_than_the_format_holds(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", np.zeros((64, 16384, 3), np.uint8))
+    monkeypatch.setattr(marked_files, "embed", lambda pixels, payload, key: pixels)
+    with pytest.raises(FacekitError, match=r"b\.webp: 16384×64 cannot be written as WEBP"):
         watermark.embed_file(tmp_path / "a.png", tmp_path / "b.webp")
     assert names(tmp_path) == ["a.png"]
 
@@ -630,6 +651,7 @@ def test_an_endless_key_is_refused():
 # --- disks that fill ------------------------------------------------------------------------------
 
 
+@quick
 def test_disk_that_fills_in_mid_write(tmp_path, monkeypatch):
     def full(path: Path, content: bytes) -> None:
         with path.open("wb") as file:
@@ -650,8 +672,9 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from facekit.core.errors import FacekitError
-from facekit.watermark import embed_file
+from facekit.watermark import embed_file, files
 
+files._require_unmarked = lambda *_: None  # it only takes time
 source, out = map(Path, sys.argv[1:])
 embed_file(source, out)
 size = out.stat().st_size
@@ -676,7 +699,7 @@ def test_file_that_may_not_grow_further(tmp_path, suffix):
     if suffix == ".png":
         write_image(source, photo("chelsea", 256))
     else:
-        write_video(source, moving(photo("coffee"), 12))
+        write_video(source, moving(photo("coffee"), 6))
     words = [sys.executable, "-c", _FULL, str(source), str(out)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

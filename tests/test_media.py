@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -22,11 +23,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facekit.core.errors import FacekitError
-from facekit.media import encode
+from facekit.media import decode, encode
 from facekit.media.decode import Video, probe
 from facekit.media.encode import write_video
 from facekit.media.find import find_media
-from facekit.media.images import encode_image, read_image, write_image
+from facekit.media.images import (
+    count_frames,
+    encode_image,
+    read_animation,
+    read_image,
+    write_image,
+)
+from facekit.media.photo import Photo, encode_photo, fit, read_photo
 from facekit.types import Frame, Pixels
 
 BITS = 8
@@ -197,6 +205,57 @@ def test_at_gives_the_last_frame_not_after(
             expected = max((i for i, t in enumerate(every) if t <= time), default=0)
             assert number_of(frame.pixels) == frame.index == expected
             assert frame.time == every[expected]
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 1000])
+def test_sample_of_a_short_video_is_even(tmp_path: Path, count: int) -> None:
+    with Video(write_raw(tmp_path / "clip.mp4", 40)) as video:
+        found = list(video.sample(count))
+        assert [number_of(f.pixels) for f in found] == [f.index for f in found]
+        assert [f.index for f in found] == sorted({n * 40 // count for n in range(count)})
+        assert [f.time for f in found] == pytest.approx([f.index / 25 for f in found])
+
+
+@pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.ts", "long.avi"])
+def test_sample_of_a_long_video_decodes_few_frames(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, options = ("mpeg4", {"g": "12"}) if name.endswith("avi") else ("libx264", {"g": "30"})
+    path = write_raw(tmp_path / name, 240, video=codec, options=options)
+    turned: list[object] = []
+    decoded = decode._decode
+
+    def counted(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for frame in decoded(*args, **kwargs):
+            turned.append(frame)
+            yield frame
+
+    with Video(path) as video:
+        monkeypatch.setattr(decode, "_decode", counted)
+        found = list(video.sample(8))
+    numbers = [number_of(f.pixels) for f in found]
+    # FFmpeg seeks in a transport stream to near a key frame, and may miss the last.
+    assert len(numbers) in ((7, 8) if name.endswith("ts") else (8,))
+    assert numbers == sorted(set(numbers))
+    assert max(b - a for a, b in itertools.pairwise([*numbers, 240])) <= 60
+    assert len(turned) <= 8 * 8
+    assert all(abs(f.time - n / 25) < 0.05 for f, n in zip(found, numbers, strict=True))
+
+
+def test_sample_of_a_long_video_with_one_key_frame(tmp_path: Path) -> None:
+    path = write_raw(tmp_path / "long.mp4", 240, options={"g": "1000", "sc_threshold": "0"})
+    with Video(path) as video:
+        assert [number_of(f.pixels) for f in video.sample(4)] == [0, 8, 16, 24]
+
+
+def test_sample_of_a_damaged_long_video(tmp_path: Path) -> None:
+    content = bytearray(write_raw(tmp_path / "a.ts", 240, options={"g": "30"}).read_bytes())
+    content[len(content) // 2 : len(content) * 3 // 4] = bytes(
+        len(content) * 3 // 4 - len(content) // 2
+    )
+    (tmp_path / "b.ts").write_bytes(content)
+    with Video(tmp_path / "b.ts") as video:
+        assert len(list(video.sample(8))) >= 4
 
 
 def test_iterations_and_at_do_not_disturb_each_other(variable: tuple[Path, list[Frame]]) -> None:
@@ -732,6 +791,152 @@ def test_of_a_moving_picture_the_first_frame_is_read(tmp_path: Path, name: str) 
         tmp_path / name, save_all=True, append_images=pictures[1:], duration=40, lossless=True
     )
     assert np.array_equal(read_image(tmp_path / name), numbered(9))
+
+
+@pytest.mark.parametrize("name", ["moving.png", "moving.webp"])
+def test_frames_of_a_moving_picture(tmp_path: Path, name: str) -> None:
+    pictures = [Image.fromarray(numbered(i)) for i in (9, 4, 200)]
+    pictures[0].save(
+        tmp_path / name,
+        save_all=True,
+        append_images=pictures[1:],
+        duration=[40, 100, 60],
+        lossless=True,
+    )
+    assert count_frames(tmp_path / name) == 3
+    frames = list(read_animation(tmp_path / name))
+    assert [number_of(f.pixels) for f in frames] == [9, 4, 200]
+    assert [f.time for f in frames] == pytest.approx([0, 0.04, 0.14])
+    assert [f.index for f in frames] == [0, 1, 2]
+
+
+def test_two_pictures_in_a_jpeg_are_no_animation(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(numbered(i)) for i in (9, 4)]
+    pictures[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pictures[1:])
+    assert count_frames(tmp_path / "a.jpg") == 1
+    assert number_of(read_photo(tmp_path / "a.jpg").pixels) == 9
+
+
+def test_moving_picture_cut_short(tmp_path: Path) -> None:
+    pictures = [
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8))
+        for i in range(3)
+    ]
+    path = tmp_path / "moving.png"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(FacekitError, match=r"moving\.png: damaged picture"):
+        list(read_animation(path))
+
+
+# --- pictures kept whole ------------------------------------------------------------------------
+
+
+PLANES = {
+    "grey": Photo(np.arange(192, dtype=np.uint8).reshape(12, 16)),
+    "rgb": Photo(numbered(3)),
+    "grey-alpha": Photo(
+        np.arange(192, dtype=np.uint8).reshape(12, 16), np.eye(12, 16, dtype=np.uint8) * 200
+    ),
+    "rgba": Photo(numbered(3), np.eye(48, 64, dtype=np.uint8) * 200),
+    "deep-grey": Photo(np.arange(192, dtype=np.uint16).reshape(12, 16) * 341),
+    "deep-rgb": Photo(numbered(3).astype(np.uint16) * 250 + 3),
+    "deep-rgba": Photo(
+        numbered(3).astype(np.uint16) * 250 + 3, np.eye(48, 64, dtype=np.uint16) * 40000
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PLANES)
+def test_png_holds_all_of_a_photo(tmp_path: Path, kind: str) -> None:
+    photo, lost = fit(PLANES[kind], ".png")
+    assert not lost
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_photo(photo, ".png"))
+    found = read_photo(path)
+    assert found.deep is photo.deep
+    assert np.array_equal(found.pixels, photo.pixels)
+    assert (found.alpha is None) is (photo.alpha is None)
+    if photo.alpha is not None:
+        assert np.array_equal(found.alpha, photo.alpha)
+    assert abs(found.rgb().astype(int) - read_image(path)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("kind", PLANES)
+def test_what_a_format_cannot_hold_is_said(tmp_path: Path, kind: str, suffix: str) -> None:
+    photo, lost = fit(PLANES[kind], suffix)
+    expected = ["16 bits a channel become 8"] * ("deep" in kind)
+    if suffix == ".jpg" and PLANES[kind].alpha is not None:
+        expected.append("transparent parts are laid over white")
+    assert lost == expected
+    (tmp_path / f"a{suffix}").write_bytes(encode_photo(photo, suffix, 100))
+    assert abs(read_image(tmp_path / f"a{suffix}").astype(int) - photo.rgb()).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("deep", [False, True])
+def test_photos_are_upright(tmp_path: Path, orientation: int, deep: bool) -> None:
+    pixels = numbered(5)[..., 0]
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(pixels.astype(np.uint16) * 257 if deep else pixels)
+    stored.save(path, exif=exif)
+    photo = read_photo(path)
+    assert photo.deep is deep
+    assert np.array_equal(photo.rgb(), read_image(path))
+
+
+def test_one_grey_level_may_stand_for_transparent(tmp_path: Path) -> None:
+    for name, image in {
+        "8": Image.fromarray(numbered(5)[..., 0]),
+        "16": Image.fromarray(numbered(5)[..., 0].astype(np.uint16)),
+    }.items():
+        image.save(tmp_path / f"{name}.png", transparency=90)
+        photo = read_photo(tmp_path / f"{name}.png")
+        assert photo.alpha is not None
+        assert np.array_equal(photo.alpha == 0, photo.pixels == 90)
+        assert photo.pixels.ndim == 2
+
+
+def ink_profile() -> bytes:
+    """A profile by which full cyan, whatever the other inks, is middle grey; else paper is white.
+
+    Written from the ICC's standard (ICC.1:2001-04): a table of 2 × 2 × 2 × 2 entries in Lab.
+    """
+    curve = bytes(range(256))
+    entries = b"".join(bytes([255 if n < 8 else 128, 128, 128]) for n in range(16))
+    matrix = struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + curve * 4 + entries + curve * 3
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    head = struct.pack(">I4sI4s4s4s", 144 + len(table), b"", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += struct.pack(">6H4s", 2020, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + tags + table
+
+
+def test_inks_are_seen_through_their_profile(tmp_path: Path) -> None:
+    inks = np.zeros((32, 64, 4), np.uint8)
+    inks[:, 32:, 0] = 255
+    image = Image.fromarray(inks, mode="CMYK")
+    image.save(tmp_path / "plain.jpg", quality=95)
+    image.save(tmp_path / "known.jpg", quality=95, icc_profile=ink_profile())
+    plain, known = (read_photo(tmp_path / name) for name in ("plain.jpg", "known.jpg"))
+    assert abs(plain.pixels[16, 48].astype(int) - (0, 255, 255)).max() < 4
+    # L* 50.2 is 18.6% of the light, which is 119.5 in sRGB.
+    assert abs(known.pixels[16, 48].astype(int) - 119.5).max() < 4
+    assert known.pixels[16, 8].min() > 250
+    assert known.profile is None
+
+
+def test_a_grey_profile_does_not_fit_a_picture_in_colour() -> None:
+    profile = bytes(16) + b"GRAY" + bytes(108)
+    photo = Photo(numbered(5)[..., 0], profile=profile)
+    assert fit(photo, ".png") == (photo, [])
+    coloured, lost = fit(photo, ".webp")
+    assert coloured.profile is None
+    assert lost == ["the colour profile, of grey alone, is left out"]
 
 
 def bomb() -> bytes:
