@@ -92,6 +92,7 @@ MARKERS = {
     "facekit/export.py": "generated, composite, studio: what leaves",
     "facekit/watermark/files.py": "test-real",
     "facekit/commands/demo_pictures.py": "test-real, in memory: to draw what a mark changes",
+    "facekit/datasets/marks_schemes.py": "test-real, in memory: a measurement",
     "facekit/datasets/marks_small.py": "test-real, in memory: a measurement",
     "detectors/data.py": "any, in memory, for both classes alike",
 }
