@@ -58,12 +58,12 @@ def pictures(data: Path | None = None, *, quick: bool = False) -> Iterator[tuple
 
     Args:
         data: folder with ``london/``; without it that source is left out.
-        quick: one or two of each source.
+        quick: one of each source.
 
     Raises:
         FacekitError: if a picture in ``data`` is damaged.
     """
-    most = 2 if quick else None
+    most = 1 if quick else None
     if data is not None and (data / "london").is_dir():
         yield from _folder("london", data / "london", most)
     yield from _studio(1 if quick else 40)
