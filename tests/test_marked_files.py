@@ -198,6 +198,21 @@ def test_sound_is_kept(tmp_path):
         assert float(container.duration / av.time_base) == pytest.approx(1, abs=0.1)
 
 
+@quick
+def test_hdr_is_said_to_be_lost(tmp_path, caplog):
+    with av.open(str(tmp_path / "a.mp4"), "w") as new:
+        stream = new.add_stream("libx264", rate=25)
+        stream.width = stream.height = 256
+        stream.codec_context.color_trc = 18
+        for frame in moving(photo("rocket"), 3):
+            new.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, "rgb24")))
+        new.mux(stream.encode(None))
+    assert probe(tmp_path / "a.mp4").hdr
+    watermark.embed_file(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    assert not probe(tmp_path / "b.mp4").hdr
+    assert "a.mp4: its HDR is not converted" in caplog.text
+
+
 @pytest.mark.parametrize("size", [(257, 301), (320, 258)])
 def test_odd_sizes(tmp_path, size):
     frames = [Frame(photo("chelsea")[: size[1], : size[0]], i / 25, i) for i in range(5)]
@@ -276,7 +291,8 @@ def test_mark_outlives_another_program_s_saving(tmp_path, save):
 
 def animation(path: Path, frames: Sequence[Frame], **options: object) -> Path:
     first, *others = (Image.fromarray(f.pixels) for f in frames)
-    first.save(path, save_all=True, append_images=others, duration=40, **options)
+    options.setdefault("duration", 40)
+    first.save(path, save_all=True, append_images=others, **options)
     return path
 
 
@@ -294,6 +310,13 @@ def test_moving_pictures_become_video(tmp_path, name, options):
     assert reading.frames == 8
     with Video(tmp_path / "b.mp4") as video:
         assert [f.time for f in video] == pytest.approx([0.04 * i for i in range(8)], abs=1e-3)
+
+
+@quick
+def test_slow_moving_pictures_keep_their_length(tmp_path):
+    path = animation(tmp_path / "a.png", moving(photo("coffee"), 3), duration=500)
+    watermark.embed_file(path, tmp_path / "b.mp4")
+    assert probe(tmp_path / "b.mp4").duration == pytest.approx(1.5, abs=0.01)
 
 
 @pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.webp", {"quality": 90})])

@@ -46,6 +46,9 @@ _OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 _Turns = dict[int, list[int]]
 _IDENTITY = np.eye(3, dtype=np.int32).ravel()
 
+# H.273's numbers of the transfer functions PQ and HLG.
+_HDR = (16, 18)
+
 # At most so many frames of a long video are decoded for each that is sampled.
 _STRIDE = 8
 
@@ -74,6 +77,8 @@ class MediaInfo:
         rate: average frames a second; None for images and where the container does not say.
         has_audio: whether there is a sound track.
         codec: e.g. "h264" or "jpeg".
+        hdr: whether brightness is coded for high dynamic range (PQ or HLG). It is read as it
+            stands, so that colours look pale.
     """
 
     path: Path
@@ -84,6 +89,7 @@ class MediaInfo:
     rate: float | None
     has_audio: bool
     codec: str
+    hdr: bool = False
 
 
 def probe(path: Path) -> MediaInfo:
@@ -146,6 +152,7 @@ class Video:
                 rate=float(stream.average_rate) if stream.average_rate else None,
                 has_audio=sound_track(container) is not None,
                 codec=stream.codec_context.codec.canonical_name,
+                hdr=first.color_trc in _HDR,
             )
 
     def __enter__(self) -> "Video":

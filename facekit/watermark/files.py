@@ -189,10 +189,14 @@ def _marked(photo: Photo, payload: Payload, key: bytes) -> Photo:
 
 
 def _mark_video(info: MediaInfo, partial: Path, payload: Payload, key: bytes) -> None:
-    path = info.path
-    total = round(info.duration * info.rate) if info.duration and info.rate else None
+    path, rate = info.path, info.rate or 25.0
+    total = round(info.duration * rate) if info.duration else None
     if info.kind == "image":
         total = images.count_frames(path)
+        second = next(islice(_frames(info), 1, None), None)
+        rate = 1 / second.time if second else rate
+    if info.hdr:
+        log.warning("%s: its HDR is not converted, so the copy's colours are pale", path)
 
     def marked() -> Iterator[Frame]:
         for done, frame in enumerate(_frames(info), start=1):
@@ -205,7 +209,7 @@ def _mark_video(info: MediaInfo, partial: Path, payload: Payload, key: bytes) ->
 
     with progress(f"Marking {path.name}", total) as advance:
         sound = path if info.has_audio else None
-        write_video(partial, marked(), rate=info.rate or 25.0, audio_from=sound)
+        write_video(partial, marked(), rate=rate, audio_from=sound)
 
 
 def _frames(info: MediaInfo) -> Iterator[Frame]:
