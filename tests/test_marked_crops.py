@@ -104,7 +104,8 @@ def test_crops_keep_to_the_consent_of_what_they_are_cut_from(tmp_path, astronaut
     assert align(made, "--out", tmp_path / "out")[0] == 0
     (item,) = load_folder(tmp_path / "out")
     crop = tmp_path / "out" / item.path
-    assert [use.path for use in ledger.affected(record.id)] == [made, crop]
+    preview = tmp_path / "out" / "preview.jpg"
+    assert [use.path for use in ledger.affected(record.id)] == [made, crop, preview]
     assert manifest.verify(crop).claims["consent"] == [manifest.consent_hash(record.id)]
 
     ledger.revoke(record.id, "changed her mind")

@@ -364,8 +364,8 @@ def _item(path: Path, out: Path, job: _Job, digest: str, row: Item, found: _Foun
         facts["quality"] = {name: round(value, 4) for name, value in quality.items()}
     if found.track is not None:
         facts["track"] = found.track
-    # By its seed a person is known again in other folders, and the kind is that of the marks.
-    facts |= {key: row.facts[key] for key in ("person_seed", "kind") if key in row.facts}
+    # By its seed a person is known again in other folders; kind and consent are those of the marks.
+    facts |= {key: row.facts[key] for key in ("person_seed", "kind", "consent") if key in row.facts}
     return row.model_copy(
         update={
             "path": path.relative_to(out).as_posix(),
@@ -528,8 +528,10 @@ def _write_preview(out: Path, items: list[Item], export: Export) -> None:
     if not any("kind" in item.facts for item in items):
         write_image(path, sheet)
         return
+    named = (item.facts.get("consent") for item in items)
+    consent = sorted({str(id) for ids in named if isinstance(ids, list) for id in ids})
     try:
-        export(path, sheet, kind=Kind.COMPOSITE)
+        export(path, sheet, kind=Kind.COMPOSITE, consent=consent)
     except FacekitError as error:
         path.unlink(missing_ok=True)
         log.warning("no preview: %s", error)

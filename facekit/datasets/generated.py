@@ -52,6 +52,7 @@ class Generated:
         """``origin`` as one of a generated input."""
         maker = str(self.facts.get("generator") or origin.generator)
         facts = origin.facts | {"kind": self.kind.label}
+        facts |= {"consent": list(self.consent)} if self.consent else {}
         return origin.model_copy(update={"label": 1, "generator": maker, "facts": facts})
 
 
