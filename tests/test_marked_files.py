@@ -255,6 +255,21 @@ def test_mark_outlives_other_encoders(clip, tmp_path, name, codec, options, side
     assert reading.p_value < 1e-15
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_size_may_change_in_mid_stream(tmp_path, kept):
+    """Two transport streams, one after the other, are one stream whose size changes."""
+    parts = []
+    for size in (256, 320):
+        frames = moving(photo("coffee"), 20, size)
+        write_video(tmp_path / "part.mp4", marked(frames) if kept else frames)
+        encoded(tmp_path / "part.mp4", tmp_path / "part.ts", "libx264", {"crf": "20"}, size)
+        parts.append((tmp_path / "part.ts").read_bytes())
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    reading = watermark.read_file(tmp_path / "joined.ts")
+    assert reading.frames == 40
+    assert reading.payload == (PAYLOAD if kept else None)
+
+
 def test_mark_outlives_a_cut_without_encoding(clip, tmp_path):
     """From a key frame on, packet by packet."""
     out = tmp_path / "cut.ts"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from facekit.core import files
@@ -74,7 +75,13 @@ def _sample(path: Path) -> Iterator[Pixels]:
     images.require_file(path)
     if not images.is_image(path):
         with Video(path) as video:
-            yield from (frame.pixels for frame in video.sample(MAX_FRAMES))
+            size = (video.info.width, video.info.height)
+            for frame in video.sample(MAX_FRAMES):
+                # A stream's size may change; what is summed must be of one size.
+                pixels = frame.pixels
+                if pixels.shape[1::-1] != size:
+                    pixels = np.asarray(cv2.resize(pixels, size), np.uint8)
+                yield pixels
         return
     count = images.count_frames(path)
     if count == 1:
