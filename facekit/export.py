@@ -309,6 +309,10 @@ def _checked(path: Path, payload: Payload) -> Exported:
         raise FacekitError(
             f"{path}: not written, because its manifest does not verify: {provenance.reason}"
         )
+    asked = {"kind": payload.kind.label, "mark": f"{payload.to_int():016x}"}
+    said = {name: provenance.claims.get(name) for name in asked}
+    if said != asked:
+        raise FacekitError(f"{path}: not written, because its manifest says {said}, not {asked}")
     return Exported(path, reading, provenance)
 
 

@@ -354,6 +354,13 @@ def test_signer_that_only_copies(out, monkeypatch):
     both(out, "manifest does not verify.*no C2PA manifest")
 
 
+@pytest.mark.parametrize("other", [{"kind": "studio"}, {"mark": f"{1:016x}"}, {"mark": None}])
+def test_signer_that_says_something_else(out, monkeypatch, other):
+    sign = manifest.sign
+    monkeypatch.setattr(manifest, "sign", lambda *paths, **asked: sign(*paths, **asked | other))
+    both(out, "its manifest says")
+
+
 def test_signer_whose_file_is_changed_afterwards(out, monkeypatch):
     sign = manifest.sign
 
