@@ -16,7 +16,7 @@ import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +38,7 @@ from facekit.core.workers import Job, Result, WorkerLost, in_order
 from facekit.datasets import marks_material as material
 from facekit.datasets.marks_attacks import ATTACKS, CODECS, h264
 from facekit.datasets.marks_schemes import BITS, OWN, peers, scheme
+from facekit.datasets.marks_small import measure_small
 from facekit.faces.verification import interval
 from facekit.types import Pixels
 from facekit.watermark import spread
@@ -51,6 +52,7 @@ _SEARCHED = 100  # one trial in so many is a search, which takes some hundred ti
 _FULL_HD = (1920, 1080)
 _BRIGHT = ("brighter", "darker")  # a picture survives "bright" if it survives both
 _PEER_PICTURES = 4  # of each source
+_PEER_SIDE = 720
 _PEER_FRAMES = 12  # of the first excerpt of each clip
 _PEER_READS = 4  # of these frames
 _SLOWEST = "rivaGan"
@@ -85,14 +87,15 @@ def bench(
     few = shown[-1:] if quick else _few(shown, _PEER_PICTURES)
     if others:
         names = ", ".join(name for name, _ in few)
-        log.info("%s (rivaGan: 32 bits) mark %s", ", ".join(others), names)
-    workers = default_threads()
+        log.info("%s mark %s", ", ".join(f"{one} ({BITS[one]} bits)" for one in others), names)
+    workers = 0 if quick else default_threads()
     stills = [(OWN, *one) for one in shown] + [(other, *one) for other in others for one in few]
     outcomes = _run(_attack_still, stills, workers, len(stills), "marking and attacking pictures")
     clips = _clips(data, others, quick)
     outcomes += _run(_attack_clip, clips, workers, None, "marking and encoding clips")
     rows = psnr_rows([one for one in outcomes if one.still], others)
     rows += survival_rows(outcomes, others)
+    rows += measure_small(pixels for _, pixels in shown)
     rows += false_positive_rows(_trials([pixels for _, pixels in shown], count, workers))
     return rows + speed_rows(_cover(shown[0][1], _FULL_HD), others, quick)
 
@@ -316,7 +319,7 @@ def false_positive_rows(trials: Trials) -> list[Figure]:
 def speed_rows(frame: Pixels, others: Sequence[str], quick: bool) -> list[Figure]:
     """Milliseconds of one core for a frame of 1920×1080; the peer beside them is rivaGan."""
     job = (frame, list(others), 1 if quick else 15)
-    (spent,) = _run(_measure, [job], 1, 1, "measuring speed")
+    (spent,) = _run(_measure, [job], 0 if quick else 1, 1, "measuring speed")
     median = {task: float(np.median(found)) for task, found in spent.items()}
     rows = []
     for what in ("embed", "read", "search"):
@@ -376,10 +379,11 @@ def _cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _few(shown: Sequence[tuple[str, Pixels]], most: int) -> list[tuple[str, Pixels]]:
-    """At most ``most`` pictures of each source, evenly spaced."""
+    """At most ``most`` pictures of each source, evenly spaced, of those that are not large."""
     sources: dict[str, list[tuple[str, Pixels]]] = defaultdict(list)
-    for one in shown:
-        sources[one[0].partition("/")[0]].append(one)
+    for name, pixels in shown:
+        if max(pixels.shape) <= _PEER_SIDE:
+            sources[name.partition("/")[0]].append((name, pixels))
     return [one for found in sources.values() for one in found[:: -(-len(found) // most)]]
 
 
@@ -390,13 +394,18 @@ def _run(
     total: int | None,
     title: str,
 ) -> list[Result]:
-    """What ``work`` gives for each job, in order, by processes of one thread each."""
+    """What ``work`` gives for each job, in order.
+
+    Args:
+        work: a function of this module.
+        jobs: what to work on.
+        workers: processes, of one thread each; 0 for none but this one.
+        total: how many jobs there are, where known.
+        title: in words, what is done.
+    """
     results = []
     try:
-        with (
-            progress(title, total) as advance,
-            closing(in_order(work, jobs, workers, start=_one_thread)) as found,
-        ):
+        with progress(title, total) as advance, closing(_results(work, jobs, workers)) as found:
             for result in found:
                 results.append(result)
                 advance(len(results), "")
@@ -406,3 +415,10 @@ def _run(
             "close other programs and give the same command again"
         ) from error
     return results
+
+
+def _results(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Generator[Result]:
+    if workers:
+        yield from in_order(work, jobs, workers, start=_one_thread)
+    else:
+        yield from map(work, jobs)

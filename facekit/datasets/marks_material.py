@@ -148,12 +148,12 @@ def _parts(clip: Path, seconds: float, most: int | None) -> Iterator[tuple[str, 
 
 
 def _wander(pixels: Pixels, count: int) -> list[Pixels]:
-    """A window of 7/8 of each side that moves by fractions of a pixel, there and back."""
+    """A window of 7/8 of each side that moves along half a circle, by fractions of a pixel."""
     height, width = (side * 7 // 8 for side in pixels.shape[:2])
     free = np.array([pixels.shape[1] - width, pixels.shape[0] - height]) / 2
     middle = np.array([pixels.shape[1] - 1, pixels.shape[0] - 1]) / 2
-    phases = 2 * math.pi * np.arange(count) / (SECONDS * _PAN_RATE)
-    moves = 0.9 * free * np.stack([np.sin(phases), np.cos(2 * phases)], -1)
+    phases = math.pi * np.arange(count) / (SECONDS * _PAN_RATE)
+    moves = 0.9 * free * np.stack([np.sin(phases), np.cos(phases)], -1)
     return [
         np.asarray(cv2.getRectSubPix(pixels, (width, height), place), np.uint8)
         for place in (middle + moves).tolist()
