@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
+from facekit import watermark
 from facekit.cli import COMMANDS
 from facekit.core import config, weights
+from facekit.provenance import verify
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "ETHICS.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,6 +23,29 @@ def test_links_lead_somewhere(page: Path) -> None:
     inner = [link for link in links if not link.startswith("http")]
     missing = [link for link in inner if not (page.parent / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pipeline.png", "composite"),
+        ("faces.jpg", "studio"),
+        ("studio-people.jpg", "studio"),
+        ("studio-talking.mp4", "studio"),
+    ],
+)
+def test_pictures_say_what_they_are(name: str, kind: str) -> None:
+    """If the mark's scheme has changed, read them, and write them again with facekit.export."""
+    path = ROOT / "docs" / name
+    assert watermark.read_file(path, search=False).kind == kind
+    provenance = verify(path)
+    assert (provenance.status, provenance.claims["kind"]) == ("untrusted", kind)
+
+
+def test_there_are_no_other_pictures() -> None:
+    media = {".png", ".jpg", ".webp", ".mp4", ".gif"}
+    found = sorted(p.name for p in (ROOT / "docs").iterdir() if p.suffix in media)
+    assert found == ["faces.jpg", "pipeline.png", "studio-people.jpg", "studio-talking.mp4"]
 
 
 def commands() -> list[str]:
