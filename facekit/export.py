@@ -81,7 +81,8 @@ def write_image(
     Args:
         path: to write to: PNG, JPEG or WebP.
         pixels: uint8 RGB (H, W, 3), both sides at least 64. Below 256 pixels a side the mark
-            must be there, but may be too weak for its payload; the manifest has it too.
+            must be there, but may be too weak for its payload; the manifest has it too. Below 128
+            many pictures cannot hold it, least of all under the badge, and are refused.
         kind: ``Kind.GENERATED``, ``Kind.COMPOSITE``, or ``Kind.STUDIO`` for a picture of studio
             people that is to be looked at.
         inputs: the files it was made from, for the manifest.
