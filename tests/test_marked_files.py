@@ -759,7 +759,7 @@ def test_command_marks_and_reads(tmp_path):
 
     made = runner.invoke(command, ["embed", str(source), str(out), "--id", "7"])
     assert made.exit_code == 0
-    assert "test-real, id 7" in made.output
+    assert "test-real, id 000000000007" in made.output
     assert read_image(out).shape == photo("chelsea").shape
 
     for more in ([], ["--no-search"]):

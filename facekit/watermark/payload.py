@@ -140,7 +140,7 @@ class Reading:
             return f"a mark is present, too weak to read its payload ({p_value})"
         found = f", found {self.geometry.sentence()}" if self.geometry else ""
         return (
-            f"marked as {self.kind}, id {self.payload.id} "
+            f"marked as {self.kind}, id {self.payload.id:012x} "
             f"({p_value}, {self.corrected} of 127 bits corrected, {self.frames} picture(s) read"
             f"{found})"
         )
