@@ -248,7 +248,8 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     share = count / total
     middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the ends the formula gives 0 and 1, but for rounding.
+    return middle - half if count else 0.0, middle + half if count < total else 1.0
 
 
 def _random(name: str, what: str) -> np.random.Generator:
