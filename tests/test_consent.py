@@ -337,6 +337,26 @@ def test_a_mistaken_record_says_nothing_of_who_is_there(ledger: Ledger) -> None:
     assert ledger.require([anna.id], {"p.jpg": P}, "train", now=NOW) == {"p.jpg": ("anna",)}
 
 
+def test_that_a_record_was_mistaken_may_be_said_later(ledger: Ledger) -> None:
+    """A wrong record that was revoked like any other blocks its photos, but not for good."""
+    anna, wrong = grant(ledger), grant(ledger, "amna")
+    ledger.revoke(wrong.id, "a slip of the pen", now=NOW)
+    with pytest.raises(FacekitError, match="shows amna"):
+        ledger.require([anna.id], {"p.jpg": P}, "train", now=NOW)
+    with pytest.raises(FacekitError, match=r"revoked already, .*entered wrongly, add --mistaken"):
+        ledger.revoke(wrong.id, "again")
+    ledger.revoke(wrong.id, "amna is anna", mistaken=True, now=SOON)
+    for asked in (ledger, Ledger(ledger.folder)):
+        assert asked.require([anna.id], {"p.jpg": P}, "train", now=NOW) == {"p.jpg": ("anna",)}
+        found = asked.revocation(wrong.id)
+        assert found is not None and found.mistaken and found.time == NOW
+        assert found.reason == "a slip of the pen; mistaken: amna is anna"
+    for mistaken in (True, False):
+        with pytest.raises(FacekitError, match="revoked already, on 2026"):
+            ledger.revoke(wrong.id, "again", mistaken=mistaken)
+    assert ledger.verify().revoked == 1
+
+
 def test_revoking_twice_or_without_reason_or_what_is_not_there(ledger: Ledger) -> None:
     with pytest.raises(FacekitError, match="no ledger"):
         ledger.revoke("c-000000000000", "x")
@@ -435,13 +455,58 @@ def test_noting_a_use_reads_none_of_the_others(
     monkeypatch.setattr(chain, "_bytes", lambda path: read.append(path.name) or original(path))
     used(ledger, record.id)
     assert read == ["uses.head"]
-    ledger.require([record.id], {"p.jpg": P}, "train", now=NOW)
-    assert read == ["uses.head"]
+    for _ in range(2):
+        ledger.require([record.id], {"p.jpg": P}, "train", now=NOW)
+    assert read == ["uses.head"] * 2  # besides, the newest line of the uses
     Ledger(ledger.folder).revoke(record.id, "x")
     read.clear()
     with pytest.raises(FacekitError):
         ledger.require([record.id], {}, "train", now=NOW)
-    assert read == ["records.jsonl", "records.head"]
+    assert read == ["records.jsonl", "records.head", "uses.head"]
+
+
+def test_what_is_noted_only_if_all_records_hold(ledger: Ledger, tmp_path: Path) -> None:
+    anna, ben = grant(ledger), grant(ledger, "ben")
+    other = Ledger(ledger.folder)
+
+    def note(now: datetime = NOW) -> None:
+        ids = [anna.id, ben.id]
+        ledger.used(ids, what="file", path=tmp_path / "a", sha256=P, valid=True, now=now)
+
+    note()
+    with pytest.raises(FacekitError, match="expired on"):
+        note(SOON)
+    with pytest.raises(FacekitError, match="holds from"):
+        note(NOW - timedelta(seconds=1))
+    other.revoke(ben.id, "asked to")
+    with pytest.raises(FacekitError, match=f"{ben.id}: consent was revoked"):
+        note()
+    assert len(ledger.affected(anna.id)) == 1 and ledger.verify().uses == 1
+
+
+def test_no_revocation_comes_between_the_question_and_the_note(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever revokes waits until what was let pass has been noted."""
+    record, order = grant(ledger), []
+    append = chain.Chain.append
+
+    def slow(self: chain.Chain, key: Any, kind: str, *rest: Any) -> chain.Entry:
+        if kind == "use":
+            revoking = pool.submit(Ledger(ledger.folder).revoke, record.id, "asked to")
+            time.sleep(0.2)
+            assert not revoking.done()
+            pending.append(revoking)
+        order.append(kind)
+        return append(self, key, kind, *rest)
+
+    pending: list[Any] = []
+    monkeypatch.setattr(chain.Chain, "append", slow)
+    with ThreadPoolExecutor(1) as pool:
+        ledger.used([record.id], what="file", path=Path("a"), sha256=P, valid=True, now=NOW)
+        pending[0].result(30)
+    assert order == ["use", "revoke", "revoke"]
+    assert len(ledger.affected(record.id)) == 1
 
 
 # Tampering.
@@ -678,6 +743,67 @@ def test_a_rolled_back_ledger_is_found_by_heads_noted_elsewhere(
         Ledger(ledger.folder).verify([after])
 
 
+def put_back(old: Path, ledger: Ledger, chain: str) -> None:
+    for name in (f"{chain}.jsonl", f"{chain}.head"):
+        shutil.copy(old / name, ledger.folder)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_records_put_back_are_noticed_by_everyone_who_asks(
+    ledger: Ledger, tmp_path: Path, fresh: bool
+) -> None:
+    anna, ben = grant(ledger), grant(ledger, "ben")
+    used(ledger, anna.id)
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(ledger.folder, old)
+    ledger.revoke(ben.id, "asked to")
+    shutil.copytree(ledger.folder, new)
+    ledger.require([anna.id], {}, "train", now=NOW)
+    put_back(old, ledger, "records")  # right after: no use came between
+    asked = Ledger(ledger.folder) if fresh else ledger
+    for ask in (
+        lambda: asked.require([ben.id], {"p.jpg": P}, "train", now=NOW),
+        lambda: asked.status(ben.id, now=NOW),
+        lambda: asked.find(ben.id),
+        lambda: asked.head(),
+        lambda: asked.affected(anna.id),
+        lambda: asked.revoke(anna.id, "x"),
+        lambda: used(asked, ben.id),
+        lambda: grant(asked),
+        lambda: asked.verify(),
+    ):
+        with pytest.raises(Tampered, match=r"rolled back: it has 3 lines, but line 3 of uses"):
+            ask()
+    put_back(new, ledger, "records")
+    assert asked.status(ben.id, now=NOW) == "revoked" and asked.verify().uses == 1
+
+
+def test_another_later_revocation_in_its_place_is_noticed(ledger: Ledger, tmp_path: Path) -> None:
+    """As many lines as before, but not those that the uses have seen."""
+    anna, ben = grant(ledger), grant(ledger, "ben")
+    old, forked = tmp_path / "old", tmp_path / "forked"
+    shutil.copytree(ledger.folder, old)
+    shutil.copytree(ledger.folder, forked)
+    ledger.revoke(ben.id, "asked to")
+    Ledger(forked).revoke(anna.id, "instead")
+    put_back(forked, ledger, "records")
+    with pytest.raises(Tampered, match=r"line 4: is not the one that line 2 of uses\.jsonl names"):
+        ledger.require([ben.id], {}, "train", now=NOW)
+
+
+def test_long_lines_are_compared_too(ledger: Ledger, tmp_path: Path) -> None:
+    """A use of so many records that its line is not read in one go."""
+    ids = [grant(ledger, f"p{number}").id for number in range(2)]
+    old = tmp_path / "old"
+    shutil.copytree(ledger.folder, old)
+    Ledger(ledger.folder).revoke(ids[1], "asked to")
+    ledger.used([ids[0]], what="x" * (1 << 17), path=Path("a"), sha256=P, now=NOW)
+    assert ledger.require([ids[0]], {}, "train", now=NOW) == {}
+    put_back(old, ledger, "records")
+    with pytest.raises(Tampered, match="rolled back"):
+        ledger.require([ids[0]], {}, "train", now=NOW)
+
+
 def test_a_copy_without_the_key_can_be_checked_by_its_head(
     whole: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
@@ -699,7 +825,8 @@ def test_a_copy_without_the_key_can_be_checked_by_its_head(
 
 def test_the_operators_own_lines_are_checked_for_sense(ledger: Ledger) -> None:
     """Signed lines that say what cannot be: a record twice, a revocation of nothing."""
-    record = grant(ledger)
+    record, gone = grant(ledger), grant(ledger, "ben")
+    ledger.revoke(gone.id, "asked to")
     key = signed.load_key(ledger.folder / "operator.pem")
     cases = [
         ("grant", record.to_json(), "granted before"),
@@ -707,6 +834,7 @@ def test_the_operators_own_lines_are_checked_for_sense(ledger: Ledger) -> None:
         ("grant", {**record.to_json(), "scope": ["train", "generate"]}, "not in canonical form"),
         ("revoke", {"id": "c-0", "reason": "x", "mistaken": False}, "neither a grant nor"),
         ("use", {}, "neither a grant nor"),
+        ("revoke", {"id": gone.id, "reason": "x", "mistaken": False}, "revoked before"),
         ("open", {}, "beginning of another chain"),
     ]
     saved = {path: path.read_bytes() for path in ledger.folder.iterdir()}
@@ -885,7 +1013,10 @@ def test_a_torn_line_is_said_and_set_aside(ledger: Ledger) -> None:
     ):
         path = ledger.folder / f"{name}.jsonl"
         head, whole = path.with_suffix(".head").read_bytes(), path.read_bytes()
+        others = {p: p.read_bytes() for p in ledger.folder.iterdir() if p.stem != name}
         act()
+        for other, content in others.items():  # whoever is killed writes no further
+            other.write_bytes(content)
         torn = path.read_bytes()[len(whole) : -20]
         for end in (1, len(torn) // 2, len(torn)):
             path.write_bytes(whole + torn[:end])
@@ -1263,7 +1394,13 @@ def test_a_revocation_stands_whatever_is_wrong_with_the_uses(
 ) -> None:
     said = run("grant", *terms, "--adult", "--evidence", photos / "ben" / "notes.txt")
     id = said.split(":")[0]
-    (Ledger().folder / "uses.jsonl").unlink()
-    result = CliRunner().invoke(cli, ["consent", "revoke", id, "--reason", "asked to"])
-    assert f"{id}: revoked" in result.stdout and isinstance(result.exception, Tampered)
+    uses = Ledger().folder / "uses.jsonl"
+    content = uses.read_bytes()
+    uses.unlink()
+    said = refused("revoke", id, "--reason", "asked to")
+    assert f"{id}: is revoked, and that stands; but " in said and "uses.jsonl: is missing" in said
+    assert "revoked already" in refused("revoke", id, "--reason", "asked to")
+    with pytest.raises(Tampered, match="is missing"):
+        Ledger().require([id], {}, "train")
+    uses.write_bytes(content)
     assert Ledger().status(id) == "revoked"

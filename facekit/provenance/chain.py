@@ -24,6 +24,7 @@ _LINE = b"facekit ledger line 1\n"
 _HEAD = b"facekit ledger head 1\n"
 _OPEN = "open"
 _START = "0" * 64
+_LONG = 1 << 16  # bytes
 
 
 class Tampered(FacekitError):
@@ -57,7 +58,10 @@ class Chain:
         self.name = name
         self.path = folder / f"{name}.jsonl"
         self.head_path = folder / f"{name}.head"
-        self._forget()
+        self._seen = b""
+        self._entries: list[Entry] = []
+        self._last: Entry | None = None
+        self._stamps: object = None
 
     def changed(self) -> bool:
         """Whether the files are others than those last read, by size, time and inode."""
@@ -86,6 +90,27 @@ class Chain:
                 "verify --mend', then repeat what it was to say"
             )
         return self._entries
+
+    def last(self, public_key: str) -> Entry:
+        """The newest line that is whole; takes the same time however long the chain is.
+
+        It is the one that the signed head names; what stands before it is not checked.
+
+        Raises:
+            Tampered: if it is not there, or anything is wrong that this shows.
+        """
+        if self._last is None or self.changed():
+            self._last = None
+            stamps = self._stamp()
+            _, digest, size = self._read_head(public_key)
+            line = _line_before(self.path, size)
+            if line is not None and hashlib.sha256(line).hexdigest() == digest:
+                self._last, self._stamps = _entry(line, parse(line)), stamps
+            else:
+                # Killed between the line and the head, or tampered with: look at all of it.
+                self._read(public_key)
+                self._last = self._entries[-1]
+        return self._last
 
     def append(
         self, key: Ed25519PrivateKey, kind: str, body: dict[str, Any], now: datetime
@@ -128,9 +153,8 @@ class Chain:
         return aside
 
     def _forget(self) -> None:
-        self._seen = b""
-        self._entries: list[Entry] = []
-        self._stamps: object = None
+        self._seen, self._entries = b"", []
+        self._last = self._stamps = None
 
     def _stamp(self) -> object:
         try:
@@ -164,6 +188,7 @@ class Chain:
                 "for; one of the two was replaced"
             )
         self._entries, self._seen = entries, content[:whole]
+        self._last = entries[-1]
         self._stamps = None if torn else stamps
         return torn
 
@@ -174,13 +199,7 @@ class Chain:
         try:
             values = parse(line)
             signature = values.pop("signature")
-            entry = Entry(
-                number=values["number"],
-                time=read_time(values["time"]),
-                kind=values["kind"],
-                body=values["body"],
-                hash=hashlib.sha256(line).hexdigest(),
-            )
+            entry = _entry(line, values)
             signer = public_key or _signer(before or [entry])
             genuine = holds(signer, signature, _LINE + canonical(values))
         except (FacekitError, KeyError, TypeError, AttributeError) as error:
@@ -271,6 +290,16 @@ def _signed(
     return line + b"\n", Entry(number, time, kind, body, hashlib.sha256(line).hexdigest())
 
 
+def _entry(line: bytes, values: dict[str, Any]) -> Entry:
+    return Entry(
+        number=values["number"],
+        time=read_time(values["time"]),
+        kind=values["kind"],
+        body=values["body"],
+        hash=hashlib.sha256(line).hexdigest(),
+    )
+
+
 def _signer(entries: list[Entry]) -> str:
     """The key that the first line names."""
     return str(entries[0].body["public_key"])
@@ -283,3 +312,19 @@ def _bytes(path: Path) -> bytes:
         raise Tampered(f"{path}: is missing; it was taken away") from None
     except OSError as error:
         raise FacekitError(f"{path}: not readable ({error.strerror})") from error
+
+
+def _line_before(path: Path, size: int) -> bytes | None:
+    """The line that ends a file of ``size`` bytes; None if there is none, or the size is other."""
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) != size:
+                return None
+            # Longer lines than this are found by reading all.
+            file.seek(max(0, size - _LONG))
+            before, _, line = file.read().removesuffix(b"\n").rpartition(b"\n")
+    except FileNotFoundError:
+        raise Tampered(f"{path}: is missing; it was taken away") from None
+    except OSError as error:
+        raise FacekitError(f"{path}: not readable ({error.strerror})") from error
+    return line if before or size <= _LONG else None

@@ -3,7 +3,7 @@
     FOLDER/
       operator.pem                 the private key that signs every line (0600)
       records.jsonl, records.head  grants and revocations; how many lines, and the last one's hash
-      uses.jsonl, uses.head        runs and files made; the same
+      uses.jsonl, uses.head        runs and files made, and that something was revoked; the same
       lock                         held while a line is added
 
 Both ``.jsonl`` files are chains: each line carries its number, the hash of the line before it, and
@@ -13,7 +13,8 @@ puts back an older ledger together with its older head is found only by a head t
 elsewhere: runs note it (:meth:`Ledger.head`), uses repeat it, ``verify`` takes any.
 
 There are two chains, so that those who ask often, ``require`` before each batch, read grants and
-revocations alone, whatever number of files was made.
+revocations, and of the uses the newest line alone, whatever number of files was made. That line
+repeats the head of the records that it saw: whoever puts back the records alone is found at once.
 """
 
 import re
@@ -22,7 +23,7 @@ import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -221,20 +222,40 @@ class Ledger:
         Args:
             id: of the record.
             reason: why, in words.
-            mistaken: it was entered wrongly; see :class:`Revocation`.
+            mistaken: it was entered wrongly; see :class:`Revocation`. This alone may also be said
+                later, of a record that is revoked already.
             now: the time, by default the clock's.
 
         Raises:
             FacekitError: if there is none of that id, it is revoked already, or no reason is given.
+                Also if the uses are damaged: the revocation stands all the same, and it says so.
         """
         consent.check_text("reason", reason)
+        now = utc(now)
         with self._locked():
-            state = self._read()
+            key, state, trouble = self._key(), self._read_records(), None
+            self._state = None  # whoever asks next is to compare it anew
+            try:
+                newest = self._uses.last(public_hex(key))
+            except FacekitError as error:
+                trouble = error  # no reason to put off a revocation
+            else:
+                self._compare(state, newest)
             _known(id, state, self.folder)
-            if found := state.revoked.get(id):
-                raise FacekitError(f"{id}: revoked already, on {time_text(found.time)}")
+            found = state.revoked.get(id)
+            if found and (found.mistaken or not mistaken):
+                hint = "" if found.mistaken else "; if it was entered wrongly, add --mistaken"
+                raise FacekitError(f"{id}: revoked already, on {time_text(found.time)}{hint}")
             body = {"id": id, "mistaken": mistaken, "reason": reason}
-            self._records.append(self._key(), "revoke", body, utc(now))
+            self._records.append(key, "revoke", body, now)
+            try:
+                if trouble is None:
+                    # So that whoever puts back the records alone is found from now on.
+                    self._uses.append(key, "revoke", {"id": id, "records": self._head_now()}, now)
+            except FacekitError as error:
+                trouble = error
+        if trouble:
+            raise type(trouble)(f"{id}: is revoked, and that stands; but {trouble}") from trouble
 
     def records(self) -> list[Record]:
         """All records ever granted, in that order."""
@@ -294,7 +315,7 @@ class Ledger:
                 "no consent record given; 'facekit consent list' shows what there is"
             )
         state, now = self._load(), utc(now)
-        given = [_holding(id, state, self.folder, scope, now) for id in ids]
+        given = [_holding(id, state, self.folder, now, scope) for id in ids]
         found = {}
         for name, digest in digests.items():
             covering = [record for record in given if digest in record.photos]
@@ -324,6 +345,7 @@ class Ledger:
         what: str,
         path: Path,
         sha256: str,
+        valid: bool = False,
         now: datetime | None = None,
     ) -> None:
         """Note that something was made under records, for :meth:`affected`.
@@ -333,15 +355,21 @@ class Ledger:
             what: "run", "file" or the like.
             path: where it is.
             sha256: of the file, or of what stands for a folder, in hex.
+            valid: note it only if all records hold at this moment: none can be revoked between
+                the question and the note.
             now: the time, by default the clock's.
 
         Raises:
-            FacekitError: if a record is unknown, or the ledger is damaged or can't be written.
+            FacekitError: if a record is unknown, or does not hold though ``valid`` asks for it; or
+                if the ledger is damaged or can't be written. Then nothing is noted.
         """
+        now = utc(now)
         with self._locked():
             state = self._read()
             for id in ids:
                 _known(id, state, self.folder)
+                if valid:
+                    _holding(id, state, self.folder, now)
             body = {
                 "ids": sorted(set(ids)),
                 "what": what,
@@ -349,7 +377,7 @@ class Ledger:
                 "sha256": sha256,
                 "records": _head(state.entries),
             }
-            self._uses.append(self._key(), "use", body, utc(now))
+            self._uses.append(self._key(), "use", body, now)
 
     def affected(self, id: str) -> list[Use]:
         """What was made under a record, oldest first.
@@ -360,7 +388,7 @@ class Ledger:
         self.find(id)
         with self._locked(alone=False):
             entries = self._uses.read(public_hex(self._key()))
-        return [_use(entry) for entry in entries[1:] if id in entry.body["ids"]]
+        return [_use(entry) for entry in _uses(entries) if id in entry.body["ids"]]
 
     def head(self) -> str:
         """``COUNT:HASH`` of the grants and revocations so far, to be noted elsewhere.
@@ -401,12 +429,10 @@ class Ledger:
             raise Tampered(f"{self._uses.path}: belongs to another ledger")
         for head in wanted:
             _require_head(entries, head, f"{self._records.path}", "a head noted elsewhere")
-        for use in uses[1:]:
-            where = f"line {use.number + 1} of {self._uses.path.name}"
-            _require_head(
-                entries, _parse_head(str(use.body.get("records"))), f"{self._records.path}", where
-            )
-        return Summary(len(state.records), len(state.revoked), len(uses) - 1, _head(entries))
+        for use in uses:
+            self._compare(state, use)
+        made = len(_uses(uses))
+        return Summary(len(state.records), len(state.revoked), made, _head(entries))
 
     def mend(self) -> list[Path]:
         """Set aside lines that a kill or a full disk has torn; the files that they are in now.
@@ -423,17 +449,37 @@ class Ledger:
         """What the ledger says now."""
         if not self._exists():
             return _State()
-        if self._state is None or self._records.changed():
+        if self._state is None or self._records.changed() or self._uses.changed():
             with self._locked(alone=False):
                 return self._read()
         return self._state
 
     def _read(self) -> _State:
         """The same; the caller holds the lock."""
-        if self._state is None or self._records.changed():
-            self._state = None  # until all of it has been checked
-            self._state = self._state_of(self._records.read(public_hex(self._key())))
-        return self._state
+        state = self._read_records()
+        self._state = None  # until all of it has been checked
+        self._compare(state, self._uses.last(public_hex(self._key())))
+        self._state = state
+        return state
+
+    def _read_records(self) -> _State:
+        """The same, but not compared with the uses."""
+        if self._state is not None and not self._records.changed():
+            return self._state
+        self._state = None
+        return self._state_of(self._records.read(public_hex(self._key())))
+
+    def _compare(self, state: _State, use: Entry) -> None:
+        """See that the records are not older than what a line of the uses has seen."""
+        if not use.number:
+            return
+        where = f"line {use.number + 1} of {self._uses.path.name}"
+        head = _parse_head(str(use.body.get("records")))
+        _require_head(state.entries, head, f"{self._records.path}", where)
+
+    def _head_now(self) -> str:
+        """The head, with a line that was added just now; the caller holds the lock."""
+        return _head(self._read_records().entries)
 
     def _state_of(self, entries: list[Entry]) -> _State:
         state = _State(entries=list(entries))
@@ -449,9 +495,14 @@ class Ledger:
             elif entry.kind == "revoke" and entry.body.get("id") in state.records:
                 id, reason = entry.body["id"], entry.body.get("reason")
                 mistaken = entry.body.get("mistaken") is True
-                if id in state.revoked:
+                before = state.revoked.get(id)
+                if before and (before.mistaken or not mistaken):
                     raise Tampered(f"{where}: {id} was revoked before (replay)")
-                state.revoked[id] = Revocation(entry.time, str(reason), mistaken)
+                state.revoked[id] = (
+                    replace(before, mistaken=True, reason=f"{before.reason}; mistaken: {reason}")
+                    if before
+                    else Revocation(entry.time, str(reason), mistaken)
+                )
             else:
                 raise Tampered(f"{where}: neither a grant nor the revocation of a record above")
         for id, record in state.records.items():
@@ -554,8 +605,10 @@ def _status(id: str, state: _State, folder: Path, now: datetime) -> Status:
     return "valid" if now < record.expires else "expired"
 
 
-def _holding(id: str, state: _State, folder: Path, scope: str, now: datetime) -> Record:
-    """The record, if it is valid and its scope includes ``scope``."""
+def _holding(
+    id: str, state: _State, folder: Path, now: datetime, scope: str | None = None
+) -> Record:
+    """The record, if it is valid and its scope includes ``scope``, where one is asked for."""
     record, status = _known(id, state, folder), _status(id, state, folder, now)
     if status == "revoked":
         found = state.revoked[id]
@@ -568,9 +621,14 @@ def _holding(id: str, state: _State, folder: Path, scope: str, now: datetime) ->
         if status == "not yet":
             when = f"holds from {time_text(record.granted)} on; the clock says {time_text(now)}"
         raise FacekitError(f"{id}: {when}; ask for consent anew")
-    if scope not in record.scope:
+    if scope and scope not in record.scope:
         raise FacekitError(f"{id}: consents to {', '.join(sorted(record.scope))}, not to '{scope}'")
     return record
+
+
+def _uses(entries: list[Entry]) -> list[Entry]:
+    """Of the lines of the uses those that tell of something made, not of a revocation."""
+    return [entry for entry in entries[1:] if entry.kind == "use"]
 
 
 def _use(entry: Entry) -> Use:
