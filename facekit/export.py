@@ -1,7 +1,11 @@
 """The only exit of generated media: frames → badge → watermark → signed manifest → file.
 
-What was written is checked before it gets its name: the mark is read back and the manifest
-verified. If either fails there is no file. Nothing turns any of this off.
+What was written is checked before it gets its name: the mark is read back, the manifest verified,
+and the hashes that it gives of the inputs compared with those from before. If any of it fails there
+is no file. Nothing turns any of this off.
+
+A process that is killed can leave a finished file that no ledger knows, without its name, in a
+hidden folder ``.export-NAME`` beside; the next export to the same folder deletes what was left so.
 
 The badge, the word "synthetic" in a corner, can be moved. Only stills inside a dataset folder leave
 without it, because a detector would learn the badge instead of the forgery; they keep mark and
@@ -9,6 +13,7 @@ manifest, and the folder's own manifest labels each of them. Code alone can ask 
 and no option leads there.
 """
 
+import math
 import os
 import sys
 from collections import deque
@@ -44,6 +49,10 @@ BADGE = "synthetic"
 MIN_VIDEO_SIDE = 128
 """The shortest side of a video, in pixels: smaller ones lose the mark to the codec."""
 
+_LOCK = "lock"
+_OURS = b"facekit export\n"
+"""What a lock of ours holds: by it a folder is told from one that is somebody else's."""
+
 _KINDS = (Kind.GENERATED, Kind.COMPOSITE, Kind.STUDIO)
 _PAYLOAD_SIDE = 256
 _CRF, _CRF_SMALL = 18, 10  # small frames keep their mark only if they are compressed little
@@ -70,7 +79,7 @@ def write_image(
     pixels: Pixels,
     *,
     kind: Kind,
-    inputs: Sequence[Path] = (),
+    inputs: Sequence[Path] | Mapping[Path, str] = (),
     facts: Mapping[str, Any] | None = None,
     id: int = 0,
     consent: Sequence[str] = (),
@@ -85,7 +94,9 @@ def write_image(
             many pictures cannot hold it, least of all under the badge, and are refused.
         kind: ``Kind.GENERATED``, ``Kind.COMPOSITE``, or ``Kind.STUDIO`` for a picture of studio
             people that is to be looked at.
-        inputs: the files it was made from, for the manifest.
+        inputs: the files it was made from, for the manifest; or each with the SHA-256, in hex, of
+            what was let pass of it. If one has another when the manifest is signed, there is no
+            file.
         facts: JSON values for the manifest; ``{"origin": "studio"}`` says that the inputs were
             certified studio media.
         id: of the run or consent record, below 2^48.
@@ -95,11 +106,13 @@ def write_image(
             ``manifest.jsonl``, or with the journal of one that is being made.
 
     Raises:
-        FacekitError: if the kind, suffix or size is not allowed, an input cannot be read, the badge
-            is left out elsewhere, a consent record does not hold, or marking, signing, writing or
-            the check of any of these fails; then there is no file.
+        FacekitError: if the kind, suffix, size or pixels are not allowed, an input cannot be read
+            or was changed meanwhile, the badge is left out elsewhere, a consent record does not
+            hold, or marking, signing, writing or the check of any of these fails; then there is no
+            file.
     """
-    _require(path, kind, images.IMAGE_SUFFIXES, inputs)
+    digests = _require(path, kind, images.IMAGE_SUFFIXES, inputs)
+    _require_pixels(path, pixels)
     if badge is None:
         _require_dataset(path)
     shown = pixels if badge is None else with_badge(pixels, badge)
@@ -108,7 +121,7 @@ def write_image(
     def write(target: Path) -> None:
         images.write_image(target, watermark.embed(shown, payload))
 
-    return _leave(path, write, payload, inputs, facts, consent)
+    return _leave(path, write, payload, digests, facts, consent)
 
 
 def write_video(
@@ -118,7 +131,7 @@ def write_video(
     kind: Kind,
     rate: float = 25.0,
     audio_from: Path | None = None,
-    inputs: Sequence[Path] = (),
+    inputs: Sequence[Path] | Mapping[Path, str] = (),
     facts: Mapping[str, Any] | None = None,
     id: int = 0,
     consent: Sequence[str] = (),
@@ -131,21 +144,25 @@ def write_video(
         frames: in order of time, both sides at least ``MIN_VIDEO_SIDE`` pixels; below 256 as for
             :func:`write_image`.
         kind: as for :func:`write_image`.
-        rate: frames a second, nominal; times are the frames' own.
+        rate: frames a second, nominal, above 0; times are the frames' own.
         audio_from: a media file whose sound is taken along.
-        inputs: the files it was made from, for the manifest.
+        inputs: the files it was made from; see :func:`write_image`. They are read to the end before
+            the manifest is signed.
         facts: JSON values for the manifest; see :func:`write_image`.
         id: of the run or consent record, below 2^48.
         consent: ids of the consent records that it was made under; see :func:`write_image`.
         badge: the badge's corner.
 
     Raises:
-        FacekitError: as for :func:`write_image`, or if there are no frames.
+        FacekitError: as for :func:`write_image`, or if there are no frames or ``rate`` is none.
     """
-    _require(path, kind, (".mp4",), inputs)
+    digests = _require(path, kind, (".mp4",), inputs)
+    if not (math.isfinite(rate) and rate > 0):
+        raise FacekitError(f"{path}: {rate} frames a second cannot be written; give more than 0")
     payload = Payload(kind, id)
 
     def mark(frame: Frame) -> Frame:
+        _require_pixels(path, frame.pixels)
         height, width = frame.pixels.shape[:2]
         if min(height, width) < MIN_VIDEO_SIDE:
             raise FacekitError(
@@ -167,7 +184,7 @@ def write_video(
             crf=_CRF_SMALL if small else _CRF,
         )
 
-    return _leave(path, write, payload, inputs, facts, consent)
+    return _leave(path, write, payload, digests, facts, consent)
 
 
 def _ahead(mark: Callable[[Frame], Frame], frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -213,7 +230,13 @@ def with_badge(pixels: Pixels, corner: Corner) -> Pixels:
     return drawn
 
 
-def _require(path: Path, kind: Kind, suffixes: Sequence[str], inputs: Sequence[Path]) -> None:
+def _require(
+    path: Path,
+    kind: Kind,
+    suffixes: Sequence[str],
+    inputs: Sequence[Path] | Mapping[Path, str],
+) -> dict[Path, str]:
+    """Check what can be checked before the frames are made; the inputs with their hashes."""
     if kind not in _KINDS:
         allowed = ", ".join(k.label for k in _KINDS)
         raise FacekitError(f"{path}: kind '{Kind(kind).label}' is not exported; allowed: {allowed}")
@@ -227,6 +250,20 @@ def _require(path: Path, kind: Kind, suffixes: Sequence[str], inputs: Sequence[P
         raise FacekitError(f"{path}: is a folder; give the name of a file")
     for source in inputs:  # before a long video is made, not after
         images.require_file(source)
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    try:
+        return {source: files.sha256(source) for source in inputs}
+    except OSError as error:
+        raise FacekitError(f"{path}: an input cannot be read ({error})") from error
+
+
+def _require_pixels(path: Path, pixels: Pixels) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise FacekitError(
+            f"{path}: cannot be made of {pixels.dtype} pixels of shape {pixels.shape}; give uint8 "
+            "RGB, (height, width, 3)"
+        )
 
 
 def _require_dataset(path: Path) -> None:
@@ -243,14 +280,15 @@ def _leave(
     path: Path,
     write: Callable[[Path], None],
     payload: Payload,
-    inputs: Sequence[Path],
+    inputs: Mapping[Path, str],
     facts: Mapping[str, Any] | None,
     consent: Sequence[str],
 ) -> Exported:
     """Write the marked media aside, sign it, check the result, and only then give it its name."""
     with _aside(path) as folder:
-        # The signed file has its final name already, because the manifest holds it as the title.
-        media, signed = folder / f"marked{path.suffix}", folder / path.name
+        # The signed file has its final name already, because the manifest holds it as the title;
+        # the marked one a longer name, which can be neither that nor the lock's.
+        media, signed = folder / f"marked-{path.name}", folder / path.name
         mark = f"{payload.to_int():016x}"
         if consent:
             # By it a ledger that was put back to an older one is found out.
@@ -261,18 +299,19 @@ def _leave(
                 media,
                 signed,
                 kind=payload.kind.label,
-                inputs=inputs,
+                inputs=list(inputs),
                 facts=facts,
                 mark=mark,
                 consent=consent,
             )
             exported = _checked(signed, payload)
+            _require_unchanged(path, inputs, exported.provenance)
         except FacekitError as error:
             # The files aside mean nothing to the user: name the one that was asked for.
             said = str(error).replace(str(media), str(path)).replace(str(signed), str(path))
             raise FacekitError(said if str(path) in said else f"{path}: {said}") from error
         if consent:
-            # Before the file is there: no file may exist that a revocation would not find.
+            # Before the file has its name: none may have one that a revocation would not find.
             _enter(path, files.sha256(signed), consent)
         with files.replacing(path) as partial:
             signed.replace(partial)
@@ -281,12 +320,29 @@ def _leave(
 
 def _enter(path: Path, sha256: str, consent: Sequence[str]) -> None:
     """Enter a file in the consent ledger, if the records still hold: it took a while to make."""
-    ledger = Ledger()
-    for record in consent:
-        status = ledger.status(record)
-        if status != "valid":
-            raise FacekitError(f"{path}: not written, because the consent {record} is {status}")
-    ledger.used(consent, what="file", path=path, sha256=sha256)
+    try:
+        Ledger().used(consent, what="file", path=path, sha256=sha256, valid=True)
+    except FacekitError as error:
+        raise FacekitError(f"{path}: not written, because {error}") from error
+
+
+def _require_unchanged(
+    path: Path, inputs: Mapping[Path, str], provenance: manifest.Provenance
+) -> None:
+    """See that the manifest, signed after the inputs were read, names what was let pass.
+
+    Raises:
+        FacekitError: with the first input that it names by another hash.
+    """
+    if not inputs:
+        return
+    signed = {one["sha256"] for one in provenance.claims["inputs"]}
+    for source, digest in inputs.items():
+        if digest not in signed:
+            raise FacekitError(
+                f"{path}: not written, because {source} was changed while it was used; let it be, "
+                "and begin again"
+            )
 
 
 def _checked(path: Path, payload: Payload) -> Exported:
@@ -321,24 +377,19 @@ def _checked(path: Path, payload: Payload) -> Exported:
 def _aside(path: Path) -> Iterator[Path]:
     """A hidden folder on the same disk, ``path``'s own, that is empty first and gone afterwards.
 
-    What a killed export left in it, marked but not signed, goes with the next one to ``path``.
+    What killed exports left in theirs, be it half a file or a finished one, goes as well, if it was
+    to the same folder.
     """
     folder = path.with_name(f".export-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder / "lock", path)
+        _sweep(path.parent)
+        lock = _lock(folder, path)
         try:
             _empty(folder)
             yield folder
         finally:
-            _empty(folder)
-            with suppress(OSError):
-                # While it is still held: who opens it later sees that it is gone.
-                (folder / "lock").unlink()
-            lock.close()
-            with suppress(OSError):
-                # Not empty if another process has begun; then it is that one's to remove.
-                folder.rmdir()
+            _remove(folder, lock)
     except OSError as error:
         # The generator's frames are made in here too: what it could not read is to be named.
         named = error.filename
@@ -349,32 +400,61 @@ def _aside(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _lock(file: Path, path: Path) -> IO[str]:
-    """Make and lock ``file``; the system lets go of it when this process ends, however it does.
+def _lock(folder: Path, path: Path) -> IO[bytes]:
+    """Make ``folder`` and lock it; the system lets go when this process ends, however it does.
 
     Raises:
-        FacekitError: if another process, or another thread, is writing ``path``.
+        FacekitError: if another process, or another thread, is writing ``path``; or if the folder
+            is a link or not facekit's: then it stays as it is.
     """
+    file = folder / _LOCK
+    foreign = FacekitError(
+        f"{folder}: is in the way of {path}, and is not facekit's own folder; rename or remove it, "
+        "or give another name to write to"
+    )
     while True:
-        file.parent.mkdir(exist_ok=True)
+        if folder.is_symlink() or file.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise foreign
         try:
-            lock = file.open("a")
+            folder.mkdir()
+        except FileExistsError:
+            pass
+        try:
+            # Asked before and after: another process may make or remove its folder just now.
+            locked = file.exists()
+            lonely = all(inside.name == _LOCK for inside in folder.iterdir())
+            if not (lonely or locked or file.exists()):
+                raise foreign
+            lock = file.open("ab+", buffering=0)
         except FileNotFoundError:  # another process has just removed the folder
             continue
         if not _take(lock):
             lock.close()
             raise FacekitError(f"{path}: another process is writing it; wait until it is done")
-        try:
-            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
-                return lock
-        except FileNotFoundError:  # it did so between the opening and the locking
-            pass
-        lock.close()
+        if not _is_same(lock, file):  # it did so between the opening and the locking
+            lock.close()
+            continue
+        if not _is_ours(lock):
+            if not lonely or lock.tell():
+                lock.close()
+                raise foreign
+            try:
+                lock.write(_OURS)
+            except OSError:
+                _remove(folder, lock)
+                raise
+        return lock
 
 
-def _take(lock: IO[str]) -> bool:
+def _take(lock: IO[bytes], *, surely: bool = False) -> bool:
+    """Lock it; False if somebody else has.
+
+    Args:
+        lock: the open file.
+        surely: also False where the system has no locks, so that nobody can tell.
+    """
     if sys.platform == "win32":
-        return True
+        return not surely
     import fcntl
 
     try:
@@ -382,11 +462,55 @@ def _take(lock: IO[str]) -> bool:
     except BlockingIOError:
         return False
     except OSError:  # a network disk may have no locks; one process alone needs none
-        pass
+        return not surely
     return True
+
+
+def _is_same(lock: IO[bytes], file: Path) -> bool:
+    """Whether the open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_ours(lock: IO[bytes]) -> bool:
+    lock.seek(0)
+    return lock.read(len(_OURS) + 1) == _OURS
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what killed exports left in a folder; what is not surely that, stays."""
+    with os.scandir(parent) as entries:
+        left = [
+            Path(entry)
+            for entry in entries
+            if entry.name.startswith(".export-") and entry.is_dir(follow_symlinks=False)
+        ]
+    for folder in left:
+        file = folder / _LOCK
+        # Not this export's trouble if it cannot be had: it may be gone by now, or another user's.
+        with suppress(OSError):
+            if file.is_symlink():
+                continue
+            with file.open("rb+", buffering=0) as lock:
+                if _is_ours(lock) and _take(lock, surely=True) and _is_same(lock, file):
+                    _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: IO[bytes]) -> None:
+    """Remove a folder that is locked."""
+    _empty(folder)
+    with suppress(OSError):
+        # While it is still held: who opens it later sees that it is gone.
+        (folder / _LOCK).unlink()
+    lock.close()
+    with suppress(OSError):
+        # Not empty if another process has begun; then it is that one's to remove.
+        folder.rmdir()
 
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.name != "lock":
+        if path.name != _LOCK:
             path.unlink()

@@ -244,6 +244,27 @@ def test_what_is_no_folder_of_photos_is_said(name: str, album: Path, tmp_path: P
         start("face_swap", tmp_path / name, tmp_path / "run", *ids)
 
 
+def test_photos_that_are_swapped_before_they_are_read_are_not_learned_from(
+    album: Path, tmp_path: Path, fabric: Any
+) -> None:
+    run = start("face_swap", album, tmp_path / "run", *grant_album(album))
+    write_image(album / "ben-1.png", skimage.data.astronaut()[:301, 80:380])
+    module = generators.load("face_swap")
+    with pytest.raises(FacekitError, match=r"ben-1\.png: was changed while it was used"):
+        module.train(module.Config(steps=1), album, run, fabric)
+    assert not run.checkpoints() and not run.metrics()
+
+
+def test_a_record_that_covers_nobody_is_refused(album: Path, tmp_path: Path) -> None:
+    """The run would be said to be made under it, and be listed as affected by it."""
+    ids = grant_album(album)
+    write_image(tmp_path / "else.png", skimage.data.astronaut())
+    idle = grant("cara", tmp_path / "else.png").id
+    with pytest.raises(FacekitError, match=rf"{idle}: covers nobody in the files.*leave it out"):
+        start("face_swap", album, tmp_path / "run", *ids, idle)
+    assert not (tmp_path / "run").exists()
+
+
 # Revocation, expiry, tampering ----------------------------------------------------------------
 
 
@@ -412,6 +433,8 @@ def test_a_real_photo_is_changed_under_consent_and_says_so(
     with pytest.raises(FacekitError, match=r"cara\.png.*covers this file"):
         run_generator(tinter[1], photo, out, fabric, *tinter[2])
     cara = grant("cara", photo, scope=("generate",))
+    with pytest.raises(FacekitError, match=rf"{tinter[2][0]}: covers nobody in .*cara\.png"):
+        run_generator(tinter[1], photo, out, fabric, cara.id, tinter[2][0])
     made = run_generator(tinter[1], photo, out, fabric, cara.id).exported
     ids = sorted([*tinter[2], cara.id])
     claims = verify(out).claims
@@ -509,6 +532,36 @@ def test_a_video_is_changed_under_consent(
     assert code == 0 and "not everyone shown has consented to 'publish'" in said
     assert len(verify(out).claims["consent"]) == 3
     assert {use.what for use in Ledger().affected(id)} == {"file"}
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while frames are made"])
+def test_a_video_that_is_swapped_after_it_was_let_pass_is_not_used(
+    when: str,
+    tinter: tuple[Tinter, Path, list[str]],
+    video: Path,
+    tmp_path: Path,
+    fabric: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other, out = tmp_path / "other.mp4", tmp_path / "out.mp4"
+    frames = [Frame(np.full((300, 300, 3), 9 * i, np.uint8), i / 10, i) for i in range(10)]
+    write_video(other, frames, rate=10)
+    id = grant("ann", video).id
+    admit = generators.admit_file
+
+    def admit_then_swap(*words: Any) -> generators.Permit:
+        permit = admit(*words)
+        other.replace(video)
+        return permit
+
+    if when == "before it is read":
+        monkeypatch.setattr(generators, "admit_file", admit_then_swap)
+    else:
+        tinter[0].during = lambda index: index == 5 and other.replace(video)
+    with pytest.raises(FacekitError, match=r"ann\.mp4 was changed while it was used"):
+        run_generator(tinter[1], video, out, fabric, id)
+    assert not out.exists()
+    assert all(use.what != "file" for use in Ledger().affected(id))
 
 
 @pytest.mark.parametrize("whose", ["source", "target"])
@@ -615,7 +668,8 @@ def test_real_people_from_photos_to_a_swap_that_is_then_refused(
     assert len(strips) == 2 and len(verify(strips[0]).claims["consent"]) == 2
     photo = album / "ben-1.png"
     swap = ["run", run, "--input", photo, "--out", out, "--source", "ann", "--target", "ben"]
-    assert call(*swap, *consent) == (
+    ben = consent[2 * [_about(id) for id in ids].index("ben") :][:2]
+    assert call(*swap, *ben) == (
         0,
         f"{out}: ann shown in 1 of 1 frames, marked as composite, manifest signed\n",
     )
@@ -623,7 +677,7 @@ def test_real_people_from_photos_to_a_swap_that_is_then_refused(
     out.unlink()
     revoke_elsewhere(ids[1])
     for words in (swap, [*train, "--out", run], [*train, "--out", tmp_path / "other"]):
-        code, said = call(*words, *consent)
+        code, said = call(*words, *(ben if words is swap else consent))
         assert code == 1 and "revoked" in said and "\n" not in said
     assert not out.exists() and not (tmp_path / "other").exists()
 

@@ -775,7 +775,7 @@ def swapper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Soften
         threads=1,
         precision="32-true",
     )
-    run.note(consent="studio-of-the-test")
+    run.note(consent="studio-0123456789ab")
     return run.folder, plugin
 
 

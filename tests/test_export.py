@@ -230,9 +230,46 @@ def test_consent_that_does_not_hold_leaves_no_file(out, ledger):
         yield from clip(4)
         ledger.revoke(anna, "changed her mind")  # while the video is being made
 
-    with pytest.raises(FacekitError, match=rf"a\.mp4: not written, because .*{anna} is revoked"):
+    with pytest.raises(FacekitError, match=rf"a\.mp4: not written, because {anna}.* revoked"):
         export.write_video(out / "a.mp4", frames(), kind=Kind.COMPOSITE, consent=[anna])
     assert not list(out.iterdir())
+    assert ledger.affected(anna) == []
+
+
+def test_the_ledger_is_asked_and_told_in_one_step(out, ledger, monkeypatch):
+    """Between a question and an entry of their own, a revocation could slip in."""
+    anna = grant(ledger, "anna")
+    used, asked = Ledger.used, []
+
+    def revoked_first(self, ids, **words):
+        asked.append(words["valid"])
+        ledger.revoke(anna, "at the last moment")
+        used(self, ids, **words)
+
+    monkeypatch.setattr(Ledger, "used", revoked_first)
+    with pytest.raises(FacekitError, match=rf"not written, because {anna}.*at the last moment"):
+        export.write_image(out / "a.png", picture(), kind=Kind.GENERATED, consent=[anna])
+    assert asked == [True]
+    assert not list(out.iterdir()) and ledger.affected(anna) == []
+
+
+def test_a_kill_at_the_entry_leaves_nothing_after_the_next_export(out, ledger):
+    """The finished file, which no ledger knows, goes with the next export to the folder."""
+    anna = grant(ledger, "anna")
+    code = (
+        "import os, signal\n"
+        "from facekit.provenance.ledger import Ledger\n"
+        "Ledger.used = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from pathlib import Path; from facekit import export; from skimage import data\n"
+        f"export.write_image(Path({str(out / 'a.png')!r}), data.chelsea(), "
+        f"kind=export.Kind.GENERATED, consent=[{anna!r}])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = out / ".export-a.png" / "a.png"
+    assert verify(left).status == "untrusted", "what the sweep is for"
+    export.write_image(out / "b.png", picture(), kind=Kind.GENERATED)
+    assert [p.name for p in out.iterdir()] == ["b.png"]
     assert ledger.affected(anna) == []
 
 
@@ -505,6 +542,64 @@ def test_a_kill_before_the_last_step_leaves_nothing_by_its_name(out, moment):
     assert [p.name for p in out.iterdir()] == ["a.png"]
 
 
+def test_what_is_not_surely_a_killed_exports_stays(out):
+    for name in (".export-own", ".export-locked", ".export-c.png"):
+        (out / name).mkdir()
+        (out / name / "precious.txt").write_text("mine")
+    (out / ".export-locked" / "lock").write_text("my own lock\xff")
+    (out / ".export-link").symlink_to(out / ".export-own")
+    (out / ".export-file").write_text("mine")
+    before = sorted(out.rglob("*"))
+    export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    assert sorted(out.rglob("*")) == sorted([*before, out / "a.png"])
+
+
+@pytest.mark.parametrize("way", ["folder", "foreign lock", "link", "linked lock", "dead", "file"])
+def test_a_folder_that_is_not_facekits_is_not_emptied(out, tmp_path, way):
+    aside, album = out / ".export-a.png", tmp_path / "album"
+    album.mkdir()
+    (album / "holiday.jpg").write_text("mine")
+    if way == "link":
+        (album / "lock").write_text("facekit export\n")
+        aside.symlink_to(album)
+    elif way == "dead":
+        aside.symlink_to(tmp_path / "nowhere")
+    elif way == "file":
+        aside.write_text("mine")
+    else:
+        album = album.rename(aside)
+        if way == "foreign lock":
+            (aside / "lock").write_bytes(b"\xffmine")
+        if way == "linked lock":
+            (tmp_path / "lock").write_text("facekit export\n")
+            (aside / "lock").symlink_to(tmp_path / "lock")
+    with pytest.raises(
+        FacekitError, match=r"\.export-a\.png: is in the way of .*a\.png.*remove it"
+    ):
+        export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    assert (album / "holiday.jpg").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert [p.name for p in out.iterdir()] == [".export-a.png"]
+
+
+def test_an_empty_folder_aside_is_no_obstacle(out):
+    """A process may be killed right after it has made it, or the lock."""
+    (out / ".export-a.png").mkdir()
+    export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    (out / ".export-a.png").mkdir()
+    (out / ".export-a.png" / "lock").touch()
+    export.write_image(out / "a.png", picture(), kind=Kind.GENERATED)
+    assert [p.name for p in out.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("stem", ["marked", "marked-marked", "lock", "media"])
+def test_a_file_may_have_any_name(out, stem):
+    for suffix in (".png", ".jpg", ".jpeg", ".webp", ".PNG"):
+        export.write_image(out / f"{stem}{suffix}", picture(), kind=Kind.GENERATED)
+    export.write_video(out / f"{stem}.mp4", clip(3), kind=Kind.GENERATED)
+    assert len(list(out.iterdir())) == 6
+
+
 def test_two_exports_to_one_file_at_once(out):
     def frames():
         with pytest.raises(FacekitError, match="another process is writing it"):
@@ -541,6 +636,69 @@ def test_inputs_are_looked_at_before_the_frames_are_made(out):
             export.write_video(out / "a.mp4", frames(), kind=Kind.COMPOSITE, inputs=inputs)
         assert str(inputs[0]) in str(raised.value)
     assert [p.name for p in out.iterdir()] == ["empty.png"]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_an_input_that_is_changed_is_not_used(out, tmp_path, when):
+    """What was let pass, what was read and what the manifest names are one and the same."""
+    source = tmp_path / "source.png"
+    images.write_image(source, picture())
+    passed = {source: files.sha256(source)}
+
+    def swap():
+        images.write_image(source, picture()[::-1])
+
+    def frames():
+        yield from clip(3)
+        if when == "meanwhile":
+            swap()
+
+    if when == "before":
+        swap()
+    says = r"not written, because .*source\.png was changed while it was used"
+    with pytest.raises(FacekitError, match=says):
+        export.write_video(out / "a.mp4", frames(), kind=Kind.COMPOSITE, inputs=passed)
+    with pytest.raises(FacekitError, match=says):
+        export.write_image(out / "a.png", picture(), kind=Kind.COMPOSITE, inputs=passed)
+    assert not list(out.iterdir())
+    passed = {source: files.sha256(source)}
+    export.write_image(out / "a.png", picture(), kind=Kind.COMPOSITE, inputs=passed)
+
+
+def test_an_input_without_a_permit_may_not_change_either(out, tmp_path):
+    source = tmp_path / "source.png"
+    images.write_image(source, picture())
+
+    def frames():
+        yield from clip(3)
+        images.write_image(source, picture()[::-1])
+
+    with pytest.raises(FacekitError, match="was changed while it was used"):
+        export.write_video(out / "a.mp4", frames(), kind=Kind.COMPOSITE, inputs=[source])
+    assert not list(out.iterdir())
+
+
+def test_an_input_with_a_manifest_of_its_own_is_known_again(out):
+    for suffix in (".png", ".jpg", ".webp"):
+        source = export.write_image(out / f"s{suffix}", picture(), kind=Kind.STUDIO).path
+        passed = {source: files.sha256(source)}
+        made = export.write_image(out / "a.png", picture(), kind=Kind.COMPOSITE, inputs=passed)
+        assert [one["sha256"] for one in made.provenance.claims["inputs"]] == [passed[source]]
+
+
+def test_what_is_no_rate_and_what_are_no_pixels_is_said(out):
+    for rate in (0, -25.0, float("nan"), float("inf")):
+        with pytest.raises(FacekitError, match=rf"a\.mp4: {rate} frames a second.*more than 0"):
+            export.write_video(out / "a.mp4", clip(3), kind=Kind.GENERATED, rate=rate)
+    rgb = picture()
+    rgba = np.dstack([rgb, rgb[..., 0]])
+    for pixels in (rgb / 255, rgb.astype(np.float32), rgba, rgb[..., 0], rgb[:0], rgb[None]):
+        frames = [*clip(1), Frame(pixels, 0.04, 1)]
+        with pytest.raises(FacekitError, match=r"a\.mp4: cannot be made of.*give uint8 RGB"):
+            export.write_video(out / "a.mp4", frames, kind=Kind.GENERATED)
+        with pytest.raises(FacekitError, match=r"a\.png: cannot be made of.*give uint8 RGB"):
+            export.write_image(out / "a.png", pixels, kind=Kind.GENERATED)
+    assert not list(out.iterdir())
 
 
 def test_a_folder_of_that_name(out):

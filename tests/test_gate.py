@@ -20,7 +20,7 @@ from facekit.core import checkpoint, config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.media.encode import write_video
-from facekit.media.images import write_image
+from facekit.media.images import read_image, write_image
 from facekit.studio import certificate
 from facekit.studio.certificate import verify
 from facekit.studio.clip import render_clip, render_folder
@@ -220,6 +220,56 @@ def test_every_training_records_its_consent(plugin: str, people: Path, tmp_path:
     assert generators.open_run(run.folder).facts == run.facts
 
 
+def test_a_studio_folder_that_is_changed_meanwhile_is_not_learned_from(
+    copy: Path, tmp_path: Path, photo: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start("face_swap", copy, tmp_path / "run")
+    write_image(copy / "person-0000" / "0003.png", photo)
+    module, fabric = generators.load("face_swap"), device.setup("cpu", threads=1)
+    with pytest.raises(FacekitError, match=r"0003\.png: was changed while it was used"):
+        module.train(module.Config(steps=1), copy, run, fabric)
+    assert not run.checkpoints() and not run.metrics()
+
+    def swapped_after(path: Path) -> certificate.Certificate:
+        found = verify(path)
+        forge(path, "person-0001/0002.png", pixels=photo)
+        return found
+
+    shutil.rmtree(copy)
+    render_folder(copy, people=3, frames=8, size=SIZE, seed=2)
+    monkeypatch.setattr(certificate, "verify", swapped_after)
+    with pytest.raises(FacekitError, match=r"manifest\.jsonl: was changed while it was used"):
+        start("face_swap", copy, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("id", ["me and my friends", "studio-of-mine", "c-0123456789ab", "none"])
+def test_a_studio_claim_that_is_no_certificates_is_refused(
+    id: str, copy: Path, people: Path, tmp_path: Path
+) -> None:
+    run = start("face_swap", people, tmp_path / "run")
+    run.note(consent=id)
+    run.notes = {"consent": json.dumps(id)}
+    Run.save(run, 1, {})
+    with pytest.raises(FacekitError, match=rf"'consent' is {id!r}; a certificate's id"):
+        generators.open_run(run.folder)
+    content = files.read_json(copy / "certificate.json") | {"id": id.ljust(8, "x")}
+    files.write_json(copy / "certificate.json", content)
+    with pytest.raises(FacekitError, match="none of the studio's"):
+        start("face_swap", copy, tmp_path / "other")
+
+
+def test_a_name_that_is_none_and_a_file_that_goes_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FacekitError, match="not a file name"):
+        generators.closed_file("a\0b.png")
+    (tmp_path / "a.png").write_bytes(b"just now")
+    monkeypatch.setattr("time.sleep", lambda seconds: (tmp_path / "a.png").unlink())
+    with pytest.raises(FacekitError, match=r"a\.png: not readable"):
+        generators.closed_file(str(tmp_path / "a.png"))
+
+
 def test_plugins_are_run_behind_the_gate_alone() -> None:
     """Nobody calls a plug-in's ``generate`` or ``bundle`` but the gate, which asks for consent."""
     gate = Path(generators.__file__)
@@ -337,6 +387,24 @@ def test_a_run_says_how_many_frames_it_changed(
     )
     facts = json.loads(result.stdout)
     assert (facts["changed"], facts["frames"]) == (changed, 20)
+
+
+def test_a_studio_picture_that_is_changed_meanwhile_is_not_used(
+    tinter: tuple[Tinter, Path], copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = copy / "person-0000" / "0000.png", tmp_path / "out.png"
+    admit = generators.admit_file
+
+    def admit_then_swap(*words: Any) -> generators.Permit:
+        permit = admit(*words)
+        write_image(path, read_image(path)[:, ::-1])
+        return permit
+
+    monkeypatch.setattr(generators, "admit_file", admit_then_swap)
+    fabric = device.setup("cpu", threads=1)
+    with pytest.raises(FacekitError, match=r"0000\.png was changed while it was used"):
+        convert_file(tinter[1], str(path), out, fabric, source="person-0001")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".mp4"])

@@ -398,7 +398,8 @@ def convert_file(
     Raises:
         FacekitError: if the input is live, growing, neither certified nor covered by consent, or
             shows no face; or ``out`` is of another kind than it; or the run or a person is
-            unusable; or consent is revoked or expires meanwhile. Then there is no file.
+            unusable; or the input is changed, or consent is revoked or expires, meanwhile. Then
+            there is no file.
     """
     from facekit import export, generators
     from facekit.media.decode import Video, probe
@@ -430,7 +431,7 @@ def convert_file(
         exported = export.write_image(
             *(out, picture.pixels),
             kind=kind,
-            inputs=[path],
+            inputs=given.files,
             facts=facts,
             id=mark,
             consent=records,
@@ -444,7 +445,7 @@ def convert_file(
                 kind=kind,
                 rate=video.info.rate or 25.0,
                 audio_from=path if video.info.has_audio else None,
-                inputs=[path],
+                inputs=given.files,
                 facts=facts,
                 id=mark,
                 consent=records,

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from facekit.core import files
+from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
@@ -65,7 +67,8 @@ def load_crops(
         items: those of the folder's to load; all by default.
 
     Raises:
-        FacekitError: for a bad manifest, or a picture that is missing or damaged.
+        FacekitError: for a bad manifest, or a picture that is missing, damaged, or not the one
+            whose hash its item gives.
     """
     wanted = list(load_folder(folder) if items is None else items)
     pictures = [i for i in wanted if Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
@@ -75,7 +78,7 @@ def load_crops(
     locator = load_locator(device)
     aligned, kept, faceless = [], [], []
     with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
-        read = ((item, read_image(folder / item.path)) for item in pictures)
+        read = ((item, _read(folder, item)) for item in pictures)
         for chunk in in_chunks(read, lambda pair: pair[1]):
             found = locator.locate([pixels for _, pixels in chunk])
             for (item, pixels), faces in zip(chunk, found, strict=True):
@@ -99,6 +102,22 @@ def load_crops(
         matrices=np.array([face.crop_from_image for face in aligned]).reshape(-1, 2, 3),
         items=kept,
     )
+
+
+def _read(folder: Path, item: Item) -> Pixels:
+    """The picture of an item, which must still be the one that was looked at or consented to."""
+    path = folder / item.path
+    pixels = read_image(path)
+    try:
+        same = files.sha256(path) == item.sha256
+    except OSError:  # taken away just now
+        same = False
+    if not same:
+        raise FacekitError(
+            f"{path}: was changed while it was used: it is not the file that its manifest or its "
+            "consent record names; put that back, or begin again"
+        )
+    return pixels
 
 
 def in_chunks(things: Iterable[T], pixels: Callable[[T], Pixels]) -> Iterator[list[T]]:

@@ -38,7 +38,6 @@ from facekit.generators._gate import (
     admit_folder,
     certified,
     closed_file,
-    data_hash,
     watched,
 )
 from facekit.types import Frame
@@ -131,7 +130,7 @@ def start(
         plugin=plugin,
         config=config,
         seed=seed,
-        data_hash=data_hash(data, permit),
+        data_hash=permit.data_hash,
         threads=torch.get_num_threads(),
         precision=precision_of(fabric),
     )

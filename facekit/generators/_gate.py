@@ -9,10 +9,12 @@ or still growing is taken, so that no generator becomes a tool for impersonation
 import hashlib
 import json
 import logging
+import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from facekit.provenance.ledger import Ledger
+    from facekit.studio.certificate import Certificate
 
 log = logging.getLogger("facekit")
 
@@ -35,6 +38,8 @@ T = TypeVar("T")
 
 CHECK_EVERY = 1.0
 """Seconds after which consent is asked for again while frames are made."""
+
+_CERTIFICATE = re.compile(r"studio-[0-9a-f]{12}")
 
 _REMEDY = (
     "get consent of everyone in it, or cut or blur the others out and grant consent for the new "
@@ -50,12 +55,17 @@ class Permit:
     Attributes:
         certificate: id of the certificate; "" for real people.
         records: ids of the consent records, sorted; none for people who don't exist.
-        items: the pictures of a folder that was let pass.
+        items: the pictures of a folder that was let pass; whoever reads one compares its hash.
+        files: a single file that was let pass, with its SHA-256 in hex: only while it has that
+            may it be used, so an export is given both as its input.
+        data_hash: of a folder, what says whether two runs learn from the same.
     """
 
     certificate: str = ""
     records: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
+    files: Mapping[Path, str] = field(default_factory=dict)
+    data_hash: str = ""
 
     @property
     def consent(self) -> str | list[str]:
@@ -193,7 +203,7 @@ def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> 
         FacekitError: naming the first file or person that is not covered.
     """
     if not consent:
-        return Permit(certificate=certified(data), items=tuple(load_folder(data)))
+        return _studio_folder(data)
     records = tuple(sorted(set(consent)))
     if found := next((path for path in data.rglob("certificate.json")), None):
         raise FacekitError(
@@ -204,12 +214,14 @@ def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> 
     ledger = _ledger()
     digests = {str(data / item.path): item.sha256 for item in items}
     people = ledger.require(records, digests, "train")
+    _require_needed(ledger, records, digests)
     _require_everyone_named(people, device)
     named = tuple(
         item.model_copy(update={"subject": _subject(data, item, people[str(data / item.path)])})
         for item in items
     )
-    return Permit(records=records, items=named)
+    learned = _digest([[item.path, item.sha256, item.subject] for item in named])
+    return Permit(records=records, items=named, data_hash=learned)
 
 
 def admit_file(path: Path, consent: Sequence[str], device: "torch.device") -> Permit:
@@ -221,10 +233,13 @@ def admit_file(path: Path, consent: Sequence[str], device: "torch.device") -> Pe
         device: where to look for faces.
 
     Raises:
-        FacekitError: if it is not covered, or shows more people than the records name.
+        FacekitError: if it is not covered, or shows more people than the records name; or if a
+            record covers nobody in it.
     """
     if not consent:
-        return Permit(certificate=certified(path))
+        found = _certificate(path)
+        name = path.resolve().relative_to(found.folder.resolve()).as_posix()
+        return Permit(certificate=found.id, files={path: found.files[name]})
     records = tuple(sorted(set(consent)))
     for folder in (path.parent, path.parent.parent):
         if (folder / "certificate.json").is_file():
@@ -232,9 +247,12 @@ def admit_file(path: Path, consent: Sequence[str], device: "torch.device") -> Pe
                 f"{path}: lies in a studio folder; a studio certificate beside real photos counts "
                 "for neither: take the file out, or leave --consent away"
             )
-    people = _ledger().require(records, {str(path): files.sha256(path)}, "generate")
+    ledger = _ledger()
+    digests = {str(path): files.sha256(path)}
+    people = ledger.require(records, digests, "generate")
+    _require_needed(ledger, records, digests)
     _require_everyone_named(people, device)
-    return Permit(records=records)
+    return Permit(records=records, files={path: digests[str(path)]})
 
 
 def watched(things: Iterable[T], permits: Sequence[Permit]) -> Iterator[T]:
@@ -263,10 +281,20 @@ def certified(path: Path) -> str:
     Raises:
         FacekitError: if there is none, or the media are not those that it was issued for.
     """
+    return _certificate(path).id
+
+
+def _certificate(path: Path) -> "Certificate":
+    """The studio certificate that covers ``path``, a folder or a file in one."""
     from facekit.studio.certificate import verify
 
     try:
-        return verify(path).id
+        found = verify(path)
+        if not _CERTIFICATE.fullmatch(found.id):
+            raise FacekitError(
+                f"{found.folder}: the certificate's id '{found.id}' is none of the studio's"
+            )
+        return found
     except FacekitError as error:
         raise FacekitError(
             f"{error}. Photos of real people need a consent record of everyone in them: 'facekit "
@@ -285,10 +313,7 @@ def closed_file(name: str) -> Path:
     rule = "input must be a finished file on disk, because live impersonation is not built here"
     if "://" in name:
         raise FacekitError(f"{name}: a stream's address; {rule}")
-    try:
-        before = path.stat()
-    except OSError as error:
-        raise FacekitError(f"{name}: not readable ({error.strerror})") from error
+    before = _stat(path)
     if stat.S_ISDIR(before.st_mode):
         raise FacekitError(f"{name}: a folder; give one video or picture in it")
     if not stat.S_ISREG(before.st_mode):
@@ -296,16 +321,30 @@ def closed_file(name: str) -> Path:
     if time.time() - before.st_mtime < 1.0:
         # Written this very second: whoever writes it may not be done.
         time.sleep(1.0)
-        if path.stat().st_size != before.st_size:
+        if _stat(path).st_size != before.st_size:
             raise FacekitError(f"{name}: still growing; {rule}")
     return path
 
 
-def data_hash(data: Path, permit: Permit) -> str:
-    """What says whether two runs learn from the same: of the manifest, or of the photos."""
-    if permit.certificate:
-        return files.sha256(data / MANIFEST)
-    return _digest([[item.path, item.sha256, item.subject] for item in permit.items])
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise FacekitError(f"{path}: not readable ({error.strerror})") from error
+    except ValueError as error:  # a null character in the name
+        raise FacekitError(f"{str(path)!r}: not a file name") from error
+
+
+def _studio_folder(data: Path) -> Permit:
+    """The permit of a certified folder, if its manifest still lists what was certified."""
+    found = _certificate(data)
+    items = tuple(load_folder(data))
+    for item in items:
+        if found.files.get(item.path) != item.sha256:
+            raise FacekitError(
+                f"{data / MANIFEST}: was changed while it was used; let it be, and begin again"
+            )
+    return Permit(certificate=found.id, items=items, data_hash=found.files[MANIFEST])
 
 
 def _ledger() -> "Ledger":
@@ -318,7 +357,7 @@ def _recorded(consent: object, folder: Path) -> Permit:
     """The permit that ``run.json`` records."""
     if consent is None or consent == "":
         return Permit()
-    if isinstance(consent, str):
+    if isinstance(consent, str) and _CERTIFICATE.fullmatch(consent):
         return Permit(certificate=consent)
     if isinstance(consent, list) and consent and all(isinstance(id, str) for id in consent):
         return Permit(records=tuple(consent))
@@ -364,6 +403,23 @@ def _subject(data: Path, item: Item, people: Sequence[str]) -> str:
         f"{data / item.path}: shows {', '.join(people)} by its records; whose face is to be "
         "learned, the largest, is not said: put it into a folder of that name"
     )
+
+
+def _require_needed(ledger: "Ledger", records: Sequence[str], digests: Mapping[str, str]) -> None:
+    """See that each record covers somebody: the manifest and the ledger say that it did.
+
+    Raises:
+        FacekitError: with the first that does not.
+    """
+    for id in records:
+        record = ledger.find(id)
+        shown = (record.photos.get(digest, ()) for digest in digests.values())
+        if not any(set(record.subjects) & set(people) for people in shown):
+            what = next(iter(digests)) if len(digests) == 1 else "the files given"
+            raise FacekitError(
+                f"{id}: covers nobody in {what}; leave it out, since what is made is said to be "
+                "made under it"
+            )
 
 
 def _require_everyone_named(people: Mapping[str, Sequence[str]], device: "torch.device") -> None:
