@@ -545,7 +545,7 @@ def test_tiny_files(tmp_path):
 
 @quick
 def test_small_pictures_may_bear_presence_alone(tmp_path, monkeypatch):
-    weak = Reading(True, None, 1e-10, None, 1)
+    weak = Reading(True, None, 1e-10, None, 1, tests=6)
     write_image(tmp_path / "small.png", photo("coffee", 128))
     write_image(tmp_path / "large.png", photo("coffee", 256))
     monkeypatch.setattr(marked_files, "read_file", lambda *_, **__: weak)

@@ -23,7 +23,7 @@ def test_shares_are_counted_by_side(monkeypatch: pytest.MonkeyPatch):
 
     def read(pixels, *, search):
         seen = bool(len(pixels) > 64 and pixels.mean() > 100)
-        return watermark.Reading(seen, None, 0.0 if seen else 1.0, None, 1)
+        return watermark.Reading(seen, None, 0.0 if seen else 1.0, None, 1, tests=6)
 
     monkeypatch.setattr(watermark, "embed", lambda pixels, payload: pixels)
     monkeypatch.setattr(watermark, "read", read)

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import math
 
 import cv2
 import numpy as np
@@ -102,6 +103,14 @@ def test_calm_pictures_bear_a_weaker_mark_than_busy_ones():
     assert psnr(busy, watermark.embed(busy, PAYLOAD)) <= 40
 
 
+def test_calm_places_bear_no_more_for_busy_ones_beside_them():
+    calm = np.full((512, 512, 3), 128, np.uint8)
+    beside = calm.copy()
+    beside[:, 256:] = np.random.default_rng(0).integers(60, 196, (512, 256, 1))
+    left = [psnr(p[:, :230], watermark.embed(p, PAYLOAD)[:, :230]) for p in (calm, beside)]
+    assert left[1] > left[0] - 1
+
+
 def test_mark_hides_where_the_picture_is_busy():
     picture = np.full((512, 512, 3), 128, np.uint8)
     picture[:, :256] = np.random.default_rng(0).integers(60, 196, (512, 256, 1))
@@ -179,6 +188,8 @@ def test_small_pictures_hold_presence():
         assert watermark.read(marked).present, name
     with pytest.raises(FacekitError, match="63x200 is too small"):
         watermark.embed(resized(photos()["chelsea"], 63, 200), PAYLOAD)
+    with pytest.raises(FacekitError, match="64x1025 is too narrow"):
+        watermark.embed(resized(photos()["chelsea"], 64, 1025), PAYLOAD)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (15, 15), (40, 63)])
@@ -242,6 +253,13 @@ def test_search_can_be_left_out():
     cut = watermark.embed(resized(photos()["rocket"], 512, 512), PAYLOAD)[50:400, 60:410]
     assert watermark.read(cut).payload == PAYLOAD
     assert not watermark.read(cut, search=False).present
+
+
+def test_frames_are_of_one_size():
+    listener = Listener()
+    listener.add(photos()["chelsea"])
+    with pytest.raises(ValueError, match="among such of"):
+        listener.add(photos()["coffee"])
 
 
 def test_cut_video_is_found_from_all_its_frames():
@@ -355,6 +373,23 @@ def test_no_bits_without_a_decision():
     assert not reading.present
     assert reading.payload is None
     assert reading.corrected is None
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.7, 0.9, 1.0, 1.1]))
+def test_mark_too_faint_to_decode_yields_no_wrong_payload(seed, amplitude):
+    """Presence may be beyond doubt and the bits drowned: then there is a mark, and no payload."""
+    random = np.random.default_rng(seed)
+    word = 1.0 - 2.0 * bch.encode(PAYLOAD.to_bits())
+    bits = amplitude * word + random.normal(size=127)
+    presence = 2.0 + random.normal(size=256)
+    scatter = math.sqrt(127 * (1 + amplitude**2))
+    values = spread.Values(presence.astype(np.float32), bits.astype(np.float32), scatter)
+    reading = spread.decide(values, frames=1)
+    assert reading.present
+    assert reading.payload in (None, PAYLOAD)
+    if amplitude < 0.8:
+        assert "cannot be read" in reading.sentence()
 
 
 def test_layout_of_a_key_is_frozen():

@@ -11,9 +11,6 @@ from facekit.watermark.payload import Reading
 _KEPT = 16
 """Pictures that a search looks at."""
 
-_LONGEST = 16
-"""The longest side that is read, in shorter sides."""
-
 
 class Listener:
     """Gathers the evidence of one picture, or of frames of one video, and decides once."""
@@ -22,15 +19,23 @@ class Listener:
         self._of = spread.code(key)
         self._sum = np.zeros((spread.PERIOD, spread.PERIOD // 2 + 1), np.complex64)
         self._frames = 0
+        self._shape: tuple[int, ...] | None = None
         self._side = spread.PERIOD
         self._kept: list[Pixels] = []
         self._every = 1
         self._reduced = 1.0
 
     def add(self, pixels: Pixels) -> None:
-        """Take in a picture: uint8 RGB (H, W, 3) of any size; frames of a video of one size."""
+        """Take in a picture: uint8 RGB (H, W, 3) of any size.
+
+        Raises:
+            ValueError: if it is not of the size of those before it.
+        """
+        if self._shape not in (None, pixels.shape):
+            raise ValueError(f"a picture of shape {pixels.shape} among such of {self._shape}")
+        self._shape = pixels.shape
         # Of a strip, a part will do: brought to the mark's scale, it would be vast.
-        limit = _LONGEST * min(pixels.shape[:2])
+        limit = spread.LONGEST * min(pixels.shape[:2])
         luma = spread.grey(pixels[:limit, :limit])
         self._side = min(luma.shape)
         self._sum += spread.spectrum(spread.flatten(spread.to_period(luma)))

@@ -99,7 +99,8 @@ class Reading:
             strong as this, every test made being counted.
         corrected: the wrong bits of 127 that the code put right; None without a payload.
         frames: how many pictures the evidence was summed over.
-        tests: how many tests the p-value counts: all that were made, or could have been.
+        tests: by how many tests the bound for presence was multiplied: all that could have led to
+            this reading. Where a search found nothing, those of the picture as it is.
         geometry: how the picture lies in the marked one; None where it was not moved, or where no
             mark was found.
     """
@@ -109,7 +110,7 @@ class Reading:
     p_value: float
     corrected: int | None
     frames: int
-    tests: int = 2
+    tests: int
     geometry: Geometry | None = None
 
     @property
@@ -137,7 +138,10 @@ class Reading:
         if not self.present:
             return f"no mark found ({p_value}, {self.frames} picture(s) read)"
         if not self.payload:
-            return f"a mark is present, too weak to read its payload ({p_value})"
+            return (
+                "a mark is present, but its payload cannot be read: it is too weak, or of another "
+                f"version ({p_value})"
+            )
         found = f", found {self.geometry.sentence()}" if self.geometry else ""
         return (
             f"marked as {self.kind}, id {self.payload.id:012x} "
