@@ -35,7 +35,7 @@ from facekit.provenance.photos import always, everyone_in, told_by
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SOON = NOW + timedelta(days=365)
-P, Q, R = (letter * 64 for letter in "abc")
+P, Q, R, FORM = (letter * 64 for letter in "abcf")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def grant(ledger: Ledger, who: str = "anna", **changed: Any) -> Record:
         "purpose": "a thesis",
         "expires": SOON,
         "adult": True,
-        "evidence": R,
+        "evidence": FORM,
         "now": NOW,
     }
     return ledger.grant(**{**arguments, **changed})
@@ -75,7 +75,7 @@ def test_a_record_says_what_was_granted(ledger: Ledger) -> None:
     assert ledger.records() == [record] == Ledger(ledger.folder).records()
     assert record.subjects == ("anna",) and record.photos == {P: ("anna",), Q: ("anna", "ben")}
     assert record.attester == "operator" and record.adult is True
-    assert record.scope == frozenset({"train"}) and record.evidence == R
+    assert record.scope == frozenset({"train"}) and record.evidence == FORM
     assert (record.granted, record.expires) == (NOW, SOON)
     assert ledger.find(record.id) == record
     assert ledger.status(record.id, now=NOW) == "valid"
@@ -139,6 +139,8 @@ def test_the_chain_holds_without_facekit(ledger: Ledger) -> None:
         ({"expires": datetime(2027, 1, 1)}, "no time zone"),
         ({"evidence": ""}, "needs evidence"),
         ({"evidence": "my form"}, "evidence"),
+        ({"evidence": P}, "one of the photos itself"),
+        ({"evidence": hashlib.sha256(b"").hexdigest()}, "is an empty file"),
         ({"licence": "CC BY 4.0"}, "belong to 'dataset-licence'"),
         ({"attester": Attester.DATASET, "licence": "CC BY 4.0"}, "licence and its DOI"),
         (
@@ -1132,6 +1134,17 @@ def test_one_persons_photos(photos: Path) -> None:
         everyone_in([photos / "empty"], always("anna"))
 
 
+def test_what_is_no_photo_is_not_granted(photos: Path, tmp_path: Path) -> None:
+    for name, content in (("form.pdf", b"%PDF-1.7"), ("notes", b""), ("p.heic", b"ftypheic")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FacekitError, match=f"{name}: neither a picture nor a video"):
+            everyone_in([photos / "anna", tmp_path / name], always("anna"))
+    upload = tmp_path / "upload"  # a picture by content, whatever its name
+    write_image(tmp_path / "p.png", np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "p.png").rename(upload)
+    assert list(everyone_in([upload], always("anna")).values()) == [{"anna"}]
+
+
 def test_a_folder_for_each_person(photos: Path) -> None:
     shutil.copy(photos / "anna" / "1.jpg", photos / "ben" / "same.jpg")
     assert everyone_in([photos], told_by("folder", "set-")) == {
@@ -1250,6 +1263,30 @@ def test_grant_show_list_revoke(photos: Path, terms: list[object], tmp_path: Pat
     assert "revoked already" in refused("revoke", id, "--reason", "x")
 
 
+def test_names_are_shown_as_they_are(terms: list[object], photos: Path, tmp_path: Path) -> None:
+    """Neither rich nor the terminal takes a part of a path for a command."""
+    id = run("grant", *terms, "--adult", "--evidence", photos / "ben" / "notes.txt").split(":")[0]
+    names = ["[/red] [bold].png", "a:smile:\\[b].png", "two\nlines \x1b[31m.png"]
+    for name in names:
+        Ledger().used([id], what="[/file]", path=tmp_path / name, sha256=P)
+    table = run("affected", id)
+    assert table.count("[/file]") == 3
+    assert names[0] in table and names[1] in table and "two\ufffdlines \ufffd[31m.png" in table
+    assert "\x1b" not in table
+    assert [row["path"] for row in json.loads(run("affected", id, "--json"))] == [
+        str(tmp_path / name) for name in names
+    ]
+
+
+def test_mistaken_may_be_said_later(terms: list[object], photos: Path) -> None:
+    id = run("grant", *terms, "--adult", "--evidence", photos / "ben" / "notes.txt").split(":")[0]
+    run("revoke", id, "--reason", "a slip")
+    assert "add --mistaken" in refused("revoke", id, "--reason", "a slip")
+    assert f"{id}: revoked" in run("revoke", id, "--reason", "not p17", "--mistaken")
+    assert "a slip; mistaken: not p17" in run("show", id)
+    assert "revoked already" in refused("revoke", id, "--reason", "x", "--mistaken")
+
+
 def test_a_group_photo_needs_a_record_of_each(terms: list[object], photos: Path) -> None:
     grant = ["grant", *terms, "--adult", "--evidence", photos / "ben" / "notes.txt", "--json"]
     one = json.loads(run(*grant, "--also", "p18"))
@@ -1303,7 +1340,17 @@ def test_the_person_signs_on_their_own_machine(
     sign.append("--yes")
     assert "p17, all of age" in run(*sign, "--photos", photos / "anna")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and not (tmp_path / "theirs").exists()
-    run(*sign)  # with the key that is there
+    for out, match in ((key, "is the key"), (request, "the request itself"), (answer, "is kept")):
+        before = out.read_bytes()
+        assert match in refused(*sign[:-2], out, "--yes")
+        assert out.read_bytes() == before
+    theirs = tmp_path / "not-yet.pem"
+    assert "is the key" in refused("sign", request, "--key", theirs, "--out", theirs, "--yes")
+    assert not theirs.exists()
+    run(*sign[:-2], tmp_path / "again.json", "--yes")  # with the key that is there
+    assert "p17.json: is there already and is kept" in refused(
+        "grant", *terms, "--adult", "--request", request
+    )
     monkeypatch.setenv("FACEKIT_HOME", str(home))
     text = answer.read_text()
     answer.write_text(text.replace("a thesis", "an advert"))
@@ -1329,6 +1376,23 @@ def test_what_the_command_refuses(terms: list[object], photos: Path, tmp_path: P
     assert "--photos is missing" in refused("grant")
     assert "none.pdf: not readable" in refused(*full, "--evidence", tmp_path / "none.pdf")
     assert "none.json: not readable" in refused("grant", "--signed", tmp_path / "none.json")
+    assert "--subject beside --signed" in refused(
+        "grant", "--signed", tmp_path / "none.json", "--subject", "p17"
+    )
+    assert "--adult beside --signed" in refused("grant", "--adult", "--signed", "none.json")
+    photo = photos / "anna" / "1.jpg"
+    kept = photo.read_bytes()
+    assert "1.jpg: is there already" in refused("grant", *terms, "--adult", "--request", photo)
+    assert photo.read_bytes() == kept
+    assert "photos itself" in refused("grant", *terms, "--adult", "--evidence", photo)
+    empty = tmp_path / "empty.pdf"
+    empty.touch()
+    assert "an empty file" in refused("grant", *terms, "--adult", "--evidence", empty)
+    for option in ("--doi", "--dataset-licence"):
+        assert "a licence signs nothing" in refused(*full, "--request", "r", option, "10.1234/x")
+    assert "--prefix goes with --subjects" in refused(*full, "--prefix", "x-")
+    layout = [*full[:1], *full[3:], "--subjects", "folder", "--also", "p18"]
+    assert "--also goes with --subject;" in refused(*layout)
     assert "key 'adult' is missing" in refused(
         "sign", _write(tmp_path, "{}"), "--key", "k", "--out", "o"
     )
@@ -1357,6 +1421,9 @@ def test_verify_says_what_is_there_and_what_is_wrong(
     assert json.loads(run("verify", "--against", noted, "--json"))["head"] == head
     (noted / "run.json").write_text("{}")
     assert "notes no ledger's head" in refused("verify", "--against", noted)
+    missing = tmp_path / "missing.png"
+    assert "missing.png: no such file or folder" in refused("verify", "--against", missing)
+    assert "is no ledger's head" in refused("verify", "--against", "12:9f86")
     written = tmp_path / "plain.png"
     write_image(written, np.zeros((64, 64, 3), np.uint8))
     assert "notes no ledger's head" in refused("verify", "--against", written)

@@ -999,6 +999,37 @@ def test_a_certificate_that_expired_since(tmp_path, clock):
     assert "expired on" in verify(bare).reason
 
 
+def test_a_timestamp_that_was_changed_or_exchanged(tmp_path, clock):
+    """It lies outside of what is signed: a doubt, not tampering; but none passes unseen."""
+    url, _ = clock
+    keys.use(*own_chain(tmp_path / "own"))
+    keys.trust(tmp_path / "tsa" / "ca.pem")
+    plain, one, other = unsigned(tmp_path, ".png"), tmp_path / "1.png", tmp_path / "2.png"
+    for path in (one, other):
+        sign(plain, path, kind="generated", timestamp=url)
+    assert verify(one).status == "trusted"
+    first, second = one.read_bytes(), other.read_bytes()
+    signed_data = bytes.fromhex("06092a864886f70d010702")  # RFC 5652: what a token begins with
+    start, from_there = first.index(signed_data), second.index(signed_data)
+    size = int.from_bytes(first[start - 2 : start], "big")
+    assert len(first) == len(second) and size == int.from_bytes(
+        second[from_there - 2 : from_there], "big"
+    )
+    token = second[from_there : from_there + size]
+    cases = {
+        "did not match": first[:start] + token + first[start + size :],
+        "could not parse": first[:start] + bytes(size) + first[start + size :],
+    }
+    for said, content in cases.items():
+        one.write_bytes(content)
+        found = verify(one)
+        assert found.status == "untrusted" and found.claims["signed"] is None
+        assert "its timestamp is not one of this signature, or was changed since" in found.reason
+        assert said in found.reason
+    one.write_bytes(first.replace(b"sigTst2", b"sigTsu2"))  # taken out: nothing is shown by it
+    assert verify(one).claims["signed"] is None
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://clock.invalid/"])
 def test_a_timestamp_authority_that_does_not_answer(tmp_path, url):
     with pytest.raises(FacekitError, match=rf"the timestamp authority {url} gave no valid answer"):

@@ -13,6 +13,7 @@ import click
 
 from facekit.commands import options
 from facekit.core.errors import FacekitError
+from facekit.core.text import plain
 
 if TYPE_CHECKING:
     from facekit.provenance.consent import Record
@@ -86,7 +87,9 @@ def command() -> None:
 @click.option("--request", type=_PATH, help="Enter nothing; write what the person is to sign here.")
 @click.option("--signed", type=_PATH, help="Enter what the person has signed; nothing else needed.")
 @options.JSON
+@click.pass_context
 def grant(
+    context: click.Context,
     subject: str | None,
     also: tuple[str, ...],
     subjects: str | None,
@@ -130,14 +133,21 @@ def grant(
 
     ledger = Ledger()
     if signed:
+        _require_alone(context, "signed")
         record = ledger.enter(consent.read_record(_content(signed), signed))
         _show(record, as_json, "entered")
         return
     _require(photos=photos, scope=scope, purpose=purpose, expires=expires)
     if bool(subject) == bool(subjects):
         raise click.UsageError("give either --subject, or --subjects for a data set")
-    if request and (licence or subjects):
+    if request and (licence or doi or subjects):
         raise click.UsageError("--request is for one person's record; a licence signs nothing")
+    if prefix and not subjects:
+        raise click.UsageError("--prefix goes with --subjects")
+    if also and subjects:
+        raise click.UsageError("--also goes with --subject; --subjects tells who is in each file")
+    if request:
+        _require_new(request)
     everyone, found = _people(subject, also, subjects, prefix, photos)
     arguments: dict[str, Any] = {
         "subjects": everyone,
@@ -192,6 +202,9 @@ def sign(
     from facekit.provenance.photos import always, everyone_in
     from facekit.provenance.signed import load_key, new_key
 
+    if out.resolve() in (key_file.resolve(), request.resolve()):
+        raise FacekitError(f"{out}: is the key or the request itself; give another --out")
+    _require_new(out)
     terms = consent.read_terms(_content(request), request)
     if photos:
         unknown = set(terms.photos) - set(everyone_in(photos, always()))
@@ -222,6 +235,7 @@ def list_records(subject: str | None, as_json: bool) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from facekit.provenance.ledger import Ledger
 
@@ -242,7 +256,7 @@ def list_records(subject: str | None, as_json: bool) -> None:
             ledger.status(record.id),
             f"{record.expires:%Y-%m-%d}",
             ", ".join(sorted(record.scope)),
-            _few(record.subjects),
+            Text(_few(record.subjects)),
             str(len(record.photos)),
             record.attester,
         )
@@ -288,6 +302,8 @@ def show(id: str, as_json: bool) -> None:
 def revoke(id: str, reason: str, mistaken: bool, as_json: bool) -> None:
     """End a record, at once and for good.
 
+    A record that was entered wrongly and revoked without --mistaken can be revoked again with it.
+
     Training and conversions that run under it stop; nothing new is made. What was made already is
     not deleted: 'facekit consent affected ID' lists it. The head that is printed is a receipt: give
     it to the person, who can see later whether the revocation stands: 'verify --against HEAD'.
@@ -327,8 +343,10 @@ def affected(id: str, as_json: bool) -> None:
       facekit consent affected c-2f1e0d9c8b7a --json
     """
     from rich.box import SIMPLE
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
     from facekit.provenance.ledger import Ledger
 
@@ -341,8 +359,11 @@ def affected(id: str, as_json: bool) -> None:
         table = Table("made", "what", "now", Column("path", no_wrap=True), box=SIMPLE)
         for use in uses:
             facts = _use(use)
-            table.add_row(facts["time"], use.what, facts["now"], str(use.path))
-        Console(width=60 + max(len(str(use.path)) for use in uses)).print(table)
+            # Text: a path may hold what rich reads as markup, or a terminal as a command.
+            what, path = Text(plain(use.what)), Text(plain(str(use.path)))
+            table.add_row(facts["time"], what, facts["now"], path)
+        widest = max(cell_len(plain(f"{use.what} {use.path}")) for use in uses)
+        Console(width=60 + widest).print(table)
 
 
 @command.command()
@@ -405,6 +426,27 @@ def _require(**options: object) -> None:
             raise click.UsageError(f"--{name} is missing")
 
 
+def _require_alone(context: click.Context, name: str) -> None:
+    """See that no other option was given, which would say nothing.
+
+    Raises:
+        click.UsageError: with the first that was.
+    """
+    given = click.core.ParameterSource.COMMANDLINE
+    for parameter in context.command.params:
+        if parameter.name not in (name, "as_json", None):
+            if context.get_parameter_source(str(parameter.name)) is given:
+                raise click.UsageError(
+                    f"{parameter.opts[0]} beside --{name}: the record says all that, as it was "
+                    "signed; give one of the two"
+                )
+
+
+def _require_new(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise FacekitError(f"{path}: is there already and is kept; give another name")
+
+
 def _people(
     subject: str | None,
     also: Sequence[str],
@@ -453,8 +495,12 @@ def _noted(text: str) -> str:
         if found.status == "tampered":
             raise FacekitError(f"{path}: {found.reason}; a head in it counts for nothing")
         facts = found.claims.get("facts")
+    elif re.match(r"\d+:", text):
+        return text  # the ledger says whether it is one
     else:
-        return text
+        raise FacekitError(
+            f"{text}: no such file or folder; nor is it a head, which looks like 12:9f86d0…"
+        )
     head = facts.get("ledger") if isinstance(facts, dict) else None
     if not isinstance(head, str):
         raise FacekitError(f"{path}: notes no ledger's head; it was made without consent records")

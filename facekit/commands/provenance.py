@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from facekit.core.text import plain
+
 if TYPE_CHECKING:
     from facekit.provenance import Provenance
     from facekit.provenance.binding import Binding
@@ -203,11 +205,12 @@ def _show(found: "list[tuple[Path, Provenance, Binding]]", as_json: bool) -> Non
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for path, provenance, binding in found:
-        click.echo(f"{path}: {_SAID[provenance.status]}: {provenance.reason}")
+        # Whoever wrote the manifest chose names: they must not pass for lines of this report.
+        click.echo(plain(f"{path}: {_SAID[provenance.status]}: {provenance.reason}"))
         if provenance.status == "tampered" and provenance.claims:
             click.echo("  not to be believed, but this is what its manifest says:")
         for name, text in _lines(provenance, binding):
-            click.echo(f"  {name:<9}{text}")
+            click.echo(plain(f"  {name:<9}{text}"))
 
 
 def _lines(provenance: "Provenance", binding: "Binding") -> list[tuple[str, str]]:

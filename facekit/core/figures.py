@@ -8,8 +8,10 @@ import click
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from facekit.core.config import find, read_yaml
+from facekit.core.text import plain
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def show(figures: Sequence[Figure], as_json: bool) -> None:
     ]
     table = Table(*(Column(key, no_wrap=True) for key in keys or ["no figures"]), box=SIMPLE)
     for row in rows:
-        table.add_row(*(_cell(row[key]) for key in keys))
+        # Text: a name may hold brackets, which are no markup.
+        table.add_row(*(Text(plain(_cell(row[key]))) for key in keys))
     # Wider than a narrow terminal or pipe is, where need be: the table takes what it needs.
     Console(width=200).print(table)
 

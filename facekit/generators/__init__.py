@@ -40,6 +40,7 @@ from facekit.generators._gate import (
     closed_file,
     watched,
 )
+from facekit.provenance.consent import bits_of
 from facekit.types import Frame
 
 __all__ = [
@@ -203,7 +204,7 @@ def mark_id(run: GatedRun, given: Permit | None = None) -> int:
         given: what lets the input be changed; None if there is no input.
     """
     records = {*run.permit.records, *(given.records if given else ())}
-    return int((records.pop() if len(records) == 1 else run.id)[2:], 16)
+    return bits_of(records.pop() if len(records) == 1 else run.id)
 
 
 def bundle(run: Run, folder: Path, name: str) -> Path:

@@ -25,8 +25,11 @@ SYNTHETIC = (
 """IPTC's digital source types that tell of generative AI."""
 
 _DIGEST = "nih:sha-256;"  # RFC 6920
-# How the codes of failures begin that tell of the signer, not of the file.
+# How the codes of failures begin that tell of the signer, not of the file. A timestamp lies beside
+# the signature, which does not cover it: changing it changes nothing of what was signed.
 _OF_THE_SIGNER = ("signingCredential.", "claimSignature.outsideValidity", "timeStamp.")
+# What the library calls informational: such a timestamp shows nothing, but it should not be there.
+_WRONG_STAMP = ("timeStamp.mismatch", "timeStamp.malformed")
 _ELSEWHERE = dict.fromkeys(
     ("assertion.dataHash.mismatch", "assertion.bmffHash.mismatch", "assertion.boxesHash.mismatch"),
     ", or the manifest was taken from another file",
@@ -81,6 +84,8 @@ def judge(report: Any, credential: Any) -> Provenance:
     if tampering := _tampering(validation):
         return Provenance("tampered", tampering, claims)
     failures = _failures(results)
+    notes = _failures(results, "informational")
+    failures |= {code: said for code, said in notes.items() if code in _WRONG_STAMP}
     state = _object(report).get("validation_state")
     if state == "Invalid" and failures.keys() <= {"signingCredential.untrusted"}:
         return Provenance("tampered", "the manifest does not validate", claims)
@@ -93,11 +98,11 @@ def judge(report: Any, credential: Any) -> Provenance:
     return Provenance("untrusted", f"intact, signed by {signer}, but {why}", claims)
 
 
-def _failures(results: Mapping[str, Any]) -> dict[str, str]:
-    """What failed: code → explanation, the code itself if there is none."""
+def _failures(results: Mapping[str, Any], kind: str = "failure") -> dict[str, str]:
+    """What failed, or was noted: code → explanation, the code itself if there is none."""
     return {
         str(row.get("code")): " ".join(str(row.get("explanation") or row.get("code")).split())
-        for row in _objects(results.get("failure"))
+        for row in _objects(results.get(kind))
     }
 
 
@@ -143,7 +148,11 @@ def _doubts(failures: Mapping[str, str], claims: Mapping[str, Any]) -> list[str]
         found.append("it signed outside the time for which its certificate was valid")
     if "signingCredential.untrusted" in failures:
         found.append("no authority in trust.pem vouches for it")
-    known = ("signingCredential.", "claimSignature.outsideValidity")
+    if wrong := [failures[code] for code in _WRONG_STAMP if code in failures]:
+        found.append(
+            f"its timestamp is not one of this signature, or was changed since ({wrong[0]})"
+        )
+    known = ("signingCredential.", "claimSignature.outsideValidity", *_WRONG_STAMP)
     found += [text for code, text in failures.items() if not code.startswith(known)]
     return found
 

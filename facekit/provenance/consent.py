@@ -35,6 +35,7 @@ SCOPES = ("train", "generate", "publish")
 Scope = Literal["train", "generate", "publish"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+_NOTHING = hashlib.sha256(b"").hexdigest()
 _RECORD = b"facekit consent record 1\n"
 _PSEUDONYM = re.compile(r"\w(?:[\w .@+-]{0,62}[\w.@+-])?")
 _DOI = re.compile(r"10\.\d{4,9}/[!-~]+")
@@ -211,7 +212,7 @@ class Record(Terms):
     @property
     def mark_id(self) -> int:
         """The same 48 bits as a number, for the watermark's payload."""
-        return int(self._digest[:12], 16)
+        return bits_of(self.id)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: what was signed, and the signature."""
@@ -223,6 +224,11 @@ class Record(Terms):
             "granted": time_text(self.granted),
             "public_key": self.public_key,
         }
+
+
+def bits_of(id: str) -> int:
+    """The 48 bits that a record's or a run's id names, as the watermark's payload carries them."""
+    return int(id[2:], 16)
 
 
 def terms(
@@ -254,6 +260,13 @@ def terms(
     if not scope or not photos or not subjects:
         empty = "scope" if not scope else "photos" if not photos else "subjects"
         raise FacekitError(f"no {empty} given; a consent to nothing is no consent")
+    # Asked only of new records: those in a ledger stay what they are.
+    if evidence and (evidence == _NOTHING or evidence in photos):
+        what = "an empty file" if evidence == _NOTHING else "one of the photos itself"
+        raise FacekitError(
+            f"evidence: is {what}, which shows no consent; give a signed form, a letter or a "
+            "recording"
+        )
     values = {
         "subjects": _sorted(subjects),
         "attester": attester,

@@ -9,7 +9,8 @@ from typing import Protocol
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
-from facekit.media.find import find_media
+from facekit.media.find import VIDEO_SUFFIXES, find_media
+from facekit.media.images import IMAGE_SUFFIXES, is_image
 
 _PLACE = "{subject}"
 
@@ -30,19 +31,34 @@ def everyone_in(paths: Sequence[Path], who: WhoIsIn) -> dict[str, set[str]]:
         who: says who is in a file. Where equal files are found, everyone said of any counts.
 
     Raises:
-        FacekitError: if a path holds no media or can't be read, or ``who`` does not know.
+        FacekitError: if a path holds no media, is neither a picture nor a video, or can't be read;
+            or if ``who`` does not know.
     """
     found: dict[str, set[str]] = {}
     pairs = [(given, file) for given in paths for file in find_media([given])]
     with progress("reading", len(pairs)) as advance:
         for done, (given, file) in enumerate(pairs, start=1):
-            people = who(given, file)
             try:
-                found.setdefault(files.sha256(file), set()).update(people)
+                _require_media(file)
+                found.setdefault(files.sha256(file), set()).update(who(given, file))
             except OSError as error:
                 raise FacekitError(f"{file}: not readable ({error.strerror})") from error
             advance(done, "")
     return found
+
+
+def _require_media(file: Path) -> None:
+    """See that it is a picture or a video: known by its name, or a picture by how it begins.
+
+    Raises:
+        FacekitError: if it is neither.
+    """
+    if file.suffix.lower() not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not is_image(file):
+        raise FacekitError(
+            f"{file}: neither a picture nor a video that facekit reads ("
+            f"{', '.join(suffix[1:] for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}); a form or "
+            "letter belongs to --evidence, other pictures are to be converted first"
+        )
 
 
 def always(*people: str) -> WhoIsIn:
