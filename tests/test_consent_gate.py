@@ -25,7 +25,7 @@ from facekit.core import checkpoint, config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.datasets.crowd import Crowd
-from facekit.generators import _gate
+from facekit.generators import GatedRun, _gate
 from facekit.media.encode import write_video
 from facekit.media.images import read_image, write_image
 from facekit.provenance import ledger as ledgers
@@ -361,6 +361,32 @@ def test_a_ledger_put_back_to_an_older_one_is_noticed(
         generators.open_run(run.folder)
 
 
+def test_a_revocation_that_is_rolled_back_does_not_open_a_studio_run(
+    studio: Path, album: Path, tmp_path: Path, home: Path, fabric: Any, tinted: "Tinter"
+) -> None:
+    """Such a run knows no ledger; what was revoked is noticed by what the ledger's uses repeat."""
+    run = GatedRun.start(
+        tmp_path / "run",
+        plugin="tinter",
+        config=config.Config(),
+        seed=0,
+        data_hash=files.sha256(studio / "manifest.jsonl"),
+        threads=1,
+        precision="32-true",
+    )
+    run.admit(generators.Permit(certificate=generators.certified(studio)))
+    id = grant("ann", album / "ann-0.png").id
+    names = ("records.jsonl", "records.head")
+    before = {name: (home / "consent" / name).read_bytes() for name in names}
+    run_generator(run.folder, album / "ann-0.png", tmp_path / "first.png", fabric, id)
+    Ledger().revoke(id, "she asked")
+    for name, content in before.items():
+        (home / "consent" / name).write_bytes(content)
+    with pytest.raises(FacekitError, match=r"rolled back|older|put back"):
+        run_generator(run.folder, album / "ann-0.png", tmp_path / "second.png", fabric, id)
+    assert not (tmp_path / "second.png").exists()
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_weights_of_a_person_are_not_bundled(
     plugin: str, album: Path, studio: Path, tmp_path: Path
@@ -407,6 +433,14 @@ def tinter(
     plugin = Tinter()
     monkeypatch.setattr("facekit.generators.load", lambda name: plugin)
     return plugin, run.folder, ids
+
+
+@pytest.fixture
+def tinted(monkeypatch: pytest.MonkeyPatch) -> Tinter:
+    """The same generator for any run."""
+    plugin = Tinter()
+    monkeypatch.setattr("facekit.generators.load", lambda name: plugin)
+    return plugin
 
 
 @pytest.fixture
