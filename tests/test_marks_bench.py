@@ -229,10 +229,10 @@ def test_outside_data_that_is_none(tmp_path: Path) -> None:
 def test_the_own_mark_is_read_exactly_or_not(astronaut: Pixels) -> None:
     own = schemes.scheme(schemes.OWN)
     (marked,), message = own.mark([astronaut], random())
-    assert own.read([marked], message) == (True, True)
+    assert own.read([marked], message) == (True, True, False)
     other = watermark.Payload(message.kind, message.id ^ 1)
-    assert own.read([marked], other) == (False, True)
-    assert own.read([astronaut], message) == (False, False)
+    assert own.read([marked], other) == (False, True, True)
+    assert own.read([astronaut], message) == (False, False, False)
 
 
 def test_a_peer_gets_opencvs_colours_and_its_majority_counts(
@@ -266,10 +266,10 @@ def test_a_peer_gets_opencvs_colours_and_its_majority_counts(
     assert np.array_equal(marked, frame) and np.array_equal(seen[0], frame[..., ::-1])
     wrong = 1 - bits
     answers = [bits, wrong, bits]
-    assert peer.read([frame] * 3, bits) == (True, False)
+    assert peer.read([frame] * 3, bits) == (True, False, False)
     answers = [bits, wrong, wrong]
-    assert peer.read([frame] * 3, bits) == (False, False)
-    assert peer.read([frame[:4]], bits) == (False, False)
+    assert peer.read([frame] * 3, bits) == (False, False, False)
+    assert peer.read([frame[:4]], bits) == (False, False, False)
 
 
 # --- sums -----------------------------------------------------------------------------------------
@@ -301,7 +301,12 @@ def test_rows_of_survival_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     assert rows["mark.present.half"].value == 4 / 5
     assert rows["mark.exact.half.dwtDct"].value == 0 and rows["mark.exact.half.dwtDct"].high
     assert "not read exactly after half: x/0, x/weak (present)" in caplog.text
-    assert [row.name for row in bench.headline(list(rows.values()))] == ["mark.exact.half"]
+    shown = [row.name for row in bench.headline(list(rows.values()))]
+    assert shown == ["mark.exact.half", "mark.wrong_payloads"]
+    assert (rows["mark.wrong_payloads"].value, rows["mark.wrong_payloads"].unit) == (0, "of 5")
+    outcomes[0].note("half", schemes.Read(False, True, wrong=True))
+    assert bench.survival_rows(outcomes, [])[-1].value == 1
+    assert "x/0 after half" in caplog.text
 
 
 def test_rows_of_psnr_by_hand() -> None:
@@ -336,11 +341,11 @@ def test_false_positives_by_hand() -> None:
 
 def test_a_trial_is_a_read_with_a_key_of_its_own(astronaut: Pixels) -> None:
     aligned, searched = bench._listen((astronaut, range(3, 6), range(2, 3)))
-    expected = [
-        watermark.read(astronaut, f"aligned {i}".encode(), search=False).p_value for i in (3, 4, 5)
-    ]
+    keys = (watermark.DEFAULT_KEY, b"aligned 4", b"aligned 5")
+    expected = [watermark.read(astronaut, key, search=False).p_value for key in keys]
+    # Without the search, nothing is set apart for it.
     assert aligned.tolist() == expected
-    assert searched.tolist() == [watermark.read(astronaut, b"searched 2").p_value]
+    assert searched.tolist() == [watermark.read(astronaut, watermark.DEFAULT_KEY).p_value]
 
 
 def test_trials_are_dealt_out_to_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

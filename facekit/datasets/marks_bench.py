@@ -3,7 +3,8 @@
 - Every picture of :mod:`.marks_material` is marked with a payload of its own, suffers every attack
   of :mod:`.marks_attacks`, and is read as anyone would read it, with the search. Clips are marked
   frame by frame, encoded, and read as a whole. A read is exact if all 64 bits are.
-- Unmarked pictures are read with keys that marked none of them; each trial has a key of its own.
+- Unmarked pictures are read with keys that marked none of them; each trial has a key of its own,
+  but for the first of each picture, which has the published one.
 - Speed is the processor time of one thread, in a process of its own.
 
 The peers of :mod:`.marks_schemes` suffer the same attacks, but fewer pictures and shorter clips,
@@ -37,7 +38,7 @@ from facekit.core.progress import progress
 from facekit.core.workers import Job, Result, WorkerLost, in_order
 from facekit.datasets import marks_material as material
 from facekit.datasets.marks_attacks import ATTACKS, CODECS, h264
-from facekit.datasets.marks_schemes import BITS, OWN, peers, scheme
+from facekit.datasets.marks_schemes import BITS, OWN, Read, peers, scheme
 from facekit.datasets.marks_small import measure_small
 from facekit.faces.verification import interval
 from facekit.types import Pixels
@@ -123,6 +124,7 @@ class Outcome:
         psnr: of the marked beside the unmarked, in dB.
         exact: attack → whether every bit was read.
         present: attack → whether a mark was found.
+        wrong: attacks after which another message was given out than was marked.
     """
 
     scheme: str
@@ -131,6 +133,13 @@ class Outcome:
     psnr: float
     exact: dict[str, bool] = field(default_factory=dict)
     present: dict[str, bool] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def note(self, attack: str, read: Read) -> None:
+        """Keep what a read came to."""
+        self.exact[attack], self.present[attack] = read.exact, read.present
+        if read.wrong:
+            self.wrong.append(attack)
 
 
 def _attack_still(job: tuple[str, str, Pixels]) -> Outcome:
@@ -139,8 +148,8 @@ def _attack_still(job: tuple[str, str, Pixels]) -> Outcome:
     (marked,), message = scheme(who).mark([pixels], _random(name, "message"))
     outcome = Outcome(who, name, True, psnr(pixels, marked))
     for attack, change in ATTACKS.items():
-        read = scheme(who).read([change(marked, _random(name, attack))], message)
-        outcome.exact[attack], outcome.present[attack] = read
+        changed = change(marked, _random(name, attack))
+        outcome.note(attack, scheme(who).read([changed], message))
     for found in (outcome.exact, outcome.present):
         found["bright"] = all([found.pop(one) for one in _BRIGHT])
     return outcome
@@ -156,7 +165,7 @@ def _attack_clip(job: tuple[str, str, list[Pixels]]) -> Outcome:
         coded = h264(marked, _RATE, crf)
         if who != OWN:
             coded = coded[:: max(1, len(coded) // _PEER_READS)]
-        outcome.exact[attack], outcome.present[attack] = scheme(who).read(coded, message)
+        outcome.note(attack, scheme(who).read(coded, message))
     return outcome
 
 
@@ -209,7 +218,10 @@ def _mean(name: str, found: Sequence[float], peer: float | None = None) -> Figur
 
 
 def survival_rows(outcomes: Sequence[Outcome], others: Sequence[str]) -> list[Figure]:
-    """``mark.exact.NAME`` and ``mark.present.NAME`` of every attack; failures are logged."""
+    """``mark.exact.NAME`` and ``mark.present.NAME`` of every attack, and ``mark.wrong_payloads``.
+
+    Failures are logged.
+    """
     found: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for one in outcomes:
         for attack in one.exact:
@@ -234,7 +246,12 @@ def survival_rows(outcomes: Sequence[Outcome], others: Sequence[str]) -> list[Fi
         ]
         if lost:
             log.info("not read exactly after %s: %s", attack, ", ".join(lost))
-    return rows
+    own = [one for one in outcomes if one.scheme == OWN]
+    wrong = [f"{one.name} after {attack}" for one in own for attack in one.wrong]
+    if wrong:
+        log.info("another message was given out: %s", ", ".join(wrong))
+    reads = sum(len(one.exact) for one in own)
+    return [*rows, Figure("mark.wrong_payloads", float(len(wrong)), f"of {reads}")]
 
 
 def _share(name: str, found: Sequence[bool], peer: float | None = None) -> Figure:
@@ -289,15 +306,23 @@ def _trials(shown: Sequence[Pixels], count: int, workers: int) -> Trials:
 def _listen(
     job: tuple[Pixels, range, range],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The p-values of a picture, without and with the search, for keys by their numbers."""
+    """The p-values of a picture, without and with the search, for keys by their numbers.
+
+    The first key of either is the published one, under which most pictures will be read.
+    """
     pixels, aligned, searched = job
     # As ``watermark.read(search=False)``, but what does not depend on the key is done once.
     found = spread.spectrum(spread.flatten(spread.to_period(spread.grey(pixels))))
-    codes = (spread.code(f"aligned {number}".encode()) for number in aligned)
+    codes = map(spread.code, _keys("aligned", aligned))
     plain = [spread.decide(spread.values(found, code), frames=1).p_value for code in codes]
-    keys = (f"searched {number}".encode() for number in searched)
-    sought = [watermark.read(pixels, key).p_value for key in keys]
+    sought = [watermark.read(pixels, key).p_value for key in _keys("searched", searched)]
     return np.array(plain), np.array(sought)
+
+
+def _keys(what: str, numbers: range) -> Iterator[bytes]:
+    for number in numbers:
+        first = number == numbers.start
+        yield watermark.DEFAULT_KEY if first else f"{what} {number}".encode()
 
 
 def false_positive_rows(trials: Trials) -> list[Figure]:

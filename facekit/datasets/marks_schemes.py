@@ -13,7 +13,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,14 @@ BITS = {"dwtDct": 64, "dwtDctSvd": 64, "rivaGan": 32}
 """The peers, and the bits that each is given to carry."""
 
 
+class Read(NamedTuple):
+    """What a read came to: every bit is right, a mark is found, another message is given out."""
+
+    exact: bool
+    present: bool
+    wrong: bool = False
+
+
 class Scheme(Protocol):
     """A way to mark; frames are uint8 RGB (H, W, 3)."""
 
@@ -33,8 +41,8 @@ class Scheme(Protocol):
     ) -> tuple[list[Pixels], Any]:
         """The frames, marked, and the message that was drawn."""
 
-    def read(self, frames: Sequence[Pixels], message: Any) -> tuple[bool, bool]:
-        """Whether the message is read exactly, and whether a mark is found at all."""
+    def read(self, frames: Sequence[Pixels], message: Any) -> Read:
+        """What a read comes to where this message is expected."""
 
 
 class Own:
@@ -49,13 +57,14 @@ class Own:
         moving = len(frames) > 1
         return [watermark.embed(frame, payload, moving=moving) for frame in frames], payload
 
-    def read(self, frames: Sequence[Pixels], message: Any) -> tuple[bool, bool]:
+    def read(self, frames: Sequence[Pixels], message: Any) -> Read:
         """See :class:`Scheme`."""
         listener = watermark.Listener()
         for frame in frames:
             listener.add(frame)
         reading = listener.decide()
-        return reading.payload == message, reading.present
+        exact = reading.payload == message
+        return Read(exact, reading.present, wrong=reading.payload is not None and not exact)
 
 
 class Peer:
@@ -79,7 +88,7 @@ class Peer:
         marked = (encoder.encode(frame[..., ::-1].copy(), self._name) for frame in frames)
         return [np.ascontiguousarray(pixels[..., ::-1]) for pixels in marked], bits
 
-    def read(self, frames: Sequence[Pixels], message: Any) -> tuple[bool, bool]:
+    def read(self, frames: Sequence[Pixels], message: Any) -> Read:
         """See :class:`Scheme`; what cannot be told, whether a mark is there, is said to be false.
 
         It refuses pictures that are too small for it: nothing is read from them.
@@ -88,9 +97,9 @@ class Peer:
         try:
             read = [decoder.decode(frame[..., ::-1].copy(), self._name) for frame in frames]
         except RuntimeError:
-            return False, False
+            return Read(False, False)
         bits = np.mean(np.asarray(read, np.float64), axis=0) > 0.5
-        return bool(np.array_equal(bits, message)), False
+        return Read(bool(np.array_equal(bits, message)), False)
 
 
 def peers() -> list[str]:
