@@ -15,6 +15,7 @@ and no option leads there.
 
 import math
 import os
+import stat
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -413,17 +414,14 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
         "or give another name to write to"
     )
     while True:
-        if folder.is_symlink() or file.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise foreign
-        try:
+        with suppress(FileExistsError):
             folder.mkdir()
-        except FileExistsError:
-            pass
         try:
+            if not stat.S_ISDIR(folder.lstat().st_mode) or file.is_symlink():
+                raise foreign
             # Asked before and after: another process may make or remove its folder just now.
             locked = file.exists()
-            lonely = all(inside.name == _LOCK for inside in folder.iterdir())
-            if not (lonely or locked or file.exists()):
+            if not (_is_bare(folder) or locked or file.exists()):
                 raise foreign
             lock = file.open("ab+", buffering=0)
         except FileNotFoundError:  # another process has just removed the folder
@@ -435,7 +433,7 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
             lock.close()
             continue
         if not _is_ours(lock):
-            if not lonely or lock.tell():
+            if lock.tell() or not _is_bare(folder):
                 lock.close()
                 raise foreign
             try:
@@ -472,6 +470,10 @@ def _is_same(lock: IO[bytes], file: Path) -> bool:
         return os.path.samestat(os.fstat(lock.fileno()), file.stat())
     except FileNotFoundError:
         return False
+
+
+def _is_bare(folder: Path) -> bool:
+    return all(inside.name == _LOCK for inside in folder.iterdir())
 
 
 def _is_ours(lock: IO[bytes]) -> bool:
