@@ -631,6 +631,8 @@ def test_figures_are_shown_as_json_and_as_a_table(
     assert shown[1]["goal"] is None and shown[1]["holds"] is None
     figures.show(rows, as_json=False)
     assert "a.auc" in capsys.readouterr().out
+    figures.show([Figure("[/red] a[b]\n", 1.0)], as_json=False)
+    assert "[/red] a[b]\ufffd" in capsys.readouterr().out
     figures.show([], as_json=False)
 
 

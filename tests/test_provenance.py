@@ -1151,6 +1151,15 @@ def test_verify_many_files_as_json(tmp_path):
     assert "facekit: " in said and "none.png" in said and "s.png: valid" in said
 
 
+def test_names_cannot_pass_for_lines_of_the_report(tmp_path):
+    given = unsigned(tmp_path, ".png").rename(tmp_path / "a\n  signed   at noon\x1b[8m[red].png")
+    sign(given, tmp_path / "s.png", kind="composite", inputs=[given])
+    code, said = run("verify", tmp_path / "s.png")
+    assert code == 10 and "\x1b" not in said
+    (line,) = (line for line in said.splitlines() if "at noon" in line)
+    assert line.startswith("  input    a\ufffd  signed") and "[red].png (a part)" in line
+
+
 def test_verify_knows_the_records_of_its_own_ledger(tmp_path):
     photo, form = unsigned(tmp_path, ".png"), tmp_path / "form.txt"
     form.write_text("signed")
