@@ -421,11 +421,22 @@ def test_what_a_checkpoint_cannot_hold_is_named(tmp_path: Path, leaf: Any) -> No
 
 
 def test_notes_ride_along_in_every_checkpoint(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
     path = tmp_path / "a.safetensors"
     state = {"weights": torch.arange(3.0)}
     checkpoint.save(path, state, {"who": "ann, bén", "state": "not the state"})
-    assert checkpoint.notes(path) == {"who": "ann, bén"}
+    assert checkpoint.notes(path) == {"who": "ann, bén", "state": "not the state"}
     assert same(state, checkpoint.load(path))
+    written = set()
+    for _ in range(8):
+        checkpoint.save(path, state, {"who": "ann", "when": "now"})
+        written.add(path.read_bytes())
+    assert len(written) == 1, "equal states and notes are equal files"
+    for text in ("[", '{"notes": 3}'):
+        save_file({}, path, metadata={"state": text})
+        with pytest.raises(FacekitError, match="its header does not hold its notes"):
+            checkpoint.notes(path)
     checkpoint.save(path, state)
     assert checkpoint.notes(path) == {}
     for content in (b"", b"no checkpoint", path.read_bytes()[:40]):

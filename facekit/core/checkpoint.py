@@ -33,10 +33,12 @@ def save(path: Path, state: dict[str, Any], notes: Mapping[str, str] | None = No
         TypeError: if a leaf is of a kind that JSON and safetensors cannot hold.
     """
     tensors: dict[str, torch.Tensor] = {}
-    structure = json.dumps(_pack(state, "", tensors))
+    packed = _pack(state, "", tensors)
+    # All under one key: safetensors writes several in no order, and equal states would differ.
+    structure = json.dumps({"notes": dict(notes), "state": packed} if notes else packed)
     with replacing(path) as partial:
         try:
-            save_file(tensors, partial, metadata={**(notes or {}), "state": structure})
+            save_file(tensors, partial, metadata={"state": structure})
         except SafetensorError as error:
             raise FacekitError(f"{path}: cannot be written ({error})") from error
 
@@ -56,7 +58,9 @@ def load(path: Path) -> dict[str, Any]:
     if structure is None:
         raise FacekitError(f"{path}: safetensors, but not written by facekit (no 'state')")
     try:
-        state: dict[str, Any] = _unpack(json.loads(structure), tensors)
+        packed = json.loads(structure)
+        packed = packed["state"] if isinstance(packed, dict) else packed
+        state: dict[str, Any] = _unpack(packed, tensors)
     except (ValueError, KeyError, TypeError) as error:
         raise FacekitError(f"{path}: damaged; its 'state' does not match its tensors") from error
     return state
@@ -70,10 +74,13 @@ def notes(path: Path) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            found: dict[str, str] = file.metadata() or {}
+            found = json.loads((file.metadata() or {}).get("state", "{}"))
+        texts = found.get("notes", {}) if isinstance(found, dict) else {}
+        return {name: str(text) for name, text in texts.items()}
     except (OSError, SafetensorError) as error:
         raise FacekitError(f"{path}: not a readable checkpoint ({error})") from error
-    return {name: text for name, text in found.items() if name != "state"}
+    except (ValueError, AttributeError) as error:
+        raise FacekitError(f"{path}: damaged; its header does not hold its notes") from error
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
