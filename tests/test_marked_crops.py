@@ -110,5 +110,5 @@ def test_crops_keep_to_the_consent_of_what_they_are_cut_from(tmp_path, astronaut
 
     ledger.revoke(record.id, "changed her mind")
     code, said = align(made, "--out", tmp_path / "again", "--size", 128)
-    assert code == 1 and "is revoked" in said["failures"][made.as_posix()]
+    assert code == 1 and "was revoked" in said["failures"][made.as_posix()]
     assert not list((tmp_path / "again").glob("crops/*"))

@@ -449,10 +449,11 @@ class Ledger:
         """What the ledger says now."""
         if not self._exists():
             return _State()
-        if self._state is None or self._records.changed() or self._uses.changed():
+        state = self._state  # another thread may forget it meanwhile
+        if state is None or self._records.changed() or self._uses.changed():
             with self._locked(alone=False):
                 return self._read()
-        return self._state
+        return state
 
     def _read(self) -> _State:
         """The same; the caller holds the lock."""
