@@ -142,9 +142,10 @@ class Reading:
                 "a mark is present, but its payload cannot be read: it is too weak, or of another "
                 f"version ({p_value})"
             )
+        number = f", id {self.payload.id:012x}" if self.payload.id else ""
         found = f", found {self.geometry.sentence()}" if self.geometry else ""
         return (
-            f"marked as {self.kind}, id {self.payload.id:012x} "
+            f"marked as {self.kind}{number} "
             f"({p_value}, {self.corrected} of 127 bits corrected, {self.frames} picture(s) read"
             f"{found})"
         )
