@@ -479,11 +479,11 @@ def test_bad_arguments_leave_nothing_behind(words, message, tmp_path):
 
 def test_a_person_is_described_drawn_and_read_back(tmp_path):
     out = tmp_path / "someone.png"
-    arguments = ["person", "7", "--json", "--frames", "2", "--size", "32", "--out", str(out)]
+    arguments = ["person", "7", "--json", "--frames", "2", "--size", "64", "--out", str(out)]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     said = json.loads(result.stdout)
     assert said["parameters"] == json.loads(json.dumps(Person.sample(7).to_json()))
-    assert cv2.imread(str(out)).shape == (32, 64, 3)
+    assert cv2.imread(str(out)).shape == (64, 128, 3)
     kept = tmp_path / "someone.json"
     kept.write_text(result.stdout)
     result = CliRunner().invoke(command, ["person", "--file", str(kept)], catch_exceptions=False)
@@ -496,7 +496,7 @@ def test_a_person_is_described_drawn_and_read_back(tmp_path):
         "--frames",
         "2",
         "--size",
-        "32",
+        "64",
         "--out",
         str(again),
     ]
