@@ -38,6 +38,7 @@ from facekit.provenance import manifest
 from facekit.provenance.ledger import Ledger
 from facekit.types import JOURNAL, MANIFEST, Frame, Pixels
 from facekit.watermark import Kind, Payload, Reading
+from facekit.watermark.files import PAYLOAD_SIDE
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 """Where the badge can stand."""
@@ -55,7 +56,6 @@ _OURS = b"facekit export\n"
 """What a lock of ours holds: by it a folder is told from one that is somebody else's."""
 
 _KINDS = (Kind.GENERATED, Kind.COMPOSITE, Kind.STUDIO)
-_PAYLOAD_SIDE = 256
 _CRF, _CRF_SMALL = 18, 10  # small frames keep their mark only if they are compressed little
 _AHEAD = 2  # frames that are marked while the encoder is at work
 
@@ -176,7 +176,7 @@ def write_video(
     def write(target: Path) -> None:
         iterator = iter(frames)
         first = list(islice(iterator, 1))
-        small = any(min(frame.pixels.shape[:2]) < _PAYLOAD_SIDE for frame in first)
+        small = any(min(frame.pixels.shape[:2]) < PAYLOAD_SIDE for frame in first)
         encode.write_video(
             target,
             _ahead(mark, chain(first, iterator)),
@@ -350,11 +350,11 @@ def _checked(path: Path, payload: Payload) -> Exported:
     """Read back the mark and the manifest of a signed file; an error if either is not there."""
     reading = watermark.read_file(path)
     info = probe(path)
-    small = min(info.width, info.height) < _PAYLOAD_SIDE
+    small = min(info.width, info.height) < PAYLOAD_SIDE
     if reading.payload != payload and not (small and reading.present and not reading.payload):
         advice = (
             f"{info.width}x{info.height} pixels are few for so busy a picture: make it larger, at "
-            f"best {_PAYLOAD_SIDE} pixels a side or more"
+            f"best {PAYLOAD_SIDE} pixels a side or more"
             if small
             else "the picture is too busy, dark or bright to hold it: soften it, or make it larger"
         )

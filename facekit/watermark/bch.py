@@ -342,9 +342,8 @@ def _flips(order: int) -> tuple[Indices, Indices, tuple[tuple[int, int, int], ..
     )
     lowest = [a or b or 1 + MESSAGE for a, b in right]
     cuts = []
-    width = (
-        8  # of a block of highest bits: wide enough for the matrix product, narrow to waste little
-    )
+    # Of a block of highest bits: wide enough for the matrix product, narrow to waste little.
+    width = 8
     for start in range(0, 1 + MESSAGE, width):
         block = [i for i, (_, b) in enumerate(left) if start <= b < start + width]
         if block:

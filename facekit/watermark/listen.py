@@ -20,7 +20,6 @@ class Listener:
         self._sum = np.zeros((spread.PERIOD, spread.PERIOD // 2 + 1), np.complex64)
         self._frames = 0
         self._shape: tuple[int, ...] | None = None
-        self._side = spread.PERIOD
         self._kept: list[Pixels] = []
         self._every = 1
         self._reduced = 1.0
@@ -37,7 +36,6 @@ class Listener:
         # Of a strip, a part will do: brought to the mark's scale, it would be vast.
         limit = spread.LONGEST * min(pixels.shape[:2])
         luma = spread.grey(pixels[:limit, :limit])
-        self._side = min(luma.shape)
         self._sum += spread.spectrum(spread.flatten(spread.to_period(luma)))
         if self._frames % self._every == 0:
             self._reduced = min(1.0, searching.SIDE / min(luma.shape))
@@ -57,8 +55,9 @@ class Listener:
                 set apart for it.
         """
         sought = search and self._frames > 0
+        side = min(self._shape[:2]) if self._shape else spread.PERIOD
         aligned = spread.decide(
-            spread.values(self._sum, spread.held(self._of, self._side)),
+            spread.values(self._sum, spread.held(self._of, side)),
             frames=self._frames,
             share=0.5 if sought else 1.0,
         )

@@ -406,8 +406,10 @@ def _mark(
     mask = np.minimum(calm * (_strength(luma) / _LEAST_STRENGTH) ** _MASKING, _MOST)
     allowed = float(np.mean(np.square(mask)))
 
-    def read(change: Floats, inside: tuple[slice, slice]) -> Floats:
-        flat = flatten(np.clip(luma + change, 0, 255))
+    def flattened(change: Floats) -> Floats:
+        return flatten(np.clip(luma + change, 0, 255))
+
+    def read(flat: Floats, inside: tuple[slice, slice]) -> Floats:
         part = np.zeros_like(flat)
         part[inside] = flat[inside]
         found = values(spectrum(part), of)
@@ -420,7 +422,7 @@ def _mark(
 
     # As much as is allowed, spread evenly: what that adds to the values is what all shall have.
     whole = (slice(None), slice(None))
-    own = read(np.zeros_like(luma), whole)
+    own = read(flattened(np.zeros_like(luma)), whole)
     level, gain = np.zeros_like(word), np.zeros_like(word)
     halves = (slice(PRESENCE), to_presence), (slice(PRESENCE, None), 1 - to_presence)
     for half, share in halves:
@@ -428,7 +430,7 @@ def _mark(
         even[half] = 1.0
         one = drawn(even)
         level[half] = math.sqrt(allowed * share / float(np.mean(np.square(one))))
-        added = (read(level[half][0] * one, whole) - own)[half]
+        added = (read(flattened(level[half][0] * one), whole) - own)[half]
         # Values of lines that a small picture can't hold don't move; the others do alike.
         moves = added > 0.1 * added.max()
         gain[half] = added[moves].mean() / level[half]
@@ -438,11 +440,12 @@ def _mark(
 
     def lift(windows: list[tuple[slice, slice]], share: float) -> None:
         nonlocal change
+        flat = flattened(change)
         step = np.zeros_like(luma)
         for window in windows:
             area = luma[window].size / luma.size
             aim = target * area * (_PART_TARGET if area < 1 else 1.0)
-            missing = np.maximum(0, aim - read(change, window)) / (gain * area)
+            missing = np.maximum(0, aim - read(flat, window)) / (gain * area)
             step[window] += share * drawn(missing)[window]
         change = change + step
         error = float(np.mean(np.square(change)))
