@@ -1,0 +1,183 @@
+"""What a picture shows about one face, at its own resolution: what every detector starts from.
+
+A detector may want a face aligned to a template, or the picture's own pixels as they are. Both are
+cut from the same :class:`Region`, so that one search serves all members of an ensemble, and so that
+training, scoring and evaluation share one way in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from facekit.faces.align import crop_from_faces, draw_crop, invert
+from facekit.faces.landmarks import Landmarker
+from facekit.faces.locate import Locator, locate_turned
+from facekit.types import Face, Pixels
+
+LARGEST = 320
+"""Pixels of a region's face (its box's longer side) at most; larger ones are shrunk to it."""
+
+_REACH = 0.75  # of the box's longer side, beyond the box on every side
+_PADDING = 0.5  # of a picture's longer side, about one in which no face was found
+
+
+@dataclass(frozen=True)
+class Region:
+    """A face and its surroundings.
+
+    Attributes:
+        pixels: uint8 RGB (H, W, 3).
+        face: in the region's coordinates; with landmarks where they were read.
+        scale: pixels of the region to a pixel of the picture; 1 unless the face was too large.
+    """
+
+    pixels: Pixels
+    face: Face
+    scale: float = 1.0
+
+
+def find(
+    images: Sequence[Pixels], locator: Locator, landmarker: Landmarker | None = None
+) -> list[list[Region]]:
+    """The faces of each picture, largest first.
+
+    Photos may lie on their side, and a face may fill the whole picture: where none is found, it is
+    looked for once more with a grey border about the picture, as locators miss faces that are cut
+    off.
+
+    Args:
+        images: uint8 RGB (H, W, 3); sizes may differ.
+        locator: finds them.
+        landmarker: reads their landmarks; None leaves them out, which is quicker.
+    """
+    located = locate_turned(locator, images)
+    for i, faces in enumerate(located):
+        if not faces:
+            located[i] = _in_border(images[i], locator)
+    if landmarker:
+        located = landmarker.read(images, located, mirrored=True)
+    return [
+        [cut(pixels, face) for face in faces] for pixels, faces in zip(images, located, strict=True)
+    ]
+
+
+def _in_border(pixels: Pixels, locator: Locator) -> list[Face]:
+    """The faces of a picture, found with a border about it."""
+    border = round(_PADDING * max(pixels.shape[:2]))
+    edges = (border,) * 4
+    # Grey: a mirrored border would show faces of its own.
+    padded = cv2.copyMakeBorder(pixels, *edges, cv2.BORDER_CONSTANT, value=(127, 127, 127))
+    (found,) = locator.locate([np.asarray(padded, np.uint8)])
+    height, width = pixels.shape[:2]
+    moved = [moved_by(face, (-border, -border)) for face in found]
+    return [
+        face
+        for face in moved
+        if 0 <= face.box[[0, 2]].mean() < width and 0 <= face.box[[1, 3]].mean() < height
+    ]
+
+
+def cut(pixels: Pixels, face: Face) -> Region:
+    """The part of a picture about a face.
+
+    Args:
+        pixels: uint8 RGB (H, W, 3).
+        face: in its coordinates.
+
+    Returns:
+        The face's box and three quarters of its size on every side, as far as the picture goes.
+    """
+    reach = _REACH * face.size
+    height, width = pixels.shape[:2]
+    x0, y0 = np.clip(np.floor(face.box[:2] - reach), 0, [width - 1, height - 1]).astype(int)
+    x1, y1 = np.clip(np.ceil(face.box[2:] + reach), [x0 + 1, y0 + 1], [width, height]).astype(int)
+    part = Region(pixels[y0:y1, x0:x1].copy(), moved_by(face, (-x0, -y0)))
+    return part if face.size <= LARGEST else resized(part, LARGEST / face.size)
+
+
+def resized(region: Region, factor: float) -> Region:
+    """A region enlarged (bicubic) or shrunk (by areas) by ``factor``; the face goes along."""
+    height, width = region.pixels.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size == (width, height):
+        return region
+    kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    pixels = np.asarray(cv2.resize(region.pixels, size, interpolation=kind), np.uint8)
+    # Whole pixels: the two axes' factors differ a little.
+    exact = np.array(size) / [width, height]
+    return Region(pixels, _scaled(region.face, exact), region.scale * factor)
+
+
+def moved_by(face: Face, offset: tuple[float, float]) -> Face:
+    """The face with its box, points and landmarks moved by (x, y)."""
+    shift = np.array(offset, np.float32)
+    landmarks = face.landmarks
+    if landmarks:
+        landmarks = replace(landmarks, points=landmarks.points + shift)
+    return replace(
+        face, box=face.box + np.tile(shift, 2), points=face.points + shift, landmarks=landmarks
+    )
+
+
+def _scaled(face: Face, factors: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Face:
+    by = factors.astype(np.float32)
+    landmarks = face.landmarks
+    if landmarks:
+        landmarks = replace(
+            landmarks,
+            points=landmarks.points * by,
+            deviation=landmarks.deviation * np.float32(by.mean()),
+        )
+    return replace(
+        face, box=face.box * np.tile(by, 2), points=face.points * by, landmarks=landmarks
+    )
+
+
+def crops(regions: Sequence[Region], template: str, size: int) -> Pixels:
+    """Cut what a network sees.
+
+    Args:
+        regions: N of them.
+        template: of ``facekit.faces.align``; or ``native``: the region's own pixels about the
+            middle of the face, neither turned nor resampled, mirrored where the region ends.
+        size: side of the crops, in pixels.
+
+    Returns:
+        uint8 (N, size, size, 3).
+
+    Raises:
+        FacekitError: for an unknown template, or a face whose points are one and the same.
+    """
+    drawn = np.empty((len(regions), size, size, 3), np.uint8)
+    if not regions:
+        return drawn
+    if template == "native":
+        for crop, region in zip(drawn, regions, strict=True):
+            crop[:] = _window(region, size)
+        return drawn
+    matrices = crop_from_faces([region.face for region in regions], template, size)
+    for crop, region, inverse in zip(drawn, regions, invert(matrices), strict=True):
+        draw_crop(crop, region.pixels, inverse)
+    return drawn
+
+
+def _window(region: Region, size: int) -> Pixels:
+    """The region's own pixels about the middle of the face's points."""
+    height, width = region.pixels.shape[:2]
+    x, y = np.floor(region.face.points.mean(axis=0) - size / 2).astype(int)
+    # Inside where that is possible: the fewer pixels are made up, the better.
+    x, y = (
+        int(np.clip(at, min(0, side - size), max(0, side - size)))
+        for at, side in ((x, width), (y, height))
+    )
+    columns, rows = _mirrored(x, size, width), _mirrored(y, size, height)
+    window: Pixels = region.pixels[rows[:, None], columns[None, :]]
+    return window
+
+
+def _mirrored(start: int, size: int, side: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Indices of ``size`` pixels from ``start`` on, mirrored at the ends of ``side`` pixels."""
+    places = np.arange(start, start + size) % (2 * side)
+    return np.minimum(places, 2 * side - 1 - places)
