@@ -97,13 +97,17 @@ def cut(pixels: Pixels, face: Face) -> Region:
     return part if face.size <= LARGEST else resized(part, LARGEST / face.size)
 
 
-def resized(region: Region, factor: float) -> Region:
-    """A region enlarged (bicubic) or shrunk (by areas) by ``factor``; the face goes along."""
+def resized(region: Region, factor: float, kind: int | None = None) -> Region:
+    """A region enlarged or shrunk by ``factor``; the face goes along.
+
+    ``kind`` is one of OpenCV's interpolations; None means bicubic to enlarge and areas to shrink.
+    """
     height, width = region.pixels.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     if size == (width, height):
         return region
-    kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    if kind is None:
+        kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     pixels = np.asarray(cv2.resize(region.pixels, size, interpolation=kind), np.uint8)
     # Whole pixels: the two axes' factors differ a little.
     exact = np.array(size) / [width, height]
