@@ -41,7 +41,17 @@ class Region:
 def find(
     images: Sequence[Pixels], locator: Locator, landmarker: Landmarker | None = None
 ) -> list[list[Region]]:
-    """The faces of each picture, largest first.
+    """The faces of each picture, largest first, as regions; found as by :func:`locate`."""
+    located = locate(images, locator, landmarker)
+    return [
+        [cut(pixels, face) for face in faces] for pixels, faces in zip(images, located, strict=True)
+    ]
+
+
+def locate(
+    images: Sequence[Pixels], locator: Locator, landmarker: Landmarker | None = None
+) -> list[list[Face]]:
+    """The faces of each picture, largest first, in its coordinates.
 
     Photos may lie on their side, and a face may fill the whole picture: where none is found, it is
     looked for once more with a grey border about the picture, as locators miss faces that are cut
@@ -56,11 +66,7 @@ def find(
     for i, faces in enumerate(located):
         if not faces:
             located[i] = _in_border(images[i], locator)
-    if landmarker:
-        located = landmarker.read(images, located, mirrored=True)
-    return [
-        [cut(pixels, face) for face in faces] for pixels, faces in zip(images, located, strict=True)
-    ]
+    return landmarker.read(images, located, mirrored=True) if landmarker else located
 
 
 def _in_border(pixels: Pixels, locator: Locator) -> list[Face]:
