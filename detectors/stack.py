@@ -1,0 +1,171 @@
+"""Several detectors' logits into one: stacked generalisation by logistic regression.
+
+Wolpert 1992, "Stacked Generalization"; Ting & Witten 1999, "Issues in Stacked Generalization",
+section 3, for logistic regression on the members' outputs; Breiman 1996, "Stacked Regressions",
+section 4, for weights that are kept ≥ 0: members of an ensemble agree so much that free weights
+set one off against another, by differences that the next collection does not share.
+
+The members' weights come from faces that none of them was fitted on, with a ridge penalty. How
+strong it is, and whether weights may be negative, is chosen by cross-validation over people; the
+freedom of negative weights must be earned by more than a standard error of the loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.model_selection import StratifiedGroupKFold
+
+from detectors.calibrate import Labels, Scores
+from facekit.core.errors import FacekitError
+from facekit.core.progress import log
+
+_PENALTIES = (0.1, 1.0, 10.0, 100.0)  # of the squared weights of logits of unit spread
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A weighted sum of logits.
+
+    Attributes:
+        weights: one of each member, in the members' order.
+        bias: is added.
+    """
+
+    weights: tuple[float, ...]
+    bias: float
+
+    def logits(self, logits: Scores) -> Scores:
+        """One logit a face, float64 (N,), of the members' (N, M).
+
+        Raises:
+            ValueError: for another number of members.
+        """
+        logits = np.asarray(logits, np.float64)
+        if logits.ndim != 2 or logits.shape[1] != len(self.weights):
+            raise ValueError(f"expected logits (N, {len(self.weights)}), got {logits.shape}")
+        # Not a matrix product: what BLAS gives for a face depends on how many stand beside it.
+        total: Scores = (logits * np.array(self.weights)).sum(axis=1) + self.bias
+        return total
+
+    def to_state(self) -> dict[str, Any]:
+        """A plain dict that JSON can hold."""
+        return {"weights": list(self.weights), "bias": self.bias}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Stack":
+        """Read what :meth:`to_state` wrote.
+
+        Raises:
+            FacekitError: if it is damaged.
+        """
+        try:
+            stack = cls(tuple(float(weight) for weight in state["weights"]), float(state["bias"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FacekitError(f"stack is damaged ({error!r}); train again") from error
+        if not stack.weights or not np.isfinite([*stack.weights, stack.bias]).all():
+            raise FacekitError("stack is damaged (its weights must be finite); train again")
+        return stack
+
+
+def fit_stack(logits: Scores, labels: Labels, subjects: Sequence[str]) -> Stack:
+    """Fit the members' weights on validation data.
+
+    Args:
+        logits: (N, M), the members'; faces that none of them learnt from.
+        labels: (N,), 1 generated, 0 not; both must occur.
+        subjects: N people, for the cross-validation; frames of one stay together. With fewer than
+            two people a class there is none: weights ≥ 0 under a penalty of 1.
+
+    Raises:
+        FacekitError: if a class is empty, a logit is not a number, or the lengths differ.
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise FacekitError(f"stacking needs logits (faces, members), got {logits.shape}")
+    if not len(logits) == len(labels) == len(subjects):
+        raise FacekitError(
+            f"stacking needs a label and a person for each face, got {len(logits)} faces, "
+            f"{len(labels)} labels and {len(subjects)} people"
+        )
+    if set(np.unique(labels)) != {0, 1}:
+        raise FacekitError("stacking needs faces of both classes, labelled 0 and 1")
+    if not np.isfinite(logits).all():
+        raise FacekitError("stacking: a member gives scores that are not numbers")
+
+    # The penalty is fair only between logits of one spread.
+    spread = logits.std(axis=0)
+    spread[spread == 0] = 1.0
+    middle = logits.mean(axis=0)
+    scaled = (logits - middle) / spread
+    penalty, free = _choose(scaled, labels, np.unique(subjects, return_inverse=True)[1])
+    weights, bias = _fit(scaled, labels, penalty, free=free)
+    weights = weights / spread
+    return Stack(tuple(weights.tolist()), float(bias - weights @ middle))
+
+
+def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[float, bool]:
+    """The penalty, and whether weights may be negative: the least log loss on other people."""
+    people = min(len(np.unique(groups[labels == label])) for label in (0, 1))
+    if people < 2:
+        return 1.0, False
+    splitter = StratifiedGroupKFold(min(_FOLDS, people), shuffle=True, random_state=0)
+    folds = [
+        (inside, outside)
+        for inside, outside in splitter.split(logits, labels, groups)
+        if 0 < labels[inside].sum() < len(inside)
+    ]
+    if not folds:
+        return 1.0, False
+    tested = np.sort(np.concatenate([outside for _, outside in folds]))
+    losses: dict[bool, tuple[float, float, Scores]] = {}
+    for free in (False, True):
+        tried = []
+        for penalty in _PENALTIES:
+            loss = np.empty(len(labels))
+            for inside, outside in folds:
+                weights, bias = _fit(logits[inside], labels[inside], penalty, free=free)
+                z = logits[outside] @ weights + bias
+                loss[outside] = np.logaddexp(0, z) - labels[outside] * z
+            # One number a person, else whoever has many frames would decide.
+            _, person = np.unique(groups[tested], return_inverse=True)
+            each = np.bincount(person, loss[tested]) / np.bincount(person)
+            tried.append((float(each.mean()), penalty, each))
+        losses[free] = min(tried, key=lambda entry: entry[:2])
+    gain = losses[False][2] - losses[True][2]
+    free = bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
+    least, penalty, _ = losses[free]
+    log.info(
+        "stack: log loss %.3f on other people, penalty %g, weights %s",
+        *(least, penalty, "of either sign" if free else "kept ≥ 0"),
+    )
+    return penalty, free
+
+
+def _fit(logits: Scores, labels: Labels, penalty: float, *, free: bool) -> tuple[Scores, float]:
+    """Weights (M,) and bias of the least total log loss plus penalty / 2 · |weights|²."""
+    members = logits.shape[1]
+
+    def loss(parameters: Scores) -> tuple[float, Scores]:
+        weights, bias = parameters[:-1], parameters[-1]
+        z = logits @ weights + bias
+        slope = expit(z) - labels
+        value = np.sum(np.logaddexp(0, z) - labels * z) + penalty / 2 * weights @ weights
+        return float(value), np.append(slope @ logits + penalty * weights, slope.sum())
+
+    # scikit-learn's logistic regression, which is the same where weights are free, has no bounds.
+    bounds = [(None if free else 0.0, None)] * members + [(None, None)]
+    fit = minimize(
+        loss,
+        np.zeros(members + 1),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-8},
+    )
+    return fit.x[:-1], float(fit.x[-1])
