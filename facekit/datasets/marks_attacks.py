@@ -14,7 +14,6 @@ before the mark is read: a picture of half the size is read at half the size, a 
 - H.264 is x264's preset "medium" at a constant rate factor, as facekit itself writes video.
 """
 
-import io
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +21,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from facekit.media import lossy
 from facekit.media.decode import Video
 from facekit.media.encode import write_video
 from facekit.types import Frame, Pixels
@@ -31,7 +30,6 @@ from facekit.types import Frame, Pixels
 Attack = Callable[[Pixels, np.random.Generator], Pixels]
 
 _STRETCH = 1.1  # a window is at most this much wider or narrower than its even shape
-_JPEG_420 = 2  # Pillow's number for chroma at half resolution
 
 
 def h264(frames: Sequence[Pixels], rate: float, crf: int) -> list[Pixels]:
@@ -52,18 +50,11 @@ def h264(frames: Sequence[Pixels], rate: float, crf: int) -> list[Pixels]:
 
 
 def _jpeg(pixels: Pixels, random: np.random.Generator, *, quality: int) -> Pixels:
-    return _saved(pixels, "JPEG", quality=quality, subsampling=_JPEG_420)
+    return lossy.jpeg(pixels, quality)
 
 
 def _webp(pixels: Pixels, random: np.random.Generator, *, quality: int) -> Pixels:
-    return _saved(pixels, "WEBP", quality=quality)
-
-
-def _saved(pixels: Pixels, kind: str, **options: int) -> Pixels:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format=kind, **options)
-    with Image.open(buffer) as image:
-        return np.array(image.convert("RGB"))
+    return lossy.webp(pixels, quality)
 
 
 def _scale(pixels: Pixels, random: np.random.Generator, *, by: float) -> Pixels:

@@ -10,8 +10,6 @@ other labels of a frame hold for the degraded one.
 """
 
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
-from itertools import chain
 from typing import Annotated, Any, Literal, get_args
 
 import cv2
@@ -22,6 +20,7 @@ from pydantic import Field
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.seed import Purpose, rng
+from facekit.media import lossy
 from facekit.types import Pixels
 
 Linear = NDArray[np.float32]
@@ -54,7 +53,7 @@ class Jpeg(Config):
     """JPEG as Pillow (libjpeg) writes it; subsampling is of the colours."""
 
     quality: int = Field(ge=1, le=100)
-    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    subsampling: lossy.Subsampling = "4:2:0"
 
 
 class Degradation(Config):
@@ -152,7 +151,7 @@ class Degradation(Config):
             uint8 RGB (H, W, 3). The same arguments give the same bytes.
         """
         single = self._single(pixels, index)
-        return single if self.h264 is None else next(_through_h264(iter([single]), self.h264))
+        return single if self.h264 is None else next(lossy.h264([single], self.h264))
 
     def apply_clip(self, frames: Iterable[Pixels]) -> Iterator[Pixels]:
         """Degrade the frames of one clip, in order: one camera, new noise in each frame.
@@ -166,7 +165,7 @@ class Degradation(Config):
             as many frames of the same size.
         """
         single = (self._single(pixels, index) for index, pixels in enumerate(frames))
-        yield from single if self.h264 is None else _through_h264(single, self.h264)
+        yield from single if self.h264 is None else lossy.h264(single, self.h264)
 
     def _single(self, pixels: Pixels, index: int) -> Pixels:
         """All that is done to each frame by itself; ``index`` within its clip."""
@@ -174,7 +173,7 @@ class Degradation(Config):
         if self.downscale is not None:
             result = _through_scale(result, self.downscale)
         if self.jpeg is not None:
-            result = _through_jpeg(result, self.jpeg)
+            result = lossy.jpeg(result, self.jpeg.quality, self.jpeg.subsampling)
         return result
 
     def _exposed(self, pixels: Pixels, index: int) -> Pixels:
@@ -233,55 +232,3 @@ def _through_scale(pixels: Pixels, share: float) -> Pixels:
     small = (max(round(width * share), 1), max(round(height * share), 1))
     shrunk = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _through_jpeg(pixels: Pixels, jpeg: Jpeg) -> Pixels:
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(
-        file, "JPEG", quality=jpeg.quality, subsampling=jpeg.subsampling
-    )
-    return np.array(Image.open(file).convert("RGB"))
-
-
-def _through_h264(frames: Iterator[Pixels], crf: int) -> Iterator[Pixels]:
-    """Encode and decode again in memory (yuv420p, BT.709), yielding frames as they come."""
-    import av
-    from av.video.reformatter import Colorspace
-
-    from facekit.media.decode import EXACT
-
-    first = next(frames, None)
-    if first is None:
-        return
-    height, width = first.shape[:2]
-    encoder: Any = av.CodecContext.create("libx264", "w")
-    encoder.width, encoder.height = width + width % 2, height + height % 2
-    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
-    # x264's output depends on the number of its threads, and on the processor unless told not to.
-    encoder.thread_count = 1
-    encoder.options = {"crf": str(crf), "preset": "medium", "x264-params": "cpu-independent=1"}
-    decoder: Any = av.CodecContext.create("h264", "r")
-    decoder.thread_count = 1
-
-    def encoded() -> Iterator[Any]:
-        for index, pixels in enumerate(chain([first], frames)):
-            padded = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-            picture = picture.reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=EXACT
-            )
-            picture.pts, picture.time_base = index, Fraction(1, 25)
-            yield from encoder.encode(picture)
-        yield from encoder.encode(None)
-        yield None  # The decoder's own end.
-
-    for packet in encoded():
-        for picture in decoder.decode(packet):
-            rgb = picture.reformat(
-                format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=EXACT
-            ).to_ndarray()
-            yield np.ascontiguousarray(rgb[:height, :width])
