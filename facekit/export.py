@@ -16,7 +16,6 @@ and no option leads there.
 import math
 import os
 import stat
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -426,7 +425,7 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
             lock = file.open("ab+", buffering=0)
         except FileNotFoundError:  # another process has just removed the folder
             continue
-        if not _take(lock):
+        if not files.lock(lock):
             lock.close()
             raise FacekitError(f"{path}: another process is writing it; wait until it is done")
         if not _is_same(lock, file):  # it did so between the opening and the locking
@@ -442,26 +441,6 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
                 _remove(folder, lock)
                 raise
         return lock
-
-
-def _take(lock: IO[bytes], *, surely: bool = False) -> bool:
-    """Lock it; False if somebody else has.
-
-    Args:
-        lock: the open file.
-        surely: also False where the system has no locks, so that nobody can tell.
-    """
-    if sys.platform == "win32":
-        return not surely
-    import fcntl
-
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a network disk may have no locks; one process alone needs none
-        return not surely
-    return True
 
 
 def _is_same(lock: IO[bytes], file: Path) -> bool:
@@ -496,7 +475,7 @@ def _sweep(parent: Path) -> None:
             if file.is_symlink():
                 continue
             with file.open("rb+", buffering=0) as lock:
-                if _is_ours(lock) and _take(lock, surely=True) and _is_same(lock, file):
+                if _is_ours(lock) and files.lock(lock, surely=True) and _is_same(lock, file):
                     _remove(folder, lock)
 
 

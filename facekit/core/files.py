@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from facekit.core.errors import FacekitError
 
@@ -104,3 +105,23 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock(file: IO[bytes], *, surely: bool = False) -> bool:
+    """Lock an open file until it is closed; False if another process has.
+
+    Args:
+        file: the open file.
+        surely: also False where the system has no locks, so that nobody can tell.
+    """
+    if sys.platform == "win32":
+        return not surely
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network disk may have no locks; one process alone needs none
+        return not surely
+    return True

@@ -34,12 +34,17 @@ _NOT_READ = (".avif", ".heic", ".heif", ".tif", ".tiff")
 log = logging.getLogger("facekit")
 
 
-def find_media(inputs: Sequence[Path]) -> list[Path]:
+def find_media(inputs: Sequence[Path], *, unread: bool = False) -> list[Path]:
     """The pictures and videos among ``inputs``, each once, in the order given.
 
     A file is taken whatever its suffix: reading it will tell. A folder is searched with all that
     is below it, sorted by path, by suffix; names that begin with a dot are passed over. Patterns
     are expanded as by :func:`expand`.
+
+    Args:
+        inputs: files, folders and patterns.
+        unread: also take a folder's pictures of kinds that are not read, which are otherwise left
+            out with a warning: for who accounts for every file.
 
     Raises:
         FacekitError: if an input does not exist, or a folder holds no picture and no video.
@@ -47,7 +52,7 @@ def find_media(inputs: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in expand(inputs):
         if path.is_dir():
-            inside = _inside(path)
+            inside = _inside(path, unread)
             if not inside:
                 raise FacekitError(f"{path}: no pictures or videos in this folder")
         elif path.exists():
@@ -81,7 +86,7 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
     return expanded
 
 
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path, unread: bool) -> list[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -89,6 +94,8 @@ def _inside(folder: Path) -> list[Path]:
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    if unread:
+        return files
     strange = [path for path in files if path.suffix.lower() in _NOT_READ]
     if strange:
         log.warning(
