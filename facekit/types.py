@@ -169,15 +169,17 @@ class Item(BaseModel):
 
     Attributes:
         path: of the file, relative to the folder, with forward slashes.
-        sha256: of the file's bytes, in hex.
+        sha256: of the file's bytes, in hex; "" in readings of data sets that publish none, whose
+            files are too large to be hashed each time.
         subject: pseudonym of the person shown; splits are disjoint by it.
         source: what the item was made from (a clip, a photo); splits are disjoint by it as well.
         label: 1 generated, 0 not, None unknown.
         generator: the plug-in that made it, "studio", or "" for a camera.
-        split: "train", "validation", "test" or "".
+        split: "train", "validation", "calibration", "test" or "".
         consent: id of the consent record or certificate that covers it, or "".
         time: seconds within the source, where that is a clip.
-        facts: what the writer knows besides: points, pose, seeds; JSON values only.
+        facts: what the writer knows besides: points, pose, seeds; JSON values only. Of a swap,
+            ``donor`` is the person whose face was put in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -188,7 +190,7 @@ class Item(BaseModel):
     source: str = ""
     label: Literal[0, 1] | None = None
     generator: str = ""
-    split: Literal["train", "validation", "test", ""] = ""
+    split: Literal["train", "validation", "calibration", "test", ""] = ""
     consent: str = ""
     time: float | None = None
     facts: dict[str, object] = {}

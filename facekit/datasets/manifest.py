@@ -1,6 +1,6 @@
-"""Folders with a manifest: read and check them, split them by person."""
+"""Folders with a manifest: read and check them, name their people, split them by person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from facekit.core import files
@@ -9,7 +9,12 @@ from facekit.core.progress import progress
 from facekit.core.seed import Purpose, rng
 from facekit.types import Item, read_manifest
 
-_SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "calibration", "test")
+
+_STUDIO_PERSON = "studio person "
+
+Key = tuple[str, str]
+"""What items share: a kind ("subject", "source", "path") and a name."""
 
 
 def load_folder(folder: Path, *, verify: bool = False) -> list[Item]:
@@ -47,7 +52,8 @@ def split_by_subject(
 ) -> list[Item]:
     """Divide items into splits so that no subject and no source is in two of them.
 
-    Items that share a subject or a source, be it through others, stay together. The groups are
+    Items that share a subject or a source, be it through others, stay together; a swap's donor
+    (``facts["donor"]``) is a subject of it as well. The groups are
     shuffled by ``seed`` and dealt out by number; the same groups and seed give the same splits,
     whatever the order of the items.
 
@@ -65,23 +71,23 @@ def split_by_subject(
             splits.
     """
     for name, share in fractions.items():
-        if name not in _SPLITS:
-            raise FacekitError(f"unknown split '{name}'; {did_you_mean(name, _SPLITS)}")
+        if name not in SPLITS:
+            raise FacekitError(f"unknown split '{name}'; {did_you_mean(name, SPLITS)}")
         if share <= 0:
             raise FacekitError(f"split '{name}': a share must be above 0, got {share}")
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise FacekitError(f"shares of splits must add up to 1, got {sum(fractions.values()):g}")
 
-    group_of = _groups(items)
-    groups = sorted(set(group_of))
-    if len(groups) < len(fractions):
+    group_of = groups(items)
+    names = sorted(set(group_of))
+    if len(names) < len(fractions):
         raise FacekitError(
-            f"{len(groups)} separate subject(s) cannot fill {len(fractions)} splits; "
+            f"{len(names)} separate subject(s) cannot fill {len(fractions)} splits; "
             "give more people, or fewer splits"
         )
-    order = [groups[i] for i in rng(seed, Purpose.SPLIT).permutation(len(groups))]
-    dealt: dict[tuple[str, str], str] = {}
-    for name, count in _counts(fractions, len(groups)).items():
+    order = [names[i] for i in rng(seed, Purpose.SPLIT).permutation(len(names))]
+    dealt: dict[Key, str] = {}
+    for name, count in counts(fractions, len(names)).items():
         dealt |= dict.fromkeys(order[:count], name)
         order = order[count:]
     return [
@@ -90,36 +96,80 @@ def split_by_subject(
     ]
 
 
-def _keys(item: Item) -> list[tuple[str, str]]:
-    """What ties an item to others."""
-    keys = [("subject", item.subject), ("source", item.source)]
-    return [key for key in keys if key[1]] or [("path", item.path)]
+def keys(item: Item) -> list[Key]:
+    """What ties an item to others: its subject, the donor of a swap, and its source.
+
+    An item that names none of them stands for itself.
+    """
+    donor = item.facts.get("donor") or ""
+    named = [("subject", item.subject), ("subject", str(donor)), ("source", item.source)]
+    return [key for key in named if key[1]] or [("path", item.path)]
 
 
-def _groups(items: Sequence[Item]) -> list[tuple[str, str]]:
-    """For each item its group, named by the group's smallest key (a union-find over keys)."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
+def groups(items: Sequence[Item]) -> list[Key]:
+    """For each item its group: all that share a key with it, be it through others.
 
-    def root(key: tuple[str, str]) -> tuple[str, str]:
+    A group is named by its smallest key, so that names do not depend on the order of the items.
+    """
+    return united([keys(item) for item in items])
+
+
+def united(tied: Iterable[Sequence[Key]]) -> list[Key]:
+    """As :func:`groups`, of lists of keys, none of them empty (a union-find over keys)."""
+    parent: dict[Key, Key] = {}
+
+    def root(key: Key) -> Key:
         while parent.setdefault(key, key) != key:
             parent[key] = key = parent[parent[key]]
         return key
 
-    for item in items:
-        first, *others = _keys(item)
+    firsts = []
+    for first, *others in tied:
+        firsts.append(first)
+        root(first)
         for other in others:
             small, large = sorted((root(first), root(other)))
             parent[large] = small
-    return [root(_keys(item)[0]) for item in items]
+    return [root(first) for first in firsts]
 
 
-def _counts(fractions: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers nearest to the shares (largest remainders), none below 1."""
+def counts(fractions: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers nearest to the shares (largest remainders), none below 1.
+
+    Args:
+        fractions: they add up to 1.
+        total: what the numbers add up to; at least one for each share.
+    """
     exact = {name: share * total for name, share in fractions.items()}
-    counts = {name: max(1, int(value + 1e-9)) for name, value in exact.items()}
-    while sum(counts.values()) != total:
-        step = 1 if sum(counts.values()) < total else -1
-        able = [name for name in counts if step > 0 or counts[name] > 1]
-        name = max(able, key=lambda name: step * (exact[name] - counts[name]))
-        counts[name] += step
-    return counts
+    whole = {name: max(1, int(value + 1e-9)) for name, value in exact.items()}
+    while sum(whole.values()) != total:
+        step = 1 if sum(whole.values()) < total else -1
+        able = [name for name in whole if step > 0 or whole[name] > 1]
+        name = max(able, key=lambda name: step * (exact[name] - whole[name]))
+        whole[name] += step
+    return whole
+
+
+def known_as(dataset: str, name: str) -> str:
+    """A name of a person or a clip that means the same in every copy of a published data set."""
+    return f"{dataset}:{name}"
+
+
+def named_within(folder: str, name: str) -> str:
+    """A name as it is told from others: one that only holds in its folder gets that before it."""
+    if not name or ":" in name or name.startswith(_STUDIO_PERSON):
+        return name
+    return known_as(folder, name)
+
+
+def person_of(item: Item) -> str:
+    """Who an item shows, by a name that means the same person wherever that is known.
+
+    Studio folders number their people alike, and its clips name them otherwise, so the seed that
+    made the person is the name. A manifest that names no people falls back on the source, then the
+    file.
+    """
+    seed = item.facts.get("person_seed")
+    if seed is not None:
+        return f"{_STUDIO_PERSON}{seed}"
+    return item.subject or item.source or item.path
