@@ -371,12 +371,18 @@ def _check_classes(entries: Sequence[Entry], splits: Iterable[str], classes: set
 
 
 def samples(entries: Sequence[Entry]) -> Iterator[Sample]:
+    """The samples of :func:`decoded`, without their entries."""
+    return (sample for _, sample in decoded(entries))
+
+
+def decoded(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sample]]:
     """Decode pictures, and of each video its collection's ``frames``, spread over all of it.
 
     What cannot be read is left out; the log says how many files of which collection, and why.
 
     Yields:
-        The samples in the order of the entries.
+        Each entry with its sample, or in turn with each of its samples, in the order of the
+        entries.
 
     Raises:
         FacekitError: at the end, if nothing of a collection could be read.
@@ -386,7 +392,7 @@ def samples(entries: Sequence[Entry]) -> Iterator[Sample]:
         for done, entry in enumerate(entries, start=1):
             try:
                 for pixels in _pixels(entry):
-                    yield Sample(
+                    sample = Sample(
                         pixels=pixels,
                         label=int(entry.item.label or 0),
                         subject=entry.item.subject,
@@ -395,6 +401,7 @@ def samples(entries: Sequence[Entry]) -> Iterator[Sample]:
                         maker=entry.item.generator,
                         collection=entry.collection.name,
                     )
+                    yield entry, sample
             except FacekitError as error:
                 unread[entry.collection.name].append(str(error))
             advance(done, entry.collection.name)
