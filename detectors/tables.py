@@ -339,8 +339,8 @@ def _tracks(
         return [_mean(frames)]
     # Faces that no track holds are one more; a frame without a face is none.
     loose = [own for row in rows if row.track is None and (own := score(row)) is not None]
-    tracks: list[list[float | None]] = [*numbered.values(), *([[*loose]] if loose else [])]
-    return [_mean(own) for own in tracks]
+    means = [_mean(own) for own in numbered.values()]
+    return [*means, _mean(loose)] if loose else means
 
 
 def _highest(scores: Iterable[float | None]) -> float | None:

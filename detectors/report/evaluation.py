@@ -21,7 +21,33 @@ Whoever measures something fills the part that is theirs::
     }
 """
 
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import jinja2
 from pydantic import BaseModel, ConfigDict, Field
+
+from facekit import __version__
+
+# A plot is drawn in these units, y down; its text keeps its size on a phone.
+_WIDTH, _HEIGHT = 360.0, 250.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 350.0, 10.0, 212.0
+_LEAST_FPR = 1e-3  # where the logarithmic axis begins
+
+_WORDS = {
+    "auc": "area under the ROC curve",
+    "ap": "average precision",
+    "eer": "equal error rate",
+    "tpr1": "found at 1% false alarms",
+    "tpr01": "found at 0.1% false alarms",
+    "ece": "expected calibration error",
+    "brier": "mean squared error of the probability",
+    "cllr": "cost of the likelihood ratio",
+    "min_cllr": "the same, calibrated as well as can be",
+}
 
 
 class Part(BaseModel):
@@ -107,3 +133,263 @@ class Evaluation(Part):
     shortcuts: list[Row] = Field(default_factory=list)
     fairness: list[Row] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a plot.
+
+    Attributes:
+        name: for the legend.
+        path: SVG path data.
+        style: which of the eight line styles.
+        dots: (x, y, radius, text) of its points, where they are shown.
+        filled: whether the area under it is tinted.
+    """
+
+    name: str
+    path: str
+    style: int = 0
+    dots: list[tuple[float, float, float, str]] = field(default_factory=list)
+    filled: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot with its axes, in units of the picture.
+
+    Attributes:
+        title: what it shows.
+        text: the same in words, for whoever cannot see it.
+        across, up: what the axes are.
+        x_ticks, y_ticks: (place, label).
+        lines: its curves.
+        guide: path data of a dashed line for comparison; may be empty.
+    """
+
+    title: str
+    text: str
+    across: str
+    up: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    lines: list[Line]
+    guide: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A column of values with intervals, drawn as dots on one axis from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        """Where a value lies, in hundredths of the axis."""
+        return round(100 * min(1.0, max(0.0, (value - self.low) / (self.high - self.low))), 1)
+
+
+def render(evaluation: Evaluation) -> str:
+    """The evaluation as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("detectors", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "words": _words, "groups": _groups}
+    judged = [row for row in evaluation.figures if row.holds is not None]
+    html = environment.get_template("evaluation.html.j2").render(
+        evaluation=evaluation,
+        version=__version__,
+        judged=judged,
+        failed=[row for row in judged if not row.holds],
+        rocs=_rocs(evaluation.roc),
+        reliability=_reliability(evaluation.reliability),
+        histogram=_histogram(evaluation.histogram),
+        corruptions=_corruptions(evaluation.corruptions),
+        of_auc=Strip(0.5, 1.0),
+        of_rates=Strip(0.0, _ceiling(evaluation.fairness)),
+    )
+    return re.sub(r"\n\s*\n+", "\n", html) + "\n"
+
+
+def _number(value: float | None) -> str:
+    """Three decimals, or four digits of what is large; a dash for what is not known."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def _words(row: Row) -> str:
+    """What is said under a figure's name."""
+    return row.note or _WORDS.get(row.name.rpartition(".")[2], "")
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Rows that follow each other and have the same ``group``, or prefix of their name."""
+
+    def key(row: Row) -> str:
+        return row.group or row.name.rpartition(".")[0]
+
+    return [(name, list(own)) for name, own in groupby(rows, key)]
+
+
+def _x(share: float) -> float:
+    return round(_LEFT + share * (_RIGHT - _LEFT), 1)
+
+
+def _y(share: float) -> float:
+    return round(_BOTTOM - share * (_BOTTOM - _TOP), 1)
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{_x(x):g} {_y(y):g}" for x, y in points)
+
+
+_QUARTERS_ACROSS = [(_x(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+_QUARTERS_UP = [(_y(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+
+
+def _rocs(curves: dict[str, list[tuple[float, float]]]) -> list[Plot]:
+    """The ROC curves, and again with a logarithmic axis of false alarms."""
+    if not curves:
+        return []
+
+    def at(curve: Sequence[tuple[float, float]], fpr: float) -> float:
+        return max((tpr for x, tpr in curve if x <= fpr), default=0.0)
+
+    found = "; ".join(
+        f"{name} finds {at(curve, 0.01):.3f} at 1% and {at(curve, 0.1):.3f} at 10% false alarms"
+        for name, curve in curves.items()
+    )
+    lines = [Line(name, _path(curve), i) for i, (name, curve) in enumerate(curves.items())]
+    decades = round(-math.log10(_LEAST_FPR))
+    chance = [(10 ** (decades * (i / 60 - 1))) for i in range(61)]
+    return [
+        Plot(
+            "ROC",
+            f"{found}. Dashed: chance.",
+            "false alarms among untouched (FPR)",
+            "found among generated (TPR)",
+            _QUARTERS_ACROSS,
+            _QUARTERS_UP,
+            lines,
+            _path([(0, 0), (1, 1)]),
+        ),
+        Plot(
+            "ROC at few false alarms",
+            f"{found}. Dashed: chance.",
+            "false alarms (FPR), logarithmic",
+            "found among generated (TPR)",
+            [(_x(i / decades), f"{10.0 ** (i - decades):g}") for i in range(decades + 1)],
+            _QUARTERS_UP,
+            [Line(name, _log_path(curve), i) for i, (name, curve) in enumerate(curves.items())],
+            _path([(1 + math.log10(x) / decades, x) for x in chance]),
+        ),
+    ]
+
+
+def _log_path(curve: Sequence[tuple[float, float]]) -> str:
+    """A ROC curve over the logarithm of its FPR: in steps, what is found at most at that rate."""
+    decades = -math.log10(_LEAST_FPR)
+    points: list[tuple[float, float]] = []
+    height = 0.0
+    for fpr, tpr in curve:
+        if fpr <= _LEAST_FPR:
+            height = max(height, tpr)
+            points = [(0.0, height)]
+            continue
+        across = 1 + math.log10(fpr) / decades
+        points += [(across, height), (across, tpr)]
+        height = tpr
+    return _path(points)
+
+
+def _reliability(bins: Sequence[Bin]) -> Plot | None:
+    if not bins:
+        return None
+    most = max(row.count for row in bins)
+    texts = [f"{row.mean:.2f} promised, {row.share:.2f} held ({row.count:.0f})" for row in bins]
+    dots = [
+        (_x(row.mean), _y(row.share), round(2 + 5 * math.sqrt(row.count / most), 1), text)
+        for row, text in zip(bins, texts, strict=True)
+    ]
+    return Plot(
+        "Reliability",
+        f"Of each bin, what was promised and what held: {'; '.join(texts)}. Dashed: as promised. "
+        "Larger dots stand for more inputs.",
+        "probability given",
+        "share that was generated",
+        _QUARTERS_ACROSS,
+        _QUARTERS_UP,
+        [Line("", _path([(row.mean, row.share) for row in bins]), 0, dots)],
+        _path([(0, 0), (1, 1)]),
+    )
+
+
+def _histogram(histogram: Histogram | None) -> Plot | None:
+    if histogram is None:
+        return None
+    classes = {"untouched": histogram.untouched, "generated": histogram.generated}
+    shares = {
+        name: [count / max(1, sum(counts)) for count in counts] for name, counts in classes.items()
+    }
+    top = max(0.1, math.ceil(10 * max(max(of) for of in shares.values())) / 10)
+    first, last = histogram.edges[0], histogram.edges[-1]
+    edges = [(edge - first) / (last - first) for edge in histogram.edges]
+    lines = []
+    for style, (name, of) in enumerate(shares.items()):
+        steps = [
+            (edge, share / top) for i, share in enumerate(of) for edge in (edges[i], edges[i + 1])
+        ]
+        lines.append(Line(name, _path([(0.0, 0.0), *steps, (1.0, 0.0)]), style, filled=True))
+    halves = {
+        name: sum(n for n, edge in zip(of, histogram.edges[1:], strict=True) if edge <= 0.5)
+        for name, of in shares.items()
+    }
+    return Plot(
+        "Scores by class",
+        "; ".join(f"{share:.0%} of {name} ones score up to 0.5" for name, share in halves.items())
+        + ".",
+        "probability given",
+        "share of the class",
+        [(_x(i / 4), f"{first + (last - first) * i / 4:g}") for i in range(5)],
+        [(_y(i / 2), f"{top * i / 2:.0%}") for i in range(3)],
+        lines,
+    )
+
+
+def _corruptions(curves: dict[str, list[float]]) -> Plot | None:
+    if not curves:
+        return None
+    lowest = min(min(curve) for curve in curves.values())
+    bottom = next(bound for bound in (0.9, 0.8, 0.5, 0.0) if lowest >= bound or bound == 0.0)
+    strongest = max(len(curve) for curve in curves.values()) - 1
+    lines = []
+    for style, (name, curve) in enumerate(curves.items()):
+        points = [
+            (strength / max(1, strongest), (auc - bottom) / (1 - bottom))
+            for strength, auc in enumerate(curve)
+        ]
+        dots = [
+            (_x(x), _y(y), 2.4, f"{name} at {strength}: {auc:.3f}")
+            for (x, y), (strength, auc) in zip(points, enumerate(curve), strict=True)
+        ]
+        lines.append(Line(name, _path(points), style, dots))
+    return Plot(
+        "AUC under corruption",
+        "AUC by strength; the table below holds the same numbers.",
+        "strength (0: none)",
+        "AUC",
+        [(_x(i / max(1, strongest)), str(i)) for i in range(strongest + 1)],
+        [(_y(i / 4), f"{bottom + (1 - bottom) * i / 4:.3g}") for i in range(5)],
+        lines,
+    )
+
+
+def _ceiling(rows: Sequence[Row]) -> float:
+    """The upper end of an axis of rates: the least round number above all of them."""
+    highest = max((row.high or row.value or 0.0 for row in rows), default=0.0)
+    return next(bound for bound in (0.05, 0.1, 0.2, 0.5, 1.0, highest) if highest <= bound)
