@@ -1,6 +1,7 @@
 """What readers of layouts share: walking folders, and saying what was found instead."""
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,20 +40,18 @@ def media(folder: Path, *, deep: bool = True) -> list[Path]:
         folder: to look in; one that does not exist holds none.
         deep: also look in folders below, but for those of masks and landmarks.
     """
-    if not folder.is_dir():
-        return []
-    suffixes = {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
-    found = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(
-        path
-        for path in found
-        if path.suffix.lower() in suffixes
-        and not any(
-            part.startswith(".") or part.lower() in _BESIDE
-            for part in path.relative_to(folder).parts
-        )
-        and path.is_file()
-    )
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    found: list[Path] = []
+    for parent, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if deep and name.lower() not in _BESIDE]
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        where = Path(parent)
+        found += [
+            where / name
+            for name in names
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
+    return sorted(found)
 
 
 def clips(folder: Path) -> list[tuple[str, Path]]:
