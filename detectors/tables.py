@@ -412,15 +412,18 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
     without: list[dict[str, Any]] = []
     notes = [f"95% intervals: {drawn}."]
     members = sorted({name for row in rows for name in row.scores})
+    frames = units(inputs, "frame", group)
+    curves = {"detector": metrics.roc(frames.counted, frames.labels)}
     for name in UNITS:
         counted = units(inputs, name, group)
         peers = {member: units(inputs, name, group, _of(member)) for member in members}
+        if name == "frame":
+            curves |= {key: metrics.roc(of.counted, of.labels) for key, of in peers.items()}
         own = with_goals(metrics.summary(counted.counted, counted.labels, counted.clusters, name))
         figures += own
         shown += [_row(figure, peers) for figure in own]
         without += _without_unscored(counted, notes)
     notes += _notes(inputs)
-    frames = units(inputs, "frame", group)
     evaluation = {
         "figures": shown,
         "tables": [
@@ -432,7 +435,8 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
         ]
         if without
         else [],
-        **plots(frames.counted, frames.labels),
+        **plots(frames.scores[frames.scored], frames.labels[frames.scored]),
+        "roc": curves,
         "generators": by_generator(units(inputs, "video", group)),
         "notes": notes,
     }

@@ -32,9 +32,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from facekit import __version__
 
-# A plot is drawn in these units, y down; its text keeps its size on a phone.
-_WIDTH, _HEIGHT = 360.0, 250.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 350.0, 10.0, 212.0
+# The area between a plot's axes, in a picture of 360 × 250 units (see the template), y down.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 350.0, 10.0, 212.0
 _LEAST_FPR = 1e-3  # where the logarithmic axis begins
 
 _WORDS = {
@@ -164,6 +163,7 @@ class Plot:
         across, up: what the axes are.
         x_ticks, y_ticks: (place, label).
         lines: its curves.
+        caption: what need be said below it; may be empty.
         guide: path data of a dashed line for comparison; may be empty.
     """
 
@@ -174,6 +174,7 @@ class Plot:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[Line]
+    caption: str = ""
     guide: str = ""
 
 
@@ -276,6 +277,7 @@ def _rocs(curves: dict[str, list[tuple[float, float]]]) -> list[Plot]:
             _QUARTERS_ACROSS,
             _QUARTERS_UP,
             lines,
+            f"{found}. Dashed: chance.",
             _path([(0, 0), (1, 1)]),
         ),
         Plot(
@@ -286,6 +288,7 @@ def _rocs(curves: dict[str, list[tuple[float, float]]]) -> list[Plot]:
             [(_x(i / decades), f"{10.0 ** (i - decades):g}") for i in range(decades + 1)],
             _QUARTERS_UP,
             [Line(name, _log_path(curve), i) for i, (name, curve) in enumerate(curves.items())],
+            "The same curves, drawn in steps. Dashed: chance.",
             _path([(1 + math.log10(x) / decades, x) for x in chance]),
         ),
     ]
@@ -318,13 +321,13 @@ def _reliability(bins: Sequence[Bin]) -> Plot | None:
     ]
     return Plot(
         "Reliability",
-        f"Of each bin, what was promised and what held: {'; '.join(texts)}. Dashed: as promised. "
-        "Larger dots stand for more inputs.",
+        f"Of each bin, what was promised and what held: {'; '.join(texts)}.",
         "probability given",
         "share that was generated",
         _QUARTERS_ACROSS,
         _QUARTERS_UP,
         [Line("", _path([(row.mean, row.share) for row in bins]), 0, dots)],
+        "Larger dots stand for more inputs. Dashed: where what is promised holds.",
         _path([(0, 0), (1, 1)]),
     )
 
@@ -349,15 +352,18 @@ def _histogram(histogram: Histogram | None) -> Plot | None:
         name: sum(n for n, edge in zip(of, histogram.edges[1:], strict=True) if edge <= 0.5)
         for name, of in shares.items()
     }
+    text = "; ".join(
+        f"{share:.0%} of {name} ones score up to 0.5" for name, share in halves.items()
+    )
     return Plot(
         "Scores by class",
-        "; ".join(f"{share:.0%} of {name} ones score up to 0.5" for name, share in halves.items())
-        + ".",
+        f"{text}.",
         "probability given",
         "share of the class",
         [(_x(i / 4), f"{first + (last - first) * i / 4:g}") for i in range(5)],
         [(_y(i / 2), f"{top * i / 2:.0%}") for i in range(3)],
         lines,
+        f"{text}.",
     )
 
 
@@ -365,7 +371,8 @@ def _corruptions(curves: dict[str, list[float]]) -> Plot | None:
     if not curves:
         return None
     lowest = min(min(curve) for curve in curves.values())
-    bottom = next(bound for bound in (0.9, 0.8, 0.5, 0.0) if lowest >= bound or bound == 0.0)
+    ends = [(0.9, 5), (0.8, 4), (0.5, 5), (0.0, 5)]  # the axis's lower end, and its ticks
+    bottom, ticks = next((end, count) for end, count in ends if lowest >= end)
     strongest = max(len(curve) for curve in curves.values()) - 1
     lines = []
     for style, (name, curve) in enumerate(curves.items()):
@@ -380,11 +387,11 @@ def _corruptions(curves: dict[str, list[float]]) -> Plot | None:
         lines.append(Line(name, _path(points), style, dots))
     return Plot(
         "AUC under corruption",
-        "AUC by strength; the table below holds the same numbers.",
+        "AUC by strength; the table beside it holds the same numbers.",
         "strength (0: none)",
         "AUC",
         [(_x(i / max(1, strongest)), str(i)) for i in range(strongest + 1)],
-        [(_y(i / 4), f"{bottom + (1 - bottom) * i / 4:.3g}") for i in range(5)],
+        [(_y(i / ticks), f"{bottom + (1 - bottom) * i / ticks:.3g}") for i in range(ticks + 1)],
         lines,
     )
 
