@@ -1,28 +1,29 @@
-"""Labelled face crops, and the batches and views that detectors learn from and are measured on.
+"""Labelled faces, and the batches and views that detectors learn from and are measured on.
 
-A detector must learn the forgery and nothing that merely comes with it. Four things see to that:
+A detector must learn the forgery and nothing that merely comes with it. Five things see to that:
 
-- *One way in.* Pictures of both classes are located, aligned, resized, and then re-compressed,
-  blurred and recoloured at random by the same code with the same odds.
-- *The mark means nothing.* Every crop is held twice, without and with a watermark, and exactly half
-  of each class in each batch is marked. The mark is laid on the whole picture before the crop is
-  cut, since that is how it comes in files: aligning resamples it. For both classes alike it is
-  drawn at random what the mark says (kind and id), and whether it is a picture's or, stronger, a
-  video's. Some files come marked, as generated ones do that left through facekit: where those are
+- *One way in.* Pictures of both classes are located and cut, then resized, re-compressed, blurred
+  and recoloured at random by the same code with the same odds (``detectors.world``).
+- *Pairs.* A batch holds an untouched face and a forgery made from the very same picture, where
+  there is one: the classes share background, light and pose. Both of a pair are brought to the
+  same sharpness first and then meet the same fate.
+- *The mark means nothing.* Exactly half of each class in each batch is marked. What the mark says
+  (kind and id), and whether it is a picture's or, stronger, a video's, is drawn at random for both
+  alike. Some files come marked, as generated ones do that left through facekit: where those are
   more than half of one class, as large a share of the other is marked, to say what they say.
-- *Paired sampling.* A batch holds an untouched face and a forgery made from the very same picture,
-  where there is one, so that the classes share background, light and pose.
+- *No collection drowns the others.* Pictures are drawn by the square root of their collection's
+  size.
 - *Disjoint people.* :func:`check_disjoint` refuses splits that share a person, be it as the one
   shown or the one whose face was put in, or a source. A person of the studio is the same one in
   every folder: see :func:`person_of`.
 """
 
+import hashlib
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -30,8 +31,11 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from detectors import forgeries
+from detectors.regions import Region, crops, find
+from detectors.world import World, brought, chain, degrade
 from facekit.core.config import Config
-from facekit.core.errors import FacekitError
+from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import log
 from facekit.core.seed import Purpose, rng
 from facekit.datasets.manifest import split_by_subject
@@ -41,38 +45,46 @@ from facekit.watermark.payload import Kind, Payload
 Labels = NDArray[np.int64]
 
 _LOCATE_AT_ONCE = 16
+_DONORS = 8  # of so many people's faces, the one that looks most nearly the same way is put in
+_MIN_FACE = 32
 
 
 class Faces(Config):
     """Which faces a detector sees, and how.
 
     Attributes:
-        template: of ``facekit.faces.align``.
+        template: of ``detectors.regions.crops``.
         size: side of the crops, in pixels.
         frames: at most so many pictures of a person, untouched, and as many forged.
-        quality: JPEG quality of the random re-compression, from and to, in 1 to 100.
-        degrade: odds, each, of shrinking, blurring and adding noise.
-        recolour: odds, each, of another brightness and contrast, and another hue (training only).
+        world: what befalls them.
+        forgeries: kind of ``detectors.forgeries`` → its share of the generated faces; the rest are
+            the data's own.
     """
 
-    template: Literal["wide", "arcface"] = "wide"
+    template: Literal["wide", "arcface", "box13", "native"] = "wide"
     size: int = Field(96, ge=32, le=512)
     frames: int = Field(24, ge=1)
-    quality: list[Annotated[int, Field(ge=1, le=100)]] = Field([50, 98], min_length=2, max_length=2)
-    degrade: float = Field(0.2, ge=0, le=1)
-    recolour: float = Field(0.3, ge=0, le=1)
+    world: World = World()
+    forgeries: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
-    @field_validator("quality")
+    @field_validator("forgeries")
     @classmethod
-    def _rises(cls, quality: list[int]) -> list[int]:
-        if quality[0] > quality[1]:
-            raise PydanticCustomError("range", "the lower quality must stand first")
-        return quality
+    def _known(cls, shares: dict[str, float]) -> dict[str, float]:
+        for kind in shares:
+            if kind not in forgeries.KINDS:
+                raise PydanticCustomError(
+                    "forgery",
+                    "unknown forgery: {hint}",
+                    {"hint": did_you_mean(kind, forgeries.KINDS)},
+                )
+        if sum(shares.values()) > 1 + 1e-6:
+            raise PydanticCustomError("share", "the shares of forgeries must not exceed 1 in all")
+        return shares
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with a face, before it is aligned.
+    """One picture with a face, before it is located.
 
     Attributes:
         pixels: uint8 RGB (H, W, 3).
@@ -80,6 +92,8 @@ class Sample:
         subject: the person shown; of a swap, the one in whose picture it was made.
         source: the picture or clip that it is, or was made from; pairs share it.
         donor: of a swap, the person whose face was put in; else "".
+        maker: what made it: "" for a camera, "studio", a generator's or a method's name.
+        collection: the name of the data set that it came from.
     """
 
     pixels: Pixels
@@ -87,108 +101,110 @@ class Sample:
     subject: str
     source: str
     donor: str = ""
+    maker: str = ""
+    collection: str = ""
 
 
 @dataclass(frozen=True)
-class Crops:
-    """Labelled crops of one split, held in memory.
+class FaceSet:
+    """Labelled faces of one split, held in memory; N of each.
 
     Attributes:
-        images: uint8 RGB (N, S, S, 3), unmarked but for those that came with a mark.
-        marked: the same crops of the marked pictures.
-        came_marked: bool (N,): the picture bore a mark already, and is the same in both.
+        regions: the faces, unmarked but for those that came with a mark.
         labels: int64 (N,), 1 generated.
-        subjects, sources, donors: as in :class:`Sample`, N of each.
+        subjects, sources, donors, makers, collections: as in :class:`Sample`.
+        payloads: what the mark says that the picture came with, else None.
+        digests: of the pictures they were cut from: 16 hex digits of SHA-256 over their pixels.
     """
 
-    images: Pixels
-    marked: Pixels
-    came_marked: NDArray[np.bool_]
+    regions: list[Region]
     labels: Labels
     subjects: list[str]
     sources: list[str]
     donors: list[str]
+    makers: list[str]
+    collections: list[str]
+    payloads: list[Payload | None]
+    digests: list[str]
 
     def __len__(self) -> int:
         """N."""
         return len(self.labels)
 
+    @property
+    def came_marked(self) -> NDArray[np.bool_]:
+        """Which pictures bore a mark already: bool (N,)."""
+        return np.array([payload is not None for payload in self.payloads], bool)
 
-def align(
-    samples: Iterable[Sample],
-    faces: Faces,
-    *,
-    key: Sequence[int],
-    device: torch.device,
-    payloads: Sequence[Payload] = (),
-) -> Crops:
-    """Locate, mark and align the largest face of each sample; both classes go this one way.
+    def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> Self:
+        """Those at ``indices``, in that order."""
+        chosen = [int(i) for i in indices]
+        columns = {
+            column.name: [getattr(self, column.name)[i] for i in chosen]
+            for column in fields(self)
+            if column.name != "labels"
+        }
+        return replace(self, labels=self.labels[chosen], **columns)
+
+    def __add__(self, other: "FaceSet") -> "FaceSet":
+        """Both, one after the other."""
+        return FaceSet(
+            **{
+                column.name: np.concatenate([self.labels, other.labels])
+                if column.name == "labels"
+                else getattr(self, column.name) + getattr(other, column.name)
+                for column in fields(self)
+            }
+        )
+
+
+def gather(samples: Iterable[Sample], *, device: torch.device, landmarks: bool = True) -> FaceSet:
+    """Locate and cut the largest face of each sample; both classes go this one way.
 
     Args:
-        samples: read one after the other; only their crops are kept.
-        faces: template and size.
-        key: integers that the marks' kinds and ids follow from; each split needs its own, or its
-            code words would be those of another one.
-        device: where to locate and warp.
-        payloads: what the marks say that pictures of the split came with; new marks say the same.
-            If there are none, kinds and ids are drawn at random.
-
-    Raises:
-        FacekitError: if no face is found in any picture of one class, or there is none.
+        samples: read one after the other; only their faces' regions are kept.
+        device: where to locate.
+        landmarks: whether to read them; forgeries need them.
     """
     from facekit import watermark
-    from facekit.faces.align import align_faces
+    from facekit.faces.landmarks import Landmarker
     from facekit.faces.locate import load_locator
 
-    locator = load_locator(device)
-    random = rng(*key, Purpose.MARKS)
-    images: list[Pixels] = []
-    marked: list[Pixels] = []
-    came_marked: list[bool] = []
+    locator = load_locator(device, min_face=_MIN_FACE)
+    landmarker = Landmarker(device) if landmarks else None
+    regions: list[Region] = []
     kept: list[Sample] = []
+    payloads: list[Payload | None] = []
+    digests: list[str] = []
     total = 0
     stream = iter(samples)
     while chunk := list(islice(stream, _LOCATE_AT_ONCE)):
         total += len(chunk)
-        found = locator.locate([sample.pixels for sample in chunk])
+        found = find([sample.pixels for sample in chunk], locator, landmarker)
         for sample, located in zip(chunk, found, strict=True):
             if not located or min(sample.pixels.shape[:2]) < watermark.MIN_SIDE:
                 continue
-            payload, moving = _payload(payloads, random), bool(random.integers(2))
-            came_marked.append(watermark.read(sample.pixels, search=False).present)
-            once = sample.pixels
-            if not came_marked[-1]:  # a second mark would tell it from those that came without
-                once = watermark.embed(once, payload, moving=moving)
-            for pixels, crops in ((sample.pixels, images), (once, marked)):
-                [face] = align_faces(
-                    pixels, located[:1], template=faces.template, size=faces.size, device=device
-                )
-                crops.append(face.pixels)
-            # Without the picture: only crops stay in memory.
+            regions.append(located[0])
+            payloads.append(watermark.read(sample.pixels, search=False).payload)
+            digests.append(hashlib.sha256(sample.pixels.tobytes()).hexdigest()[:16])
+            # Without the picture: only regions stay in memory.
             kept.append(replace(sample, pixels=np.empty(0, np.uint8)))
     if len(kept) < total:
         log.info(
             "%d of %d pictures left out: no face found, or too small to mark (less than %d pixels)",
             *(total - len(kept), total, watermark.MIN_SIDE),
         )
-    labels = np.array([sample.label for sample in kept], np.int64)
-    require_both(labels)
-    return Crops(
-        images=np.stack(images),
-        marked=np.stack(marked),
-        came_marked=np.array(came_marked),
-        labels=labels,
+    return FaceSet(
+        regions=regions,
+        labels=np.array([sample.label for sample in kept], np.int64),
         subjects=[sample.subject for sample in kept],
         sources=[sample.source for sample in kept],
         donors=[sample.donor for sample in kept],
+        makers=[sample.maker for sample in kept],
+        collections=[sample.collection for sample in kept],
+        payloads=payloads,
+        digests=digests,
     )
-
-
-def _payload(payloads: Sequence[Payload], random: np.random.Generator) -> Payload:
-    """What a mark made in memory says: one of ``payloads``, or else anything."""
-    if payloads:
-        return payloads[int(random.integers(len(payloads)))]
-    return Payload(Kind(int(random.choice(list(Kind)))), int(random.integers(2**31)))
 
 
 def require_both(labels: Labels) -> None:
@@ -247,16 +263,16 @@ def divide(items: Sequence[Item], *, seed: int, swaps: bool) -> list[Item]:
     ]
 
 
-def check_disjoint(splits: Mapping[str, Crops]) -> None:
+def check_disjoint(splits: Mapping[str, FaceSet]) -> None:
     """Check that no person and no source is in two splits.
 
     Raises:
         FacekitError: it names the first person or source that is, and the splits.
     """
     owner: dict[tuple[str, str], str] = {}
-    for name, crops in splits.items():
-        people = {("person", person) for person in (*crops.subjects, *crops.donors) if person}
-        for thing in sorted(people | {("source", source) for source in crops.sources}):
+    for name, faces in splits.items():
+        people = {("person", person) for person in (*faces.subjects, *faces.donors) if person}
+        for thing in sorted(people | {("source", source) for source in faces.sources}):
             if owner.setdefault(thing, name) != name:
                 raise FacekitError(
                     f"{thing[0]} '{thing[1]}' is in the splits {owner[thing]} and {name}; a split "
@@ -264,75 +280,236 @@ def check_disjoint(splits: Mapping[str, Crops]) -> None:
                 )
 
 
+def with_forgeries(faces: FaceSet, kinds: Sequence[str], *, key: int) -> FaceSet:
+    """A set with forgeries of its untouched faces added: the kinds in turn, one a face.
+
+    Args:
+        faces: with landmarks; donors come from the same set.
+        kinds: of ``detectors.forgeries``.
+        key: a seed; all chances follow from it.
+
+    Returns:
+        ``faces``, then the forgeries: label 1, of the same source, ``maker`` the kind.
+    """
+    untouched = np.flatnonzero(faces.labels == 0)
+    made, of, makers, donors = [], [], [], []
+    for n, i in enumerate(untouched):
+        random = rng(key, n, Purpose.FORGERIES)
+        kind = kinds[n % len(kinds)]
+        donor = _donor(faces, untouched, int(i), random) if kind in forgeries.WITH_DONOR else None
+        if kind in forgeries.WITH_DONOR and donor is None:
+            continue  # nobody else is in the set
+        other = None if donor is None else faces.regions[donor]
+        made.append(forgeries.forge(kind, faces.regions[i], other, random))
+        of.append(i)
+        makers.append(kind)
+        donors.append("" if donor is None else faces.subjects[donor])
+    forged = replace(
+        faces.subset(of),
+        regions=made,
+        labels=np.ones(len(of), np.int64),
+        makers=makers,
+        donors=donors,
+    )
+    return faces + forged
+
+
+def _donor(
+    faces: FaceSet, untouched: NDArray[np.int64], target: int, random: np.random.Generator
+) -> int | None:
+    """Another person's untouched face, of some at random the one that looks most alike."""
+    some = random.choice(untouched, 4 * _DONORS)
+    others = [int(i) for i in some if faces.subjects[i] != faces.subjects[target]][:_DONORS]
+    if not others:
+        return None
+    regions = [faces.regions[i] for i in others]
+    return others[forgeries.nearest_pose(faces.regions[target], regions)]
+
+
 class Batches:
     """Random training batches, each a function of (seed, step) alone."""
 
-    def __init__(self, crops: Crops, faces: Faces, *, batch: int, seed: int) -> None:
+    def __init__(self, faces: FaceSet, settings: Faces, *, batch: int, seed: int) -> None:
         """Pair each forgery with the untouched faces of its source.
 
         Args:
-            crops: the training split.
-            faces: how to degrade.
+            faces: the training split.
+            settings: how to degrade, forge and cut.
             batch: faces a batch, a multiple of 4: two classes, each half marked.
             seed: the run's.
+
+        Raises:
+            FacekitError: if a class is empty that ``settings.forgeries`` do not fill.
         """
-        self._crops, self._batch, self._seed = crops, batch, seed
-        self._degrade = _chain(faces, training=True)
-        self._untouched = np.flatnonzero(crops.labels == 0)
-        self._generated = np.flatnonzero(crops.labels == 1)
+        finest = settings.world.face[1]  # no network sees more, and forging less is quicker
+        regions = [
+            brought(region, finest) if region.face.size > finest else region
+            for region in faces.regions
+        ]
+        faces = replace(faces, regions=regions)
+        self._faces, self._settings, self._batch, self._seed = faces, settings, batch, seed
+        self._marks: dict[int, NDArray[np.int8]] = {}
+        self._came_marked = faces.came_marked
+        self._chain = chain(settings.world, training=True)
+        self._untouched = np.flatnonzero(faces.labels == 0)
+        self._generated = np.flatnonzero(faces.labels == 1)
+        self._payloads = [payload for payload in faces.payloads if payload]
+        self._odds = _square_roots(faces, self._untouched)
+        self._generated_odds = _square_roots(faces, self._generated)
         self._forgeries: dict[str, list[int]] = {}
         for i in self._generated:
-            self._forgeries.setdefault(crops.sources[i], []).append(int(i))
+            self._forgeries.setdefault(faces.sources[i], []).append(int(i))
+        if not len(self._untouched) or sum(settings.forgeries.values()) < 1 - 1e-6:
+            require_both(faces.labels)
 
     def __call__(self, step: int) -> tuple[Pixels, Labels]:
         """Images uint8 (B, S, S, 3) and labels (B,): first the untouched, then their forgeries."""
         random = rng(self._seed, step, Purpose.BATCHES)
         half = self._batch // 2
-        # No untouched face stands twice in a batch until all are in it.
-        order = random.permutation(self._untouched)
-        untouched = np.resize(order, half)
-        forged = [
-            random.choice(self._forgeries.get(self._crops.sources[i], self._generated))
-            for i in untouched
-        ]
-        chosen = np.concatenate([untouched, forged])
-        marked = _to_mark(self._crops, [chosen[:half], chosen[half:]], random)
-        images = _pick(self._crops, chosen, np.concatenate(marked))
-        return _degraded(images, self._degrade, random), self._crops.labels[chosen]
+        enough = len(self._untouched) >= half
+        chosen = random.choice(self._untouched, half, replace=not enough, p=self._odds)
+        pairs = [self._pair(int(i), random) for i in chosen]
+        came = [self._came_marked[list(of)] for of in zip(*(of for _, of in pairs), strict=True)]
+        to_mark = _to_mark(came, random)
+        seeds = random.integers(2**31, size=half)
+        images = np.empty((2 * half, self._settings.size, self._settings.size, 3), np.uint8)
+        for k, (pair, of) in enumerate(pairs):
+            sharpest = min(region.face.size for region in pair)
+            for side, region in enumerate(pair):
+                fate = rng(int(seeds[k]), Purpose.DEGRADING)  # the same for both of a pair
+                if to_mark[side][k] and not self._came_marked[of[side]]:
+                    region = self._marked(region, of[side])
+                region = degrade(region, self._settings.world, self._chain, fate, sharpest=sharpest)
+                images[side * half + k] = _varied(region, self._settings, fate)
+        return images, np.repeat([0, 1], half)
+
+    def _pair(
+        self, i: int, random: np.random.Generator
+    ) -> tuple[tuple[Region, Region], tuple[int, int]]:
+        """An untouched face and a forgery of it, or else any generated one; and of which faces."""
+        faces = self._faces
+        kinds = list(self._settings.forgeries)
+        shares = [self._settings.forgeries[kind] for kind in kinds]
+        place = int(np.searchsorted(np.cumsum(shares), random.random() * (1 + 1e-9), side="right"))
+        if place < len(kinds):
+            kind, donor = kinds[place], None
+            if kind in forgeries.WITH_DONOR:
+                donor = _donor(faces, self._untouched, i, random)
+                kind = kind if donor is not None else "self_blend"
+            other = None if donor is None else faces.regions[donor]
+            return (faces.regions[i], forgeries.forge(kind, faces.regions[i], other, random)), (
+                i,
+                i,
+            )
+        mine = self._forgeries.get(faces.sources[i])
+        j = (
+            int(random.choice(mine))
+            if mine
+            else int(random.choice(self._generated, p=self._generated_odds))
+        )
+        return (faces.regions[i], faces.regions[j]), (i, j)
+
+    def _marked(self, region: Region, i: int) -> Region:
+        """``region``, face ``i`` or a forgery of it, with that face's mark.
+
+        A mark takes longer than all else together, so each face's is made once and kept as what it
+        adds; what it says is a function of the seed and the face.
+        """
+        if i not in self._marks:
+            plain = self._faces.regions[i]
+            with_mark = _marked(plain, self._payloads, rng(self._seed, i, Purpose.MARKS))
+            added = with_mark.pixels.astype(np.int16) - plain.pixels
+            self._marks[i] = np.clip(added, -128, 127).astype(np.int8)
+        pixels = np.clip(region.pixels + self._marks[i].astype(np.int16), 0, 255)
+        return replace(region, pixels=pixels.astype(np.uint8))
 
 
-def view(crops: Crops, faces: Faces, *, key: int, marks: Literal["half", "all", "none"]) -> Pixels:
-    """All crops once, in order, each re-compressed at random as a function of ``key``.
+def _square_roots(faces: FaceSet, chosen: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """The odds of each face, so that collections count by the square root of their size."""
+    if not len(chosen):
+        return None
+    names = [(faces.collections[i], faces.makers[i]) for i in chosen]
+    counts = {name: names.count(name) for name in set(names)}
+    odds = np.array([counts[name] ** -0.5 for name in names])
+    normed: NDArray[np.float64] = odds / odds.sum()
+    return normed
+
+
+def _varied(region: Region, settings: Faces, random: np.random.Generator) -> Pixels:
+    """Its crop, moved, turned and scaled a little, and mirrored half of the time."""
+    face = region.face
+    z = (face.points - face.points.mean(axis=0)) @ np.array([1, 1j])
+    z = z * random.uniform(0.93, 1.08) * np.exp(1j * np.radians(random.uniform(-6, 6)))
+    shift = random.uniform(-0.05, 0.05, 2) * face.size
+    points = np.stack([z.real, z.imag], axis=1) + face.points.mean(axis=0) + shift
+    moved = replace(region, face=replace(face, points=points.astype(np.float32)))
+    (crop,) = crops([moved], settings.template, settings.size)
+    return crop[:, ::-1] if random.random() < 0.5 else crop
+
+
+def _marked(region: Region, payloads: Sequence[Payload], random: np.random.Generator) -> Region:
+    """With a mark that says one of ``payloads``, or else anything; unmarked if it holds none."""
+    from facekit import watermark
+
+    payload, moving = _payload(payloads, random), bool(random.integers(2))
+    try:
+        return replace(region, pixels=watermark.embed(region.pixels, payload, moving=moving))
+    except FacekitError:  # too small, or too flat and dark to bear one
+        return region
+
+
+def _payload(payloads: Sequence[Payload], random: np.random.Generator) -> Payload:
+    """What a mark made in memory says: one of ``payloads``, or else anything."""
+    if payloads:
+        return payloads[int(random.integers(len(payloads)))]
+    return Payload(Kind(int(random.choice(list(Kind)))), int(random.integers(2**31)))
+
+
+def befallen(
+    faces: FaceSet, world: World, *, key: int, marks: Literal["half", "all", "none"] = "half"
+) -> FaceSet:
+    """All faces once, in order, each after its way through the world.
+
+    Every face is first brought to the sharpness of the less sharp of itself and a random face of
+    the other class: sharpness then says nothing about the class.
 
     Args:
-        crops: of one split.
-        faces: how to degrade; flips, shifts and colours are left alone.
-        key: a seed; the same key degrades a marked and an unmarked view alike.
-        marks: which crops are the marked ones; ``half`` is half of each class, or more where more
-            of one class came marked. Those that came so are so in any case.
-
-    Returns:
-        uint8 (N, S, S, 3).
+        faces: of one split.
+        world: what befalls them; colours are left alone.
+        key: a seed; the same key gives a marked and an unmarked view the same fate.
+        marks: which faces are to bear a mark; ``half`` is half of each class, or more where more
+            of one class came marked. Those that came so bear theirs in any case.
     """
     random = rng(key, Purpose.HALVES)
-    marked = np.full(len(crops), marks == "all")
+    marked = np.full(len(faces), marks == "all")
+    classes = [np.flatnonzero(faces.labels == label) for label in (0, 1)]
     if marks == "half":
-        classes = [np.flatnonzero(crops.labels == label) for label in (0, 1)]
-        for members, chosen in zip(classes, _to_mark(crops, classes, random), strict=True):
+        came = [faces.came_marked[members] for members in classes]
+        for members, chosen in zip(classes, _to_mark(came, random), strict=True):
             marked[members] = chosen
-    images = _pick(crops, np.arange(len(crops)), marked)
-    return _degraded(images, _chain(faces, training=False), rng(key, Purpose.DEGRADING))
+    payloads = [payload for payload in faces.payloads if payload]
+    way = chain(world, training=False)
+    regions = []
+    for i, region in enumerate(faces.regions):
+        others = classes[1 - faces.labels[i]]
+        fate = rng(key, i, Purpose.DEGRADING)
+        sharpest = region.face.size
+        if len(others):
+            sharpest = min(sharpest, faces.regions[int(fate.choice(others))].face.size)
+        if marked[i] and faces.payloads[i] is None:
+            region = _marked(region, payloads, rng(key, i, Purpose.MARKS))
+        regions.append(degrade(region, world, way, fate, sharpest=sharpest))
+    return replace(faces, regions=regions)
 
 
 def _to_mark(
-    crops: Crops, classes: Sequence[NDArray[np.int64]], random: np.random.Generator
+    came: Sequence[NDArray[np.bool_]], random: np.random.Generator
 ) -> list[NDArray[np.bool_]]:
-    """Which of the members of each class are to be the marked ones: the same share of each.
+    """Which of the members of each class are to be marked ones: the same share of each.
 
-    Those that came marked are always among them. The share is a half, or that of the class of which
-    most came marked.
+    Those that ``came`` marked are always among them. The share is a half, or that of the class of
+    which most came marked.
     """
-    came = [crops.came_marked[members] for members in classes]
     share = max([0.5, *(float(np.mean(marked)) for marked in came if marked.any())])
     chosen = []
     for marked in came:
@@ -340,52 +517,3 @@ def _to_mark(
         place = np.argsort(np.argsort(order))
         chosen.append(place < math.floor(share * len(marked) + 1e-9))
     return chosen
-
-
-def _pick(crops: Crops, chosen: NDArray[np.int64], marked: NDArray[np.bool_]) -> Pixels:
-    picked: Pixels = np.where(
-        marked[:, None, None, None], crops.marked[chosen], crops.images[chosen]
-    )
-    return picked
-
-
-def _degraded(images: Pixels, chain: Any, random: np.random.Generator) -> Pixels:
-    """Each picture through the chain; all of its randomness comes from ``random``."""
-    chain.set_random_seed(int(random.integers(2**31)))
-    return np.stack([chain(image=image)["image"] for image in images])
-
-
-def _chain(faces: Faces, *, training: bool) -> Any:
-    """An albumentations chain: what befalls pictures on their way through the world."""
-    # Without this it asks PyPI for its newest version at import.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-    import cv2
-
-    low, high = faces.quality
-    resampling = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
-    world = [
-        albumentations.Downscale(
-            scale_range=(0.5, 0.9), interpolation_pair=resampling, p=faces.degrade
-        ),
-        albumentations.GaussianBlur(sigma_limit=(0.3, 1.0), p=faces.degrade),
-        albumentations.GaussNoise(std_range=(0.005, 0.03), p=faces.degrade),
-        albumentations.ImageCompression("jpeg", quality_range=(low, high), p=0.8),
-    ]
-    if not training:
-        return albumentations.Compose(world)
-    variety = [
-        albumentations.HorizontalFlip(p=0.5),
-        albumentations.Affine(
-            scale=(0.92, 1.08),
-            translate_percent=(-0.04, 0.04),
-            rotate=(-6, 6),
-            border_mode=cv2.BORDER_REFLECT_101,
-            p=0.5,
-        ),
-        albumentations.RandomBrightnessContrast(p=faces.recolour),
-        albumentations.HueSaturationValue(
-            hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=faces.recolour
-        ),
-    ]
-    return albumentations.Compose(variety + world)

@@ -19,7 +19,7 @@ from facekit.types import Face, Pixels
 LARGEST = 320
 """Pixels of a region's face (its box's longer side) at most; larger ones are shrunk to it."""
 
-_REACH = 0.75  # of the box's longer side, beyond the box on every side
+_REACH = 0.5  # of the box's longer side, beyond the box on every side
 _PADDING = 0.5  # of a picture's longer side, about one in which no face was found
 
 
@@ -93,7 +93,7 @@ def cut(pixels: Pixels, face: Face) -> Region:
         face: in its coordinates.
 
     Returns:
-        The face's box and three quarters of its size on every side, as far as the picture goes.
+        The face's box and half its size on every side, as far as the picture goes.
     """
     reach = _REACH * face.size
     height, width = pixels.shape[:2]

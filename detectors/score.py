@@ -1,21 +1,27 @@
 """A trained detector as one file, and the class that scores with it.
 
-The file is a facekit checkpoint (safetensors): plug-in, config, weights, calibration, and what it
-is calibrated for. A run folder holds it as ``detector.safetensors``; a bundled one lies in
+A detector is one or more *members*, networks that each look at the same face in their own way;
+their logits are added up by logistic regression (``detectors.stack``) and calibrated. The file is
+a facekit checkpoint (safetensors): the members' plug-ins, configs and weights, the stack, the
+calibration, what it is calibrated for, and which pictures it has seen, by their hashes. A run
+folder holds it as ``detector.safetensors``; a bundled one lies in
 ``detectors/weights/NAME.safetensors`` beside ``NAME.json``, its card.
 """
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import nn
 
 from detectors.calibrate import Calibration, Scores
+from detectors.regions import Region, crops
+from detectors.stack import Stack
 from facekit.core import checkpoint, files, registry, weights
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
@@ -25,40 +31,131 @@ from facekit.types import Pixels
 MODELS = "detectors.models"
 FILE = "detector.safetensors"
 WEIGHTS = Path(__file__).parent / "weights"
-_BATCH = 64
+_BATCH = 32
+_PARTS = {"members", "stack", "calibration", "calibrated_for", "seen"}
+
+
+class Scorer(Protocol):
+    """Whatever can be measured as a detector: ours, a published one, somebody's ONNX file.
+
+    Attributes:
+        name: for tables.
+    """
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    def score(self, regions: Sequence[Region]) -> Scores:
+        """P(generated) of each region's face: float64 (N,) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a detector, and what it wants to see.
+
+    Attributes:
+        name: of the member, unique in its detector.
+        plugin: the plug-in in ``detectors.models``.
+        config: its ``Config``.
+        network: maps crops to logits.
+        device: where it computes; None: where its weights are.
+    """
+
+    name: str
+    plugin: str
+    config: Any
+    network: nn.Module
+    device: torch.device | None = None
+
+    def logits(self, regions: Sequence[Region]) -> Scores:
+        """The network's own output, float64 (N,); only a batch of crops is held at a time.
+
+        Raises:
+            FacekitError: if an output is not a number.
+        """
+        data = self.config.data
+        parts = [
+            network_logits(
+                self.network,
+                crops(regions[start : start + _BATCH], data.template, data.size),
+                self.device,
+            )
+            for start in range(0, len(regions), _BATCH)
+        ]
+        logits = np.concatenate([np.zeros(0), *parts])
+        if not np.isfinite(logits).all():
+            raise FacekitError(f"{self.name}: gives scores that are not numbers")
+        return logits
+
+    def state(self) -> dict[str, Any]:
+        """What a detector's file keeps of it."""
+        return {
+            "name": self.name,
+            "plugin": self.plugin,
+            "config": self.config.model_dump(mode="json"),
+            "weights": self.network.state_dict(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> "Member":
+        """Build it from what :meth:`state` gave.
+
+        Raises:
+            FacekitError: if the plug-in is unknown, or weights and config do not fit together.
+        """
+        plugin = registry.load(MODELS, state["plugin"])
+        config: Config = validate(state["config"], plugin.Config, state["name"])
+        network: nn.Module = plugin.network(config)
+        try:
+            # float32 (or the network's own type) whatever the file holds: bundled ones are float16.
+            network.load_state_dict(state["weights"])
+        except RuntimeError as error:
+            raise FacekitError(
+                f"{state['name']}: its weights are not those of the {state['plugin']} that its "
+                "config describes; train it again"
+            ) from error
+        network.eval()
+        # Those fitted by scikit-learn compute in float64, which not every accelerator has.
+        device = None if hasattr(plugin, "fit") else device
+        if device is not None:
+            network.to(device)
+        return cls(state["name"], state["plugin"], config, network, device)
 
 
 class Detector:
     """A trained and calibrated detector.
 
     Attributes:
-        template, size: what crops it wants: (``facekit.faces.align``'s template, pixels).
-        threshold: the probability above which a face counts as generated, from validation data.
+        parts: its members.
+        stack: adds up the members' logits.
+        calibration: from a logit to a probability, a threshold and more.
+        threshold: the probability above which a face counts as generated, from held-out data.
         calibrated_for: the kinds of untouched footage it was calibrated on, e.g. ``["studio"]``;
             on any other its probabilities mean nothing.
-        facts: ``name``, ``plugin``, ``sha256`` of the file, and a bundled one's card.
+        seen: the digests (as ``detectors.data.FaceSet``'s) of the pictures it was made from.
+        facts: ``name``, ``plugin`` (the members', joined by +), ``sha256`` of the file, and a
+            bundled one's card.
     """
 
     def __init__(
         self, state: dict[str, Any], facts: dict[str, Any], device: torch.device | None = None
     ) -> None:
-        """Build the network from what :func:`save` wrote; use :meth:`load`."""
-        plugin = registry.load(MODELS, state["plugin"])
-        self.config = validate(state["config"], plugin.Config, facts["name"])
-        self.template: str = self.config.data.template
-        self.size: int = self.config.data.size
-        self.calibration = Calibration(**state["calibration"])
+        """Build the networks from what :func:`save` wrote; use :meth:`load`."""
+        self.parts = [Member.from_state(member, device) for member in state["members"]]
+        self.stack = Stack.from_state(state["stack"])
+        self.calibration = Calibration.from_state(state["calibration"])
         self.threshold = self.calibration.threshold
         self.calibrated_for: list[str] = list(state["calibrated_for"])
-        self.facts = facts
-        # Those fitted by scikit-learn compute in float64, which not every accelerator has.
-        self._device = None if hasattr(plugin, "fit") else device
-        self._network: nn.Module = plugin.network(self.config)
-        # float32 (or the network's own type) whatever the file holds: bundled ones are float16.
-        self._network.load_state_dict(state["weights"])
-        self._network.eval()
-        if self._device is not None:
-            self._network.to(self._device)
+        self.seen = frozenset(_digests(state["seen"]))
+        self.facts = {**facts, "plugin": "+".join(member.plugin for member in self.parts)}
+
+    @property
+    def name(self) -> str:
+        """Its name, for tables."""
+        return str(self.facts["name"])
 
     @classmethod
     def load(cls, detector: str | Path, device: torch.device | None = None) -> "Detector":
@@ -94,39 +191,48 @@ class Detector:
             FacekitError: if it is damaged or is not a detector.
         """
         state = checkpoint.load(path)
-        if not {"plugin", "config", "weights", "calibration"} <= state.keys():
+        if not state.keys() >= _PARTS:
             raise FacekitError(f"{path}: a checkpoint, but not a calibrated detector")
-        facts = {**facts, "plugin": state["plugin"], "sha256": files.sha256(path)}
-        return cls(state, facts, device)
+        return cls(state, {**facts, "sha256": files.sha256(path)}, device)
 
-    def logits(self, crops: Pixels) -> Scores:
-        """The network's own output, before calibration: float64 (N,) for uint8 (N, S, S, 3).
-
-        Raises:
-            ValueError: for crops of another shape or type.
-            FacekitError: if an output is not a number.
-        """
-        if crops.dtype != np.uint8 or crops.shape[1:] != (self.size, self.size, 3):
-            raise ValueError(
-                f"expected uint8 (N, {self.size}, {self.size}, 3), got {crops.dtype} {crops.shape}"
-            )
-        logits = network_logits(self._network, crops, self._device)
-        if not np.isfinite(logits).all():
-            raise FacekitError(f"{self.facts['name']}: gives scores that are not numbers")
-        return logits
-
-    def score(self, crops: Pixels) -> Scores:
-        """P(generated), calibrated, for each crop: float64 (N,) for uint8 RGB (N, S, S, 3).
+    def logits(self, regions: Sequence[Region]) -> Scores:
+        """The members' logits added up, before calibration: float64 (N,).
 
         Raises:
-            ValueError: for crops of another shape or type.
             FacekitError: if an output is not a number.
         """
-        return self.calibration.probability(self.logits(crops))
+        return self.stack.logits(np.stack([part.logits(regions) for part in self.parts], axis=1))
+
+    def score(self, regions: Sequence[Region]) -> Scores:
+        """P(generated), calibrated, of each region's face: float64 (N,) in [0, 1].
+
+        Raises:
+            FacekitError: if an output is not a number.
+        """
+        return self.calibration.probability(self.logits(regions))
+
+    def members(self, regions: Sequence[Region]) -> dict[str, Scores]:
+        """What each member alone says, uncalibrated: the sigmoid of its logit, (N,) each."""
+        return {part.name: expit(part.logits(regions)) for part in self.parts}
+
+    def score_all(self, regions: Sequence[Region]) -> tuple[Scores, dict[str, Scores]]:
+        """:meth:`score` and :meth:`members` at once, for half the work."""
+        logits = {part.name: part.logits(regions) for part in self.parts}
+        stacked = self.stack.logits(np.stack(list(logits.values()), axis=1))
+        members: dict[str, Scores] = {name: expit(values) for name, values in logits.items()}
+        return self.calibration.probability(stacked), members
+
+
+def _digests(seen: torch.Tensor) -> list[str]:
+    """16 hex digits of each; a file holds them as integers of 64 bits."""
+    return [f"{number & 0xFFFFFFFFFFFFFFFF:016x}" for number in seen.tolist()]
 
 
 def to_tensor(crops: Pixels, device: torch.device | None = None) -> torch.Tensor:
-    """uint8 (N, S, S, 3) to float32 (N, 3, S, S) in [-1, 1]; bytes cross to the device."""
+    """uint8 (N, S, S, 3) to float32 (N, 3, S, S) in [-1, 1]; bytes cross to the device.
+
+    The channels stay last in memory, which convolutions on a processor are quickest with.
+    """
     tensor = torch.from_numpy(np.ascontiguousarray(crops))
     if device is not None:
         tensor = tensor.to(device)
@@ -149,19 +255,20 @@ def network_logits(network: nn.Module, crops: Pixels, device: torch.device | Non
 def save(
     path: Path,
     *,
-    plugin: str,
-    config: Config,
-    weights: dict[str, torch.Tensor],
+    members: Sequence[Member],
+    stack: Stack,
     calibration: Calibration,
     calibrated_for: Sequence[str],
+    seen: Collection[str],
 ) -> None:
     """Write a detector as one file."""
+    numbers = np.array(sorted(int(digest, 16) for digest in set(seen)), np.uint64)
     state = {
-        "plugin": plugin,
-        "config": config.model_dump(mode="json"),
-        "weights": weights,
-        "calibration": asdict(calibration),
+        "members": [member.state() for member in members],
+        "stack": stack.to_state(),
+        "calibration": calibration.to_state(),
         "calibrated_for": list(calibrated_for),
+        "seen": torch.from_numpy(numbers.view(np.int64)),
     }
     checkpoint.save(path, state)
 
@@ -188,10 +295,11 @@ def bundle(run: Run, name: str, folder: Path = WEIGHTS, *, licence: str = "Apach
     if not (run.folder / FILE).is_file():
         raise FacekitError(f"{run.folder}: no {FILE}; finish its training first")
     state = checkpoint.load(run.folder / FILE)
-    state["weights"] = {
-        key: value.half() if value.dtype == torch.float32 else value
-        for key, value in state["weights"].items()
-    }
+    for member in state["members"]:
+        member["weights"] = {
+            key: value.half() if value.dtype == torch.float32 else value
+            for key, value in member["weights"].items()
+        }
     path = folder / f"{name}.safetensors"
     checkpoint.save(path, state)
     evaluation = run.folder / "evaluation.json"
@@ -199,7 +307,7 @@ def bundle(run: Run, name: str, folder: Path = WEIGHTS, *, licence: str = "Apach
         "name": name,
         "file": path.name,
         "sha256": files.sha256(path),
-        "plugin": state["plugin"],
+        "plugin": "+".join(member["plugin"] for member in state["members"]),
         "calibrated_for": state["calibrated_for"],
         "licence": licence,
         "figures": files.read_json(evaluation)["figures"] if evaluation.is_file() else [],

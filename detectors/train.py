@@ -1,14 +1,18 @@
 """Train a detector: one loop that reads from top to bottom.
 
-The best network is chosen, and training ended early, by the log loss on the validation split; the
-test split is not seen here. Calibration and threshold come from validation as well, then the
-detector is written into the run folder, beside two others fitted on the same faces in the same
-run: the floor (mean colour) and the peer (spectrum), for `evaluate` to compare with.
+A detector has one member or several. Each is trained by itself: the best network is chosen, and
+training ended early, by the log loss on the validation split. What stacks the members and
+calibrates the sum is fitted on the calibration split, whose people neither of the other two holds.
+The test split is not seen here. The detector is then written into the run folder, beside two
+others fitted on the same faces in the same run: the floor (mean colour) and the peer (spectrum),
+for `evaluate` to compare with.
 """
 
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +23,21 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from detectors.calibrate import calibrate
-from detectors.data import Batches, Crops, Labels, check_disjoint, require_both, view
-from detectors.score import FILE, MODELS, network_logits, save, to_tensor
+from detectors.calibrate import Method, calibrate
+from detectors.collections import SHARES, Collection
+from detectors.data import (
+    Batches,
+    Faces,
+    FaceSet,
+    Labels,
+    befallen,
+    check_disjoint,
+    require_both,
+    with_forgeries,
+)
+from detectors.regions import crops
+from detectors.score import FILE, MODELS, Member, network_logits, save, to_tensor
+from detectors.stack import Stack, fit_stack
 from facekit.core import registry
 from facekit.core.config import Config, apply_overrides, find, read_yaml, validate
 from facekit.core.errors import FacekitError
@@ -33,8 +49,13 @@ from facekit.types import Pixels
 BASELINES = {"floor": "colour", "peer": "spectrum"}
 """What stands beside a detector in its evaluation: role → plug-in; files ``ROLE.safetensors``."""
 
+ENSEMBLE = "ensemble"
+"""In place of a plug-in's name: the config lists members instead."""
+
 _VALIDATION = 1  # the key of validation's view; training's views use the steps
-_FIT = 2  # the first key of the views that are fitted at once
+_CALIBRATION = 2
+_FIT = 3  # the first key of the views that are fitted at once
+_PASSES = 2  # of the baselines
 
 
 class Training(Config):
@@ -45,6 +66,8 @@ class Training(Config):
         batch: faces a batch: two classes, each half marked.
         learning_rate: the highest; it rises over the first 5% of steps, then falls as a cosine.
         weight_decay: AdamW's.
+        ema: share of the average weights that each step keeps; the average is what is validated
+            and kept (Polyak & Juditsky 1992).
         validate_every: steps between looks at validation, each with a checkpoint.
         patience: so many looks without a lower validation loss end the training.
     """
@@ -53,11 +76,43 @@ class Training(Config):
     batch: int = Field(32, ge=4, multiple_of=4)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
+    ema: float = Field(0.98, ge=0, lt=1)
     validate_every: int = Field(50, ge=1)
     patience: int = Field(6, ge=1)
 
 
-def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, Any]:
+class Recipe(Config):
+    """What a detector's config says, all of its members' configs read.
+
+    Attributes:
+        members: name → plug-in and its config, as a dict.
+        data: which faces calibrate the detector, and what befalls them.
+        calibration: how logits become probabilities.
+        coverage: what the abstention promises.
+        collections: the data sets to train on; none where the command is given a folder with a
+            manifest.
+        shares: of a collection's people in each split.
+    """
+
+    members: dict[str, tuple[str, dict[str, Any]]]
+    data: Faces
+    calibration: Method = "platt"
+    coverage: float = Field(0.9, gt=0.5, lt=1)
+    collections: list[Collection] = Field(default_factory=list)
+    shares: dict[str, float] = Field(default_factory=lambda: dict(SHARES))
+
+    @property
+    def forges(self) -> bool:
+        """Whether forgeries of untouched faces are made."""
+        return bool(_kinds(self))
+
+    def member(self, name: str) -> tuple[str, Any]:
+        """A member's plug-in and its ``Config``."""
+        plugin, settings = self.members[name]
+        return plugin, validate(settings, registry.load(MODELS, plugin).Config, name)
+
+
+def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, Recipe]:
     """Read a detector's config.
 
     Args:
@@ -65,7 +120,7 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, A
         overrides: ``key=value`` texts that replace keys of the file.
 
     Returns:
-        The plug-in's name, which the file gives under ``detector``, and its ``Config``.
+        The plug-in's name, which the file gives under ``detector`` (or "ensemble"), and the rest.
 
     Raises:
         FacekitError: if the file names no known detector, or a key or value is wrong.
@@ -75,100 +130,167 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, A
     plugin = data.pop("detector", None)
     if not isinstance(plugin, str):
         raise FacekitError(f"{path}: key 'detector' is missing; write e.g. 'detector: small_cnn'")
-    return plugin, validate(data, registry.load(MODELS, plugin).Config, path)
+    if plugin != ENSEMBLE:
+        config = validate(data, registry.load(MODELS, plugin).Config, path)
+        members = {plugin: (plugin, config.model_dump(mode="json"))}
+        return plugin, Recipe(members=members, data=config.data)
+    named = data.pop("members", None)
+    if not isinstance(named, dict) or not named:
+        raise FacekitError(
+            f"{path}: key 'members' is missing; write e.g. 'members: {{patch: detectors/patch}}'"
+        )
+    members = {}
+    for member, source in named.items():
+        kind, recipe = read_config(str(source))
+        if kind == ENSEMBLE:
+            raise FacekitError(f"{path}: member '{member}' is an ensemble itself; name its members")
+        members[str(member)] = recipe.members[kind]
+    return plugin, validate({**data, "members": members}, Recipe, path)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The faces that a detector is made from.
+
+    Attributes:
+        train: what the weights are fitted on.
+        validation: what chooses among checkpoints.
+        calibration: what stacks and calibrates, and sets the threshold; where there are too few
+            people for a split of its own, validation is used again.
+    """
+
+    train: FaceSet
+    validation: FaceSet
+    calibration: FaceSet | None = None
+
+    def all(self) -> dict[str, FaceSet]:
+        """By name."""
+        found = {"train": self.train, "validation": self.validation}
+        return found if self.calibration is None else {**found, "calibration": self.calibration}
 
 
 def train(
-    config: Any,
-    train_set: Crops,
-    validation_set: Crops,
+    recipe: Recipe,
+    splits: Splits,
     run: Run,
     fabric: Fabric,
     *,
     calibrated_for: Sequence[str] = (),
 ) -> None:
-    """Train the run's plug-in, calibrate it, and write ``detector.safetensors`` into the run.
+    """Train the members, stack and calibrate them, and write ``detector.safetensors`` into the run.
 
     A run that was cut off goes on from its newest checkpoint, to the same bits.
 
     Args:
-        config: the plug-in's ``Config``.
-        train_set: what the weights are fitted on.
-        validation_set: what chooses among checkpoints, calibrates and sets the threshold; of
-            other people than ``train_set``.
-        run: names the plug-in and the seed.
+        recipe: of :func:`read_config`.
+        splits: disjoint by people and sources.
+        run: has the seed; members train in ``members/NAME`` in its folder.
         fabric: where and how precisely to compute.
         calibrated_for: the kinds of untouched footage in the data, e.g. ``["studio"]``.
 
     Raises:
-        FacekitError: if a split lacks a class, or the two share a person or source.
+        FacekitError: if a split lacks a class, or two share a person or source.
     """
-    check_disjoint({"train": train_set, "validation": validation_set})
-    require_both(train_set.labels)
-    require_both(validation_set.labels)
-    watched = view(validation_set, config.data, key=_VALIDATION, marks="half")
+    check_disjoint(splits.all())
+    held_out = splits.calibration or splits.validation
+    kinds = _kinds(recipe)
+    told = befallen(_whole(held_out, kinds, _CALIBRATION), recipe.data.world, key=_CALIBRATION)
+    require_both(told.labels)
 
-    def finish(
-        file: str, plugin: str, settings: Any, network: nn.Module, device: torch.device | None
-    ) -> None:
-        logits = network_logits(network, watched, device)
+    members = []
+    for name in recipe.members:
+        plugin, config = recipe.member(name)
+        own = Run.start(
+            run.folder / "members" / name,
+            plugin=plugin,
+            config=config,
+            **{key: run.facts[key] for key in ("seed", "data_hash", "threads", "precision")},
+        )
+        began = time.monotonic()
+        if hasattr(registry.load(MODELS, plugin), "fit"):
+            members.append(_fit(name, plugin, config, splits.train))
+            own.log(1, seconds=time.monotonic() - began)
+        else:
+            network = _learn(config, splits, own, fabric)
+            members.append(Member(name, plugin, config, network, fabric.device))
+        own.note(minutes=_minutes(own))
+
+    def finish(file: str, parts: Sequence[Member]) -> None:
+        logits = np.stack([part.logits(told.regions) for part in parts], axis=1)
+        stack = Stack((1.0,), 0.0)
+        if len(parts) > 1:
+            stack = fit_stack(logits, told.labels, told.subjects)
         save(
             run.folder / file,
-            plugin=plugin,
-            config=settings,
-            weights=network.state_dict(),
-            calibration=calibrate(logits, validation_set.labels),
+            members=parts,
+            stack=stack,
+            calibration=calibrate(
+                stack.logits(logits),
+                told.labels,
+                method=recipe.calibration,
+                coverage=recipe.coverage,
+            ),
             calibrated_for=calibrated_for,
+            seen=[digest for faces in splits.all().values() for digest in faces.digests],
         )
 
-    plugin = registry.load(MODELS, run.facts["plugin"])
-    if hasattr(plugin, "fit"):
-        began = time.monotonic()
-        network, device = _fit(plugin, config, train_set), None
-        run.log(1, seconds=time.monotonic() - began)
-    else:
-        network = _learn(plugin, config, train_set, watched, validation_set.labels, run, fabric)
-        device = fabric.device
-
     # The baselines first: a run that holds the detector's own file is complete.
-    for role, name in BASELINES.items():
-        baseline = registry.load(MODELS, name)
-        settings = baseline.Config(data=config.data)
-        fitted = _fit(baseline, settings, train_set)
-        finish(f"{role}.safetensors", name, settings, fitted, None)
-    finish(FILE, run.facts["plugin"], config, network, device)
-    seconds = sum(row["seconds"] for row in run.metrics())
-    run.note(minutes=round(seconds / 60, 2), calibrated_for=list(calibrated_for))
+    for role, plugin in BASELINES.items():
+        faces = recipe.data.model_copy(update={"template": "wide", "forgeries": _even(kinds)})
+        settings = registry.load(MODELS, plugin).Config(data=faces, passes=_PASSES)
+        finish(f"{role}.safetensors", [_fit(role, plugin, settings, splits.train)])
+    finish(FILE, members)
+    minutes = sum(_minutes(Run(run.folder / "members" / name)) for name in recipe.members)
+    run.note(minutes=round(minutes, 2), calibrated_for=list(calibrated_for))
 
 
-def _fit(plugin: Any, config: Any, train_set: Crops) -> nn.Module:
+def _minutes(run: Run) -> float:
+    return round(sum(row["seconds"] for row in run.metrics()) / 60, 2)
+
+
+def _kinds(recipe: Recipe) -> list[str]:
+    """The forgeries that any member, or the calibration, is to know."""
+    of_each = [recipe.data.forgeries]
+    of_each += [recipe.member(name)[1].data.forgeries for name in recipe.members]
+    return list(dict.fromkeys(kind for kinds in of_each for kind in kinds))
+
+
+def _even(kinds: Sequence[str]) -> dict[str, float]:
+    return {kind: 1 / len(kinds) for kind in kinds}
+
+
+def _whole(faces: FaceSet, kinds: Sequence[str], key: int) -> FaceSet:
+    """With forgeries, if there are to be any."""
+    return with_forgeries(faces, kinds, key=key) if kinds else faces
+
+
+def _fit(name: str, plugin: str, config: Any, train_set: FaceSet) -> Member:
     """A plug-in that is fitted on all training faces at once, where scikit-learn works.
 
     It computes in float64, which not every accelerator has, so it is never moved to one.
     """
-    views = [view(train_set, config.data, key=_FIT + i, marks="half") for i in range(config.passes)]
-    network: nn.Module = plugin.network(config)
-    labels = np.tile(train_set.labels, config.passes)
-    plugin.fit(network, to_tensor(np.concatenate(views)), labels, config)
-    return network
+    data: Faces = config.data
+    views, labels = [], []
+    for key in range(_FIT, _FIT + config.passes):
+        whole = _whole(train_set, list(data.forgeries), key)
+        require_both(whole.labels)
+        seen = befallen(whole, data.world, key=key)
+        views.append(crops(seen.regions, data.template, data.size))
+        labels.append(seen.labels)
+    module = registry.load(MODELS, plugin)
+    network: nn.Module = module.network(config)
+    module.fit(network, to_tensor(np.concatenate(views)), np.concatenate(labels), config)
+    return Member(name, plugin, config, network)
 
 
-def _learn(
-    plugin: Any,
-    config: Any,
-    train_set: Crops,
-    watched: Pixels,
-    truth: Labels,
-    run: Run,
-    fabric: Fabric,
-) -> nn.Module:
-    """A plug-in that learns by gradient descent: the network that is best on validation.
-
-    ``watched`` is validation's view, uint8 (N, S, S, 3), and ``truth`` its labels.
-    """
+def _learn(config: Any, splits: Splits, run: Run, fabric: Fabric) -> nn.Module:
+    """A plug-in that learns by gradient descent: the average network, best on validation."""
     training: Training = config.training
+    data: Faces = config.data
     seed = int(run.facts["seed"])
-    batches = Batches(train_set, config.data, batch=training.batch, seed=seed)
+    batches = Batches(splits.train, data, batch=training.batch, seed=seed)
+    watched, truth = _watched(splits.validation, data)
+    plugin = registry.load(MODELS, run.facts["plugin"])
 
     seed_step(seed, 0)
     network: nn.Module = plugin.network(config)
@@ -176,21 +298,30 @@ def _learn(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     model, optimizer = fabric.setup(network, optimizer)
+    average: nn.Module = plugin.network(config).to(fabric.device).eval()
+    average.load_state_dict(network.state_dict())
     first, best_loss, best, waited = 0, math.inf, network.state_dict(), 0
     if state := run.resume():
         first, best_loss, best, waited = (
             state[key] for key in ("step", "best_loss", "best", "waited")
         )
         network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
 
     began = time.monotonic()
-    with progress(f"training {run.facts['plugin']}", training.steps) as advance:
+    with (
+        progress(f"training {run.folder.name}", training.steps) as advance,
+        ThreadPoolExecutor(1) as ahead,
+    ):
+        # The next batch is made while the network learns from this one.
+        upcoming = ahead.submit(batches, first)
         for step in range(first, training.steps):
             if waited >= training.patience:
                 break
+            images, labels = upcoming.result()
+            upcoming = ahead.submit(batches, step + 1)
             seed_step(seed, 1 + step)
-            images, labels = batches(step)
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * _schedule((step + 1) / training.steps)
             logits = model(to_tensor(images, fabric.device)).float()
@@ -199,13 +330,13 @@ def _learn(
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
+            # At first the average follows closely, so that it forgets the random weights.
+            _follow(average, network, min(training.ema, (step + 1) / (step + 10)))
 
             done = step + 1
             if done % training.validate_every and done != training.steps:
                 continue
-            network.eval()
-            scores = network_logits(network, watched, fabric.device)
-            network.train()
+            scores = network_logits(average, watched, fabric.device)
             now = float(np.mean(np.logaddexp(0, scores) - truth * scores))
             if not math.isfinite(now):
                 raise FacekitError(
@@ -215,7 +346,7 @@ def _learn(
             waited += 1
             if now < best_loss:
                 best_loss, waited = now, 0
-                best = {key: value.clone() for key, value in network.state_dict().items()}
+                best = {key: value.clone() for key, value in average.state_dict().items()}
             ended = time.monotonic()
             run.log(done, loss=loss.item(), validation_loss=now, seconds=ended - began)
             began = ended
@@ -223,6 +354,7 @@ def _learn(
                 done,
                 {
                     "network": network.state_dict(),
+                    "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "best": best,
                     "best_loss": best_loss,
@@ -230,9 +362,29 @@ def _learn(
                 },
             )
             advance(done, f"validation loss {now:.3f}")
-    log.info("best validation loss %.3f", best_loss)
-    network.load_state_dict(best)
-    return network.eval()
+    log.info("%s: best validation loss %.3f", run.folder.name, best_loss)
+    average.load_state_dict(best)
+    return average
+
+
+def _watched(validation_set: FaceSet, data: Faces) -> tuple[Pixels, Labels]:
+    """What validation looks at: uint8 (N, S, S, 3), and the labels (N,)."""
+    whole = _whole(validation_set, list(data.forgeries), _VALIDATION)
+    require_both(whole.labels)
+    seen = befallen(whole, data.world, key=_VALIDATION)
+    return crops(seen.regions, data.template, data.size), seen.labels
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
+    """Move the average weights towards the network's; counts and statistics are copied."""
+    ours, theirs = average.state_dict(), network.state_dict()
+    learned = {name for name, _ in network.named_parameters()}
+    for name, value in theirs.items():
+        if name in learned:
+            ours[name].lerp_(value.detach(), 1 - keep)
+        else:
+            ours[name].copy_(value)
 
 
 def _schedule(part: float) -> float:

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     HALVES = 106
     DEGRADING = 107
     BOOTSTRAP = 108
+    FORGERIES = 109
 
 
 def rng(*key: int) -> np.random.Generator:
