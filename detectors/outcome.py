@@ -1,0 +1,345 @@
+"""From what an evaluation has written to its figures: no data, no detector, no picture is needed.
+
+The folder holds, beside ``protocol.json`` (what was measured, how, with which versions, and what is
+no score, e.g. how long it took), the scores of every face: ``scores.jsonl`` as the faces were
+shown to all scorers alike, ``variants.jsonl`` after corruptions and with a mark, for the detector.
+Each test tells the forgeries of one maker from untouched faces:
+
+- ``b``, or another collection of generated faces: from all untouched ones.
+- ``selfblend`` and ``splice``, made from the test's own people: from the very pictures that they
+  were made from. Nothing that comes with a collection can help there.
+
+What has no score (no face was found) counts as wrong: as 0 if generated, as 1 if not.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import corruptions, metrics
+from detectors.calibrate import Labels, Scores
+from detectors.metrics import METRICS, Metric
+from facekit.core import files
+from facekit.core.figures import Figure, with_goals
+
+PROTOCOL = "protocol.json"
+SCORES = "scores.jsonl"
+VARIANTS = "variants.jsonl"
+REAL = "real"
+"""The ``set`` of the untouched faces."""
+MARK = "mark"
+"""The ``corruption`` of faces that were scored without a mark and with one."""
+
+Row = dict[str, Any]
+
+OF_A_TEST = ("auc", "tpr1", "tpr01", "ap", "eer", "brier", "cllr")
+"""What is measured of each test, as ``detect.TEST_KEY``; keys of ``metrics.METRICS``."""
+
+_LOWER = ("eer", "brier", "cllr")  # the better, the lower
+
+
+def rebuild(folder: Path) -> dict[str, Any]:
+    """Compute every figure of an evaluation anew from its folder, and write what shows them.
+
+    Args:
+        folder: what :func:`detectors.evaluate.measure` has written to.
+
+    Returns:
+        The evaluation as ``detectors.report.evaluation`` shows it; also written to the folder, as
+        ``evaluation.json`` and the page ``evaluation.html``.
+
+    Raises:
+        FacekitError: if the folder holds no evaluation, or a file of it is damaged.
+    """
+    from detectors.report import evaluation as page
+
+    protocol = files.read_json(folder / PROTOCOL)
+    rows = files.read_jsonl(folder / SCORES)
+    path = folder / VARIANTS
+    found = summary(protocol, rows, files.read_jsonl(path) if path.is_file() else [])
+    files.write_json(folder / "evaluation.json", found)
+    files.write_text(folder / "evaluation.html", page.render(page.Evaluation.model_validate(found)))
+    return found
+
+
+def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, Any]:
+    """All that the page shows; see ``detectors.report.evaluation.Evaluation``.
+
+    Args:
+        protocol: of the folder.
+        rows: of its scores.
+        variants: likewise.
+    """
+    tests = tests_in(rows)
+    peers = protocol["peers"]
+    drops, curves = corruption_figures(variants, rows)
+    figures = [
+        *(figure for test in tests for figure in figures_of(rows, test, peers)),
+        *drops,
+        *belief_figures(rows, protocol.get("coverage")),
+        *marked_shift(variants, rows),
+        *(Figure(**row) for row in protocol["measured"]),
+    ]
+    scored = rows_against(rows, tests)
+    scores, labels = arrays(scored)
+    edges = np.linspace(0, 1, 21)
+    found: dict[str, Any] = {
+        "title": f"{protocol['detector']['name']}: {', '.join(tests)}",
+        "facts": _facts(protocol, rows),
+        "figures": _shown(figures),
+        "tables": _tables(rows, tests, protocol),
+        "roc": _curves(rows, tests, peers),
+        "reliability": metrics.reliability(scores, labels),
+        "histogram": {
+            "edges": edges.tolist(),
+            "untouched": np.histogram(scores[labels == 0], edges)[0].tolist(),
+            "generated": np.histogram(scores[labels == 1], edges)[0].tolist(),
+        },
+        "corruptions": curves,
+        "generators": _by_maker(rows, tests),
+        "shortcuts": protocol.get("shortcuts", []),
+        "notes": protocol["notes"],
+    }
+    if trained := protocol.get("matrix"):
+        found["matrix"] = matrix(rows, trained)
+    return found
+
+
+def tests_in(rows: Sequence[Row]) -> list[str]:
+    """The names of the tests: the sets of generated faces, in the order they were measured."""
+    names = dict.fromkeys(row["set"] for row in rows if row["label"] == 1 and row["tested"])
+    return list(names)
+
+
+def rows_of(rows: Sequence[Row], test: str) -> list[Row]:
+    """A test's forgeries, and the untouched faces that they are to be told from."""
+    forged = [row for row in rows if row["set"] == test]
+    untouched = [row for row in rows if row["set"] == REAL]
+    if any(row["paired"] for row in forged):
+        sources = {row["source"] for row in forged}
+        untouched = [row for row in untouched if row["source"] in sources]
+    return untouched + forged
+
+
+def rows_against(rows: Sequence[Row], tests: Iterable[str]) -> list[Row]:
+    """The faces of several tests, each once."""
+    wanted = {REAL, *tests}
+    return [row for row in rows if row["set"] in wanted]
+
+
+def arrays(rows: Sequence[Row], scorer: str = "") -> tuple[Scores, Labels]:
+    """Scores and labels, each (N,); of the detector, or of a peer by its name."""
+    labels = np.array([row["label"] for row in rows], np.int64)
+    given = [row["peers"].get(scorer) if scorer else row["probability"] for row in rows]
+    pairs = zip(given, labels, strict=True)
+    scores = [float(1 - label) if score is None else score for score, label in pairs]
+    return np.array(scores, np.float64), labels
+
+
+def clusters(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """What a bootstrap draws, (N,): all faces of a person at once, and all made from them."""
+    names = [row["subject"] or row["source"] or row["path"] for row in rows]
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+
+
+def figures_of(rows: Sequence[Row], test: str, peers: Sequence[str]) -> list[Figure]:
+    """A test's figures: the detector's, beside the best of the peers', then each peer's AUC.
+
+    ``peer`` is the best of the peers in that figure.
+    """
+    chosen = rows_of(rows, test)
+    figures = []
+    for key in OF_A_TEST:
+        best = min if key in _LOWER else max
+        others = [_value(key, chosen, peer) for peer in peers]
+        found = _measured(f"detect.{test}_{key}", key, chosen)
+        figures.append(replace(found, peer=best(others, default=None)))
+    return figures + [
+        _measured(f"detect.{test}_{key}.{peer}", key, chosen, peer)
+        for peer in peers
+        for key in ("auc", "tpr1")
+    ]
+
+
+def corruption_figures(
+    variants: Sequence[Row], rows: Sequence[Row]
+) -> tuple[list[Figure], dict[str, list[float]]]:
+    """How much worse the classes are told apart after a corruption, and the curves.
+
+    The AUC is that over the forgeries of all tests at once, of which there are as many of each.
+
+    Returns:
+        ``detect.corruption_drop``, the mean loss over the corruptions at strength 3, with the loss
+        under each, and ``detect.jpeg50_drop``; and corruption → AUC at strength 0, 1, …
+    """
+    faces = {row["id"]: row for row in rows}
+    after: dict[str, dict[int, list[float]]] = {}
+    for row in variants:
+        if row["corruption"] != MARK:
+            after.setdefault(row["corruption"], {})[row["id"]] = row["probabilities"]
+    if not after:
+        return [], {}
+    shown = sorted(next(iter(after.values())))
+    scores = {
+        name: list(np.array([of_one[i] for i in shown], np.float64).T)
+        for name, of_one in after.items()
+    }
+    chosen = [faces[i] for i in shown]
+    report = corruptions.curves_from(scores, arrays(chosen)[1], clusters(chosen))
+    curves = {name: [at["value"] for at in of_one] for name, of_one in report["auc"].items()}
+    return corruptions.figures(report), curves
+
+
+def belief_figures(rows: Sequence[Row], promised: float | None) -> list[Figure]:
+    """Whether what the detector promises holds over all tests: ``detect.ece``, ``.coverage_gap``.
+
+    The gap is that of the class for which the promise is kept worse, in either direction.
+    """
+    chosen = [row for row in rows_against(rows, tests_in(rows)) if row["probability"] is not None]
+    scores, labels = arrays(chosen)
+    drawn = clusters(chosen)
+    figures = [_measured("detect.ece", "ece", chosen)]
+    if promised is None or any(row["sets"] is None for row in chosen):
+        return figures
+    kept = np.array([row["sets"][row["label"]] for row in chosen], np.float64)
+
+    def share(label: int) -> Callable[[Scores, Labels, Scores], Scores]:
+        return lambda _, truth, weights: (
+            weights @ (kept * (truth == label)) / (weights @ (truth == label))
+        )
+
+    def gap(_: Scores, truth: Labels, weights: Scores) -> Scores:
+        worst: Scores = np.max(
+            [np.abs(share(label)(_, truth, weights) - promised) for label in (0, 1)], axis=0
+        )
+        return worst
+
+    return figures + [
+        _figure(f"detect.{name}", Metric(of_draws), scores, labels, drawn)
+        for name, of_draws in (
+            ("coverage_gap", gap),
+            ("coverage.untouched", share(0)),
+            ("coverage.generated", share(1)),
+        )
+    ]
+
+
+def marked_shift(variants: Sequence[Row], rows: Sequence[Row]) -> list[Figure]:
+    """``detect.marked_shift``: how far a mark alone moves the mean score of untouched faces."""
+    marked = {row["id"]: row["probabilities"] for row in variants if row["corruption"] == MARK}
+    pairs = [row for row in rows if row["id"] in marked]
+    if not pairs:
+        return []
+    scores, labels = arrays(pairs)
+    without, with_mark = np.array([marked[row["id"]] for row in pairs]).T
+    moved = with_mark - without
+
+    def shift(_: Scores, truth: Labels, weights: Scores) -> Scores:
+        mean: Scores = np.abs(weights @ moved / weights.sum(axis=1))
+        return mean
+
+    return [_figure("detect.marked_shift", Metric(shift), scores, labels, clusters(pairs))]
+
+
+def matrix(rows: Sequence[Row], trained: Sequence[str]) -> dict[str, Any]:
+    """Cross-generator AUC: of small detectors that saw one maker's forgeries, on each maker's."""
+    columns = list(dict.fromkeys(row["set"] for row in rows if row["label"] == 1))
+    names = {"the detector measured": "", **{maker: f"on {maker}" for maker in trained}}
+    cells = [
+        [metrics.auc(*arrays(rows_of(rows, column), scorer)) for column in columns]
+        for scorer in names.values()
+    ]
+    return {"rows": list(names), "columns": columns, "auc": cells}
+
+
+def _facts(protocol: Row, rows: Sequence[Row]) -> dict[str, str]:
+    counted: dict[str, list[int]] = {}
+    for row in rows:
+        count = counted.setdefault(row["set"], [0, 0])
+        count[0] += 1
+        count[1] += row["probability"] is None
+    drawn = int(clusters(rows).max()) + 1
+    return {
+        "detector": " ".join(str(value) for value in protocol["detector"].values()),
+        "faces": ", ".join(f"{name} {count[0]}" for name, count in counted.items()),
+        "not scored, and so counted as wrong": ", ".join(
+            f"{name} {count[1]}" for name, count in counted.items()
+        ),
+        "intervals": f"95%, bootstrap over {drawn} people, each with all that was made from them",
+        "seed": str(protocol["seed"]),
+        "data": f"hash {protocol['data_hash']}",
+        "packages": ", ".join(f"{key} {value}" for key, value in protocol["packages"].items()),
+    }
+
+
+def _tables(rows: Sequence[Row], tests: Sequence[str], protocol: Row) -> list[dict[str, Any]]:
+    """How each test goes against the untouched faces of each collection alone."""
+    figures = []
+    for test in tests:
+        chosen = rows_of(rows, test)
+        for name in sorted({row["collection"] for row in chosen if row["set"] == REAL}):
+            one = [row for row in chosen if row["set"] == test or row["collection"] == name]
+            if any(row["paired"] for row in one):
+                sources = {row["source"] for row in one if row["set"] == REAL}
+                one = [row for row in one if row["source"] in sources]
+            figures.append(_measured(f"{test} against {name}", "auc", one))
+    title = "AUC by the collection of the untouched faces"
+    return [{"title": title, "figures": _shown(figures)}] if figures else []
+
+
+def _by_maker(rows: Sequence[Row], tests: Sequence[str]) -> list[dict[str, Any]]:
+    found = []
+    for test in tests:
+        chosen = rows_of(rows, test)
+        for maker in dict.fromkeys(row["maker"] for row in chosen if row["label"] == 1):
+            one = [row for row in chosen if row["label"] == 0 or row["maker"] == maker]
+            name = test if maker == test else f"{test}: {maker}"
+            figure = _measured(name, "auc", one)
+            count = sum(row["label"] for row in one)
+            found.append(
+                {"name": name, "value": figure.value, "low": figure.low, "high": figure.high}
+                | {"count": count}
+            )
+    return found
+
+
+def _value(key: str, rows: Sequence[Row], scorer: str) -> float:
+    metric, scores, labels = _measure(key, rows, scorer)
+    return metric(scores, labels)
+
+
+def _measured(name: str, key: str, rows: Sequence[Row], scorer: str = "") -> Figure:
+    """A figure of ``metrics.METRICS`` with its interval."""
+    found = _figure(name, *_measure(key, rows, scorer), clusters(rows))
+    return replace(found, unit=METRICS[key][1])
+
+
+def _measure(key: str, rows: Sequence[Row], scorer: str) -> tuple[Metric, Scores, Labels]:
+    """A metric and what it is computed from: scores, but likelihood ratios for the detector's."""
+    scores, labels = arrays(rows, scorer)
+    if key == "cllr" and not scorer and all(row["ratio"] is not None for row in rows):
+        return metrics.cllr, np.array([row["ratio"] for row in rows], np.float64), labels
+    return METRICS[key][0], scores, labels
+
+
+def _figure(
+    name: str, metric: Metric, scores: Scores, labels: Labels, drawn: NDArray[np.int64]
+) -> Figure:
+    low, high = metrics.interval(metric, scores, labels, drawn)
+    return Figure(name, metric(scores, labels), low=low, high=high)
+
+
+def _curves(
+    rows: Sequence[Row], tests: Sequence[str], peers: Sequence[str]
+) -> dict[str, list[tuple[float, float]]]:
+    """The ROC curve of each scorer over all tests."""
+    chosen = rows_against(rows, tests)
+    return {name or "detector": metrics.roc(*arrays(chosen, name)) for name in ("", *peers)}
+
+
+def _shown(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    return [{**asdict(row), "holds": row.holds} for row in with_goals(figures)]
