@@ -32,7 +32,7 @@ from facekit.datasets.manifest import SPLITS, Key, counts, keys, named_within, u
 from facekit.media import images
 from facekit.media.decode import Video
 from facekit.media.find import VIDEO_SUFFIXES
-from facekit.types import Item, Pixels
+from facekit.types import Frame, Item, Pixels
 
 SHARES: Mapping[str, float] = {"train": 0.6, "validation": 0.1, "calibration": 0.15, "test": 0.15}
 """The usual shares of each collection's people."""
@@ -423,8 +423,22 @@ def _pixels(entry: Entry) -> Iterator[Pixels]:
         yield images.read_image(entry.path)
         return
     with Video(entry.path) as video:
-        for frame in video.sample(entry.collection.frames):
-            yield frame.pixels
+        yield from (frame.pixels for frame in _evenly(video, entry.collection.frames))
+
+
+def _evenly(video: Video, count: int) -> Iterator[Frame]:
+    """At most so many frames, evenly spaced in time over all of a video, each once.
+
+    ``Video.sample`` is quicker, but takes what follows key frames, of which a clip may have one.
+    """
+    if not video.info.duration:
+        yield from video.sample(count)
+        return
+    last = -1.0
+    for frame in video.frames([(i + 0.5) * video.info.duration / count for i in range(count)]):
+        if frame.time > last:
+            yield frame
+        last = frame.time
 
 
 def fingerprint(entries: Sequence[Entry]) -> str:
