@@ -52,9 +52,6 @@ SOCIAL = ((1600, 92, 88), (1350, 85, 80), (1080, 80, 70), (720, 70, 55), (480, 5
 """Longest side that a platform lets through, of a photo of 1920; quality of its JPEG, and of the
 JPEG of the next platform that it is passed on to."""
 
-NONE = "none"
-"""Faces as they come, among corruptions."""
-
 _PHOTO = 1920  # pixels; a region says nothing of the photo's size, so it is taken to be so wide
 _SMALLEST = 24  # pixels of a face: fewer, and nobody would know it any more
 _CLIP = 5  # frames that a still is encoded as
@@ -207,13 +204,13 @@ def score(scorer: Scorer, face_set: FaceSet, *, seed: int) -> dict[str, list[Sco
     """The scores that curves are drawn from.
 
     Returns:
-        ``none`` → P(generated) (N,) of the faces as they come, in a list of its own; corruption →
-        those at strengths 1 to 5.
+        Corruption → P(generated) (N,) at strengths 0, which is the faces as they come, to 5.
 
     Raises:
         FacekitError: if the detector fails.
     """
-    scores = {NONE: [scorer.score(face_set.regions)]}
+    as_they_come = scorer.score(face_set.regions)
+    scores = {name: [as_they_come] for name in NAMES}
     with progress("Corrupting faces", len(NAMES) * len(STRENGTHS)) as advance:
         for done, (name, strength) in enumerate(product(NAMES, STRENGTHS)):
             advance(done, f"{name} {strength}")
@@ -221,7 +218,7 @@ def score(scorer: Scorer, face_set: FaceSet, *, seed: int) -> dict[str, list[Sco
             parts = []
             while part := list(islice(regions, _AT_ONCE)):
                 parts.append(scorer.score(part))
-            scores.setdefault(name, []).append(np.concatenate(parts))
+            scores[name].append(np.concatenate(parts))
     return scores
 
 
@@ -250,16 +247,16 @@ def curves_from(
     Raises:
         FacekitError: if a class is empty or a score is no number.
     """
-    clean = scores[NONE][0]
+    [as_they_come, *_] = scores[NAMES[0]]
 
     def lost(names: Sequence[str]) -> dict[str, float]:
-        columns = [clean, *(scores[name][EVERYDAY - 1] for name in names)]
+        columns = [as_they_come, *(scores[name][EVERYDAY] for name in names)]
         return _with_interval(_drop, np.stack(columns, axis=1), labels, cluster)
 
-    first = _with_interval(auc, clean, labels, cluster)
+    first = _with_interval(auc, as_they_come, labels, cluster)
     return {
         "auc": {
-            name: [first, *(_with_interval(auc, one, labels, cluster) for one in scores[name])]
+            name: [first, *(_with_interval(auc, one, labels, cluster) for one in scores[name][1:])]
             for name in NAMES
         },
         "drop": {"mean": lost(NAMES), **{name: lost([name]) for name in NAMES}},

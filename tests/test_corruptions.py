@@ -228,10 +228,9 @@ def report(face_set) -> dict:
 
 def test_curves_are_the_aucs_of_the_scores(face_set, report) -> None:
     scores = corruptions.score(Fine(), face_set, seed=1)
-    assert set(scores) == {corruptions.NONE, *NAMES}
-    first = roc_auc_score(face_set.labels, scores[corruptions.NONE][0])
+    assert set(scores) == set(NAMES)
     for name in NAMES:
-        truth = [first, *(roc_auc_score(face_set.labels, one) for one in scores[name])]
+        truth = [roc_auc_score(face_set.labels, one) for one in scores[name]]
         rows = report["auc"][name]
         np.testing.assert_allclose([row["value"] for row in rows], truth, atol=1e-12)
         assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
