@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -148,14 +148,12 @@ class FaceSet:
 
     def __add__(self, other: "FaceSet") -> "FaceSet":
         """Both, one after the other."""
-        return FaceSet(
-            **{
-                column.name: np.concatenate([self.labels, other.labels])
-                if column.name == "labels"
-                else getattr(self, column.name) + getattr(other, column.name)
-                for column in fields(self)
-            }
-        )
+        columns: dict[str, Any] = {
+            column.name: getattr(self, column.name) + getattr(other, column.name)
+            for column in fields(self)
+            if column.name != "labels"
+        }
+        return FaceSet(labels=np.concatenate([self.labels, other.labels]), **columns)
 
 
 def gather(samples: Iterable[Sample], *, device: torch.device, landmarks: bool = True) -> FaceSet:
@@ -292,7 +290,10 @@ def with_forgeries(faces: FaceSet, kinds: Sequence[str], *, key: int) -> FaceSet
         ``faces``, then the forgeries: label 1, of the same source, ``maker`` the kind.
     """
     untouched = np.flatnonzero(faces.labels == 0)
-    made, of, makers, donors = [], [], [], []
+    made: list[Region] = []
+    of: list[int] = []
+    makers: list[str] = []
+    donors: list[str] = []
     for n, i in enumerate(untouched):
         random = rng(key, n, Purpose.FORGERIES)
         kind = kinds[n % len(kinds)]
@@ -301,7 +302,7 @@ def with_forgeries(faces: FaceSet, kinds: Sequence[str], *, key: int) -> FaceSet
             continue  # nobody else is in the set
         other = None if donor is None else faces.regions[donor]
         made.append(forgeries.forge(kind, faces.regions[i], other, random))
-        of.append(i)
+        of.append(int(i))
         makers.append(kind)
         donors.append("" if donor is None else faces.subjects[donor])
     forged = replace(
@@ -443,7 +444,7 @@ def _varied(region: Region, settings: Faces, random: np.random.Generator) -> Pix
     shift = random.uniform(-0.05, 0.05, 2) * face.size
     points = np.stack([z.real, z.imag], axis=1) + face.points.mean(axis=0) + shift
     moved = replace(region, face=replace(face, points=points.astype(np.float32)))
-    (crop,) = crops([moved], settings.template, settings.size)
+    crop: Pixels = crops([moved], settings.template, settings.size)[0]
     return crop[:, ::-1] if random.random() < 0.5 else crop
 
 

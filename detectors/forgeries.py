@@ -14,6 +14,7 @@ detectors in memory; no file is written.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from detectors.regions import Region, moved_by
 from facekit.core.errors import FacekitError, did_you_mean
-from facekit.types import Floats, Pixels
+from facekit.types import Floats, Landmarks, Pixels
 
 Random = np.random.Generator
 Reals = NDArray[np.float64]
@@ -193,7 +194,7 @@ def nearest_pose(target: Region, others: Sequence[Region]) -> int:
     return int(distances.argmin())
 
 
-def _landmarks(region: Region):  # type: ignore[no-untyped-def]
+def _landmarks(region: Region) -> Landmarks:
     if region.face.landmarks is None:
         raise ValueError("a forgery needs regions with landmarks")
     return region.face.landmarks
@@ -223,9 +224,9 @@ def _mask(region: Region, chosen: list[int], random: Random, *, small: bool = Fa
     if random.random() < 0.7:
         waves = random.normal(0, random.uniform(0.01, 0.05) * unit, (6, 6, 2)).astype(np.float32)
         field = cv2.resize(waves, (width, height), interpolation=cv2.INTER_CUBIC)
-        mask = _drawn(mask, field)
+        mask = _drawn(mask, np.asarray(field, np.float32))
     soft = np.exp(random.uniform(np.log(0.006), np.log(0.07))) * unit
-    mask = cv2.GaussianBlur(mask, (0, 0), soft)
+    mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), soft), np.float32)
     if random.random() < 0.5:  # the soft edge wholly inside: nothing of the outline's other side
         mask = np.clip(2 * mask - 1, 0, 1)
     return mask[:, :, None]
@@ -233,7 +234,11 @@ def _mask(region: Region, chosen: list[int], random: Random, *, small: bool = Fa
 
 def _blend(base: Pixels, over: Pixels, mask: Floats) -> Pixels:
     mixed = base + mask * (over.astype(np.float32) - base)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return _rounded(mixed)
+
+
+def _rounded(values: NDArray[np.floating]) -> Pixels:
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def _affine(pixels: Pixels, random: Random, unit: float) -> Pixels:
@@ -241,7 +246,7 @@ def _affine(pixels: Pixels, random: Random, unit: float) -> Pixels:
     height, width = pixels.shape[:2]
     turn = random.uniform(-2, 2) if random.random() < 0.3 else 0.0
     middle = (width / 2, height / 2)
-    matrix = cv2.getRotationMatrix2D(middle, turn, random.uniform(0.95, 1.05))
+    matrix = np.asarray(cv2.getRotationMatrix2D(middle, turn, random.uniform(0.95, 1.05)), float)
     matrix[:, 2] += random.uniform(-0.03, 0.03, 2) * unit * [1, 0.6]
     return _warped(pixels, matrix)
 
@@ -295,7 +300,7 @@ def _displacement(region: Region, vectors: Reals, at: Reals) -> Floats:
     return np.asarray(cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-def _drawn(picture: NDArray, field: Floats):  # type: ignore[no-untyped-def, type-arg]
+def _drawn(picture: NDArray[Any], field: Floats) -> Any:
     """Each pixel taken from where ``field`` (H, W, 2), in pixels, points."""
     height, width = picture.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -327,7 +332,7 @@ def _matched(over: Pixels, base: Pixels, mask: Floats, random: Random) -> Pixels
             for p in (one, other)
         ]
         matched = one + random.uniform(0.6, 1.0) * (broad[1] - broad[0])
-        return np.clip(matched, 0, 255).astype(np.uint8)
+        return _rounded(matched)
     total = float(mask.sum()) + 1e-6
     means = [(mask * p).sum((0, 1)) / total for p in (one, other)]
     gain = np.ones(3, np.float32)
@@ -339,7 +344,7 @@ def _matched(over: Pixels, base: Pixels, mask: Floats, random: Random) -> Pixels
         gain = np.clip(spreads[1] / spreads[0], 0.6, 1.6)
     share = random.uniform(0.6, 1.0)
     matched = (one - means[0]) * gain**share + means[0] + share * (means[1] - means[0])
-    return np.clip(matched, 0, 255).astype(np.uint8)
+    return _rounded(matched)
 
 
 def _retouched(pixels: Pixels, random: Random, strength: float = 1.0) -> Pixels:
@@ -350,7 +355,7 @@ def _retouched(pixels: Pixels, random: Random, strength: float = 1.0) -> Pixels:
     changed = cv2.cvtColor(np.clip(hsv, 0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
     shift = random.uniform(-14, 14, 3) * strength
     gain = 1 + random.uniform(-0.1, 0.1) * strength
-    toned = np.clip((changed - 127.5) * gain + 127.5 + shift, 0, 255).astype(np.uint8)
+    toned = _rounded((changed - 127.5) * gain + 127.5 + shift)
     way = random.random()
     if way < 0.35:
         factor = random.uniform(1.5, 3.5)
@@ -379,10 +384,10 @@ def _through(pixels: Pixels, factor: float, random: Random, *, learned: bool = F
         # gain for each of the four places in the 2×2 cell: a transposed convolution's chequers.
         twice = small.repeat(2, axis=0).repeat(2, axis=1).astype(np.float32)
         kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16 + random.normal(0, 0.03, (3, 3))
-        twice = cv2.filter2D(twice, -1, (kernel / kernel.sum()).astype(np.float32))
+        twice = np.asarray(cv2.filter2D(twice, -1, kernel / kernel.sum()), np.float32)
         gains = 1 + random.normal(0, 0.015, (2, 2)).astype(np.float32)
         twice *= np.tile(gains, size[::-1])[:, :, None]
-        small = np.clip(np.rint(twice), 0, 255).astype(np.uint8)
+        small = _rounded(twice)
     kinds = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
     enlarge = int(random.choice(kinds))
     return np.asarray(cv2.resize(small, (width, height), interpolation=enlarge), np.uint8)
@@ -393,14 +398,14 @@ def _relit(pixels: Pixels, random: Random) -> Pixels:
     height, width = pixels.shape[:2]
     light = 1 + random.normal(0, 0.15, (3, 3)).astype(np.float32)
     field = cv2.resize(light, (width, height), interpolation=cv2.INTER_CUBIC)[:, :, None]
-    return np.clip(pixels * field, 0, 255).astype(np.uint8)
+    return _rounded(pixels * field)
 
 
 def _smoothed(pixels: Pixels, unit: float, random: Random) -> Pixels:
     """Skin without pores, as beauty filters leave it; or grain laid over."""
     if random.random() < 0.3:
         grain = random.normal(0, random.uniform(2, 7), pixels.shape)
-        return np.clip(pixels + grain, 0, 255).astype(np.uint8)
+        return _rounded(pixels + grain)
     if random.random() < 0.5:
         sigma = random.uniform(0.006, 0.02) * unit
         return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)

@@ -245,7 +245,7 @@ def train(
 
 
 def _minutes(run: Run) -> float:
-    return round(sum(row["seconds"] for row in run.metrics()) / 60, 2)
+    return round(sum(float(row["seconds"]) for row in run.metrics()) / 60, 2)
 
 
 def _kinds(recipe: Recipe) -> list[str]:

@@ -106,7 +106,8 @@ def degrade(
     if random.random() >= world.resize:
         size = finest
     kind = int(random.choice(_KINDS))
-    region = resized(region, float(np.clip(size, *world.face)) / region.face.size, kind)
+    size = min(max(size, world.face[0]), world.face[1])
+    region = resized(region, size / region.face.size, kind)
     chain.set_random_seed(int(random.integers(2**31)))  # type: ignore[attr-defined]
     return replace(region, pixels=np.asarray(chain(image=region.pixels)["image"], np.uint8))
 
