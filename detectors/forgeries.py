@@ -233,7 +233,7 @@ def _mask(region: Region, chosen: list[int], random: Random, *, small: bool = Fa
 
 
 def _blend(base: Pixels, over: Pixels, mask: Floats) -> Pixels:
-    mixed = base + mask * (over.astype(np.float32) - base)
+    mixed = base.astype(np.float32) + mask * (over.astype(np.float32) - base)
     return _rounded(mixed)
 
 
@@ -281,7 +281,8 @@ def _fitted(donor: Region, target: Region, chosen: list[int], random: Random) ->
     now = _points(donor) @ matrix[:, :2].T + matrix[:, 2]
     share = random.uniform(0.5, 1.0)
     goal = now + share * (_points(target) - now)
-    return _drawn(moved, _displacement(target, now - goal, goal))
+    bent: Pixels = _drawn(moved, _displacement(target, now - goal, goal))
+    return bent
 
 
 def _displacement(region: Region, vectors: Reals, at: Reals) -> Floats:
