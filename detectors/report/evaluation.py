@@ -225,14 +225,16 @@ def _number(value: float | None) -> str:
 
 def _words(row: Row) -> str:
     """What is said under a figure's name."""
-    return row.note or _WORDS.get(row.name.rpartition(".")[2], "")
+    last = row.name.rpartition(".")[2]
+    return row.note or _WORDS.get(last) or _WORDS.get(last.rpartition("_")[2], "")
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Rows that follow each other and have the same ``group``, or prefix of their name."""
+    """Rows that follow each other and have the same ``group``, or beginning of their name."""
 
     def key(row: Row) -> str:
-        return row.group or row.name.rpartition(".")[0]
+        before, dot, _ = row.name.partition(".")
+        return row.group or before * bool(dot)
 
     return [(name, list(own)) for name, own in groupby(rows, key)]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from facekit.commands import options
+from facekit.commands.detector_evaluate import evaluate
 from facekit.commands.detector_faces import (
     Collected,
     Source,
     count,
-    make_set,
     open_collections,
     open_source,
 )
@@ -42,12 +42,14 @@ def command() -> None:
     Examples:
       facekit detector train detectors/small_cnn --data people --generator runs/swap --out runs/d
       facekit detector evaluate runs/d --data people --generator runs/swap
+      facekit detector evaluate evaluations/default --data DATA --out out/evaluation
       facekit detector score photos clip.mp4 --out scores.jsonl
       facekit detector list
     """
 
 
 command.add_command(score)
+command.add_command(evaluate)
 
 
 @command.command("list")
@@ -163,71 +165,6 @@ def train(
         click.echo(json.dumps(facts, indent=2))
         return
     click.echo(f"{out}: {plugin} trained in {facts['minutes']} minutes on {facts['data']}")
-
-
-@command.command()
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@_DATA
-@_GENERATOR
-@_GENERATED
-@options.DEVICE
-@options.PRECISION
-@options.THREADS
-@options.JSON
-def evaluate(
-    run: Path,
-    data: Path,
-    generator: Path | None,
-    generated: Path | None,
-    device: str,
-    precision: str,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    """Measure the detector of RUN on people that its training never saw.
-
-    Those are the test people of the folder it was trained on, or all of another folder. Beside its
-    figures stand those of a peer (logistic regression on spectra) and a floor (on mean colours),
-    fitted on the same faces. Also writes RUN/evaluation.json, with the reliability diagram.
-
-    \b
-    Examples:
-      facekit detector evaluate runs/d --data people --generator runs/swap
-      facekit detector evaluate runs/d --data people --generator runs/swap --json
-    """
-    from dataclasses import asdict
-
-    from detectors.evaluate import evaluate as measure
-    from detectors.evaluate import held_out_scores, interval_basis, reliability
-    from detectors.score import Detector
-    from facekit.core import device as devices
-    from facekit.core import figures, files
-    from facekit.core.progress import log
-    from facekit.core.run import Run
-
-    fabric = devices.setup(device, precision, threads=threads)
-    detector = Detector.load(run, fabric.device)
-    floor, peer = (
-        Detector.open(run / f"{role}.safetensors", {"name": role}, fabric.device)
-        for role in ("floor", "peer")
-    )
-    facts = Run(run).facts
-    source = open_source(data, generator, generated, seed=facts["seed"], seen=facts["people"])
-    test_set = make_set(source, "test", detector.parts[0].config.data.frames, fabric)
-    rows = figures.with_goals(measure(detector, test_set, floor=floor, peer=peer))
-    drawn = interval_basis(test_set)
-    log.info("%s in %s", count(test_set), data)
-    report = {
-        "data": f"{data.name}: {count(test_set)}",
-        "interval": drawn,
-        "threshold": detector.threshold,
-        "figures": [{**asdict(row), "holds": row.holds} for row in rows],
-        "reliability": reliability(held_out_scores(detector, test_set), test_set.labels),
-    }
-    files.write_json(run / "evaluation.json", report)
-    figures.show(rows, as_json)
-    if not as_json:
-        click.echo(f"95% intervals: {drawn}")
 
 
 @command.command()
