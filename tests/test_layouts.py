@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -212,6 +214,51 @@ def test_no_layout_takes_the_trees_of_published_sets_for_its_own(name, tree):
 def test_unknown_layouts_are_named():
     with pytest.raises(FacekitError, match="unknown layout 'celebdf'; did you mean 'celeb_df'"):
         layouts.read("celebdf", Path())
+
+
+@pytest.mark.parametrize("name", ["pictures", "people", "real_fake"])
+def test_names_that_cannot_be_printed_are_left_out(name, tree, caplog):
+    folder = tree(name)
+    items = layouts.read(name, folder)
+    (beside,) = {(folder / item.path).parent for item in items[:1]}
+    Path(os.fsdecode(os.fsencode(beside) + b"/\xff.jpg")).write_bytes(b"x")
+    (beside / "two\nlines.jpg").write_bytes(b"x")
+    assert layouts.read(name, folder) == items
+    assert "left out 2 files whose names cannot be printed" in caplog.text
+    assert "\n" not in caplog.records[-1].getMessage()
+    (beside / "scan.TIF").write_bytes(b"x")
+    assert layouts.read(name, folder) == items
+    assert "left out 1 files of kinds that are not read" in caplog.text
+
+
+def test_folders_that_may_not_be_read_are_named(tree, monkeypatch):
+    folder = tree("people")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(FacekitError, match=r"not readable \(Permission denied"):
+        layouts.read("pictures", folder)
+
+
+def test_the_example_in_the_docs_is_a_layout(tmp_path):
+    page = Path(__file__).parent.parent / "docs/datasets.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
+    plugin = {}
+    exec(code, plugin)
+    touch(tmp_path / "mine", "ann-1.jpg", "ann-1-bob.jpg", "else.jpg")
+    swap, original = plugin["read"](tmp_path / "mine")
+    assert (swap.label, swap.facts["donor"], swap.source) == (1, "bob", original.source)
+    touch(tmp_path / "other", "notes.txt")
+    with pytest.raises(FacekitError, match=re.escape(plugin["LOOKED_FOR"])):
+        plugin["read"](tmp_path / "other")
+
+
+def test_the_docs_name_every_layout():
+    page = (Path(__file__).parent.parent / "docs/datasets.md").read_text(encoding="utf-8")
+    for name in LAYOUTS:
+        assert f"| `{name}` |" in page
 
 
 # --- FaceForensics++
@@ -448,6 +495,8 @@ def test_london_has_facts(tree, caplog):
         ("file,subject,age,gender\na.jpg,1,2,x\n", "line 2: no ethnicity; looked for the London"),
         ("file,subject,age,gender,ethnicity\na.jpg,1,old,x,y\n", "line 2: age 'old' is no whole"),
         ("file,subject,age,gender,ethnicity\nb.jpg,1,2,x,y\n", "no photo that index.csv names"),
+        ("file,subject,age,gender,ethnicity\n../a.jpg,1,2,x,y\n", "line 2: .* not in the folder"),
+        ("file,subject,age,gender,ethnicity\n/a.jpg,1,2,x,y\n", "line 2: .* not in the folder"),
         ("", "looked for the London Set"),
         ("\x00\x00", "looked for|not readable"),
     ],

@@ -29,7 +29,8 @@ VIDEO_SUFFIXES = (
 """Suffixes by which a video in a folder is known."""
 
 
-_NOT_READ = (".avif", ".heic", ".heif", ".tif", ".tiff")
+NOT_READ = (".avif", ".heic", ".heif", ".tif", ".tiff")
+"""Suffixes of pictures of kinds that are not read; folders with such are told so."""
 
 log = logging.getLogger("facekit")
 
@@ -90,17 +91,17 @@ def _inside(folder: Path, unread: bool) -> list[Path]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *_NOT_READ)
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *NOT_READ)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if unread:
         return files
-    strange = [path for path in files if path.suffix.lower() in _NOT_READ]
+    strange = [path for path in files if path.suffix.lower() in NOT_READ]
     if strange:
         log.warning(
             "%s: left out %d pictures of kinds that are not read, e.g. %s; convert them to PNG or "
             "JPEG",
             *(folder, len(strange), strange[0].relative_to(folder)),
         )
-    return [path for path in files if path.suffix.lower() not in _NOT_READ]
+    return [path for path in files if path.suffix.lower() not in NOT_READ]

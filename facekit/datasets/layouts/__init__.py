@@ -20,6 +20,7 @@ Names that mean the same in every copy of the data set are made by
 from pathlib import Path
 
 from facekit.core import registry
+from facekit.core.errors import FacekitError
 from facekit.types import Item
 
 
@@ -31,8 +32,13 @@ def read(layout: str, folder: Path) -> list[Item]:
         folder: of the data set.
 
     Raises:
-        FacekitError: for an unknown layout, or a folder of another layout; it says what was looked
-            for and what was found there.
+        FacekitError: for an unknown layout, a folder of another layout (it says what was looked
+            for and what was found there), or one that may not be read.
     """
-    items: list[Item] = registry.load(__name__, layout).read(folder)
+    plugin = registry.load(__name__, layout)
+    try:
+        items: list[Item] = plugin.read(folder)
+    except OSError as error:
+        where = error.filename or folder
+        raise FacekitError(f"{where}: not readable ({error.strerror or error})") from error
     return items

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facekit.core.errors import FacekitError
-from facekit.media.find import VIDEO_SUFFIXES
+from facekit.media.find import NOT_READ, VIDEO_SUFFIXES
 from facekit.media.images import IMAGE_SUFFIXES
 from facekit.types import Item
 
@@ -25,6 +25,8 @@ FAKE = {
 # What lies beside the pictures in some copies, and would be taken for pictures.
 _BESIDE = {"mask", "masks", "landmarks"}
 _SHOWN = 8
+# Characters that end lines or are no Unicode.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def folders(folder: Path) -> list[Path]:
@@ -36,22 +38,40 @@ def folders(folder: Path) -> list[Path]:
 def media(folder: Path, *, deep: bool = True) -> list[Path]:
     """The pictures and videos in a folder by suffix, sorted.
 
+    Files whose names cannot be printed, as they are no Unicode or break lines, are left out.
+
     Args:
         folder: to look in; one that does not exist holds none.
         deep: also look in folders below, but for those of masks and landmarks.
     """
+    if not folder.is_dir():
+        return []
     suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     found: list[Path] = []
-    for parent, inner, names in os.walk(folder):
+    unread: list[str] = []
+    strange: list[str] = []
+    for parent, inner, names in os.walk(folder, onerror=_fail):
         inner[:] = [name for name in inner if deep and name.lower() not in _BESIDE]
         inner[:] = [name for name in inner if not name.startswith(".")]
-        where = Path(parent)
-        found += [
-            where / name
-            for name in names
-            if name.lower().endswith(suffixes) and not name.startswith(".")
-        ]
+        for name in names:
+            if name.startswith("."):
+                continue
+            path = os.path.join(parent, name)  # noqa: PTH118 - there may be a million
+            if name.lower().endswith(NOT_READ):
+                unread.append(ascii(path))
+            elif name.lower().endswith(suffixes):
+                if _UNPRINTABLE.search(path.removeprefix(str(folder))):
+                    strange.append(ascii(path))
+                else:
+                    found.append(Path(path))
+    leave_out(folder, unread, "of kinds that are not read; convert them to PNG or JPEG")
+    leave_out(folder, strange, "whose names cannot be printed")
     return sorted(found)
+
+
+def _fail(error: OSError) -> None:
+    """Folders that may not be read are an error, and not passed over."""
+    raise error
 
 
 def clips(folder: Path) -> list[tuple[str, Path]]:

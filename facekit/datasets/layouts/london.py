@@ -6,7 +6,7 @@ gender, ethnicity, and may have expression; "NA" is unknown. All photos are unto
 """
 
 import csv
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from facekit.core.errors import FacekitError
 from facekit.datasets.layouts import _tree
@@ -40,6 +40,9 @@ def read(folder: Path) -> list[Item]:
         lacking = [column for column in _COLUMNS if not row.get(column)]
         if lacking:
             raise _tree.wrong(folder, LOOKED_FOR, f"index.csv, line {number}: no {lacking[0]}")
+        inside = PurePosixPath(row["file"])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise FacekitError(f"{index}, line {number}: '{inside}' is not in the folder")
         if not (folder / row["file"]).is_file():
             missing.append(row["file"])
             continue
