@@ -168,7 +168,12 @@ def _part(items: list[Item], collection: Collection) -> list[Item]:
     order = sorted(set(group_of), key=lambda group: _draw("half", *group))
     middle = (len(order) + 1) // 2
     half = set(order[:middle] if collection.part == "first half" else order[middle:])
-    return [item for item, group in zip(items, group_of, strict=True) if group in half]
+    people = {item.subject for item, group in zip(items, group_of, strict=True) if group in half}
+    others = {item.subject for item in items} - people
+    # A donor may be of the other half, where swaps do not tie.
+    return [
+        item for item in items if item.subject in people and item.facts.get("donor") not in others
+    ]
 
 
 def _spaced(items: list[Item], frames: int) -> list[Item]:

@@ -157,6 +157,21 @@ def test_swaps_keep_people_in_one_half(tmp_path):
     assert all(half_of[e.donor] == e.collection.name for e in entries if e.donor)
 
 
+def test_halves_of_people_who_all_were_swapped_share_no_donor(tmp_path):
+    touch(tmp_path, *(f"c/Celeb-real/id{n}_0000.mp4" for n in range(10)))
+    swapped = [(n, m) for n in range(10) for m in range(10) if n != m]
+    touch(tmp_path, *(f"c/Celeb-synthesis/id{n}_id{m}_0000.mp4" for n, m in swapped))
+    parts = [
+        Collection(name=p, layout="celeb_df", path="c", part=p, swaps="within")
+        for p in ("first half", "second half")
+    ]
+    halves = [read([part], tmp_path) for part in parts]
+    people = [{e.item.subject for e in half} | {e.donor for e in half} - {""} for half in halves]
+    assert [len(names) for names in people] == [5, 5]
+    assert not people[0] & people[1]
+    assert [len(half) for half in halves] == [5 + 20, 5 + 20]
+
+
 def test_at_most_so_many_files_of_as_many_people_as_can_be(tmp_path):
     touch(tmp_path, *(f"set/p{n}/{k}.jpg" for n in range(10) for k in range(n + 1)))
     part = Collection(name="s", layout="people", path="set", label=0, most=25)
