@@ -254,6 +254,28 @@ def divide(
     return divided
 
 
+def read_for_testing(
+    collections: Sequence[Collection], data: Path, seen: Sequence[Entry]
+) -> list[Entry]:
+    """The files of collections that a trained detector is tested on, all of them of split "test".
+
+    Args:
+        collections: as for :func:`read`.
+        data: as for :func:`read`.
+        seen: what :func:`divide` made of the collections that it was trained on.
+
+    Raises:
+        FacekitError: as :func:`read`, and if they share a person or a source with what is seen of
+            another split than "test".
+    """
+    entries = [
+        replace(entry, item=entry.item.model_copy(update={"split": "test"}))
+        for entry in read(collections, data)
+    ]
+    check_disjoint([*seen, *entries])
+    return entries
+
+
 def _check_shares(shares: Mapping[str, float]) -> None:
     for name, share in shares.items():
         if name not in SPLITS:

@@ -319,6 +319,23 @@ def test_entries_in_two_splits_are_found():
         )
 
 
+def test_what_is_tested_on_shares_nobody_with_training(tmp_path):
+    touch(tmp_path, *(f"set/p{n:03}/1.jpg" for n in range(40)), "b/1.jpg")
+    whole = Collection(name="whole", layout="people", path="set", label=0)
+    first = whole.model_copy(update={"name": "first", "part": "first half"})
+    second = whole.model_copy(update={"name": "second", "part": "second half"})
+    seen = divide(read([first], tmp_path), SHARES, 0, classes=(0,))
+    held_out = [second, pictures("b", label=1)]
+    tested = data_sets.read_for_testing(held_out, tmp_path, seen)
+    assert {e.item.split for e in tested} == {"test"}
+    assert len(tested) == 21
+    with pytest.raises(FacekitError, match=r"is in the splits train .*'first'.* test .*'whole'"):
+        data_sets.read_for_testing([whole], tmp_path, seen)
+    # What training left for testing may be tested on again.
+    kept = [e for e in seen if e.item.split == "test"]
+    assert data_sets.read_for_testing([whole], tmp_path, kept)
+
+
 def test_published_splits_are_kept():
     ff = Collection(name="ff", layout="faceforensics", path="ff", split="published")
     entries = [
