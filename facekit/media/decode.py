@@ -189,15 +189,29 @@ class Video:
         Args:
             time: seconds from the start of the stream.
         """
-        if self._index is None:
-            self._index = _Index.read(self.path, self._start)
         if self._cursor is None:
-            self._cursor = _Cursor(self.path, self._start, self._index, self._turns)
+            self._cursor = _Cursor(self.path, self._start, self._indexed(), self._turns)
         return self._cursor.at(time)
 
     def frames(self, times: Sequence[float]) -> Iterator[Frame]:
         """The frame on screen at each of ``times``; quickest where the times are in order."""
         return (self.at(time) for time in times)
+
+    def length(self) -> float | None:
+        """Seconds that the frames last, by their own times; else as long as the container says.
+
+        The container may be wrong: the file was cut off, or its frames are not evenly spaced. The
+        first call of this or of :meth:`at` reads the file once, without decoding it.
+        """
+        times = self._indexed().times
+        if len(times) < 2:
+            return self.info.duration
+        return times[-1] + (times[-1] - times[0]) / (len(times) - 1)
+
+    def _indexed(self) -> "_Index":
+        if self._index is None:
+            self._index = _Index.read(self.path, self._start)
+        return self._index
 
     def sample(self, count: int) -> Iterator[Frame]:
         """At most ``count`` frames spread over the video, each once, as quick as can be.

@@ -1,0 +1,555 @@
+"""Score many files with one detector: a row for each face at each moment looked at.
+
+Every input has at least one row, and where there is no probability, the row says why: a failure is
+never a number. A damaged file stops no other.
+
+Rows go, file by file, into a journal beside the target, ``OUT.part``. The same call reads it again
+after an interruption and goes on behind the last file that was done; at the end the rows are put
+into the order of the inputs, written to ``OUT`` at once, and the journal is removed. What is held
+in memory does not grow with a video's length.
+"""
+
+import itertools
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import torch
+
+from detectors import regions
+from detectors.calibrate import Scores
+from detectors.regions import Region
+from detectors.score import Detector, Scorer
+from facekit import __version__
+from facekit.core import files
+from facekit.core.errors import FacekitError
+from facekit.core.progress import progress
+from facekit.faces.landmarks import Landmarker
+from facekit.faces.locate import load_locator
+from facekit.faces.track import Tracker
+from facekit.media import images
+from facekit.media.decode import Video
+from facekit.media.find import find_media
+from facekit.types import Face, Frame, Pixels
+
+log = logging.getLogger("facekit")
+
+MOMENTS = 32
+"""Moments of a video that are looked at, unless asked otherwise."""
+SMALLEST = 32
+"""Pixels of a face's longer side; smaller ones are not scored, unless asked otherwise."""
+
+UNREADABLE = "unreadable"
+NO_FACE = "no face found"
+TOO_SMALL = "face too small"
+NOT_SCORED = "not scored"
+"""What a reason begins with, before a colon, if anything follows."""
+
+_BATCH = 8  # frames of a video that are held, searched and scored together
+_PICTURES = 16  # pictures likewise …
+_PIXELS = 32_000_000  # … but no more than so many pixels of them
+_FINE = 2560  # pixels of the longer side of a picture that is searched once more
+_COARSE = 640  # … and the first time
+_CELL = 20  # pixels of the smallest face that a locator finds in what it searches
+_FEW = 8  # moments at which a video without a face that stands upright is searched thoroughly
+_GAP = (2.0, 6.0)  # seconds that a face may be out of sight in its track, at least and at most
+
+Row = dict[str, Any]
+_Locate = Callable[[Sequence[Pixels]], list[list[Face]]]
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Where to look.
+
+    Attributes:
+        moments: of each video, evenly spread over all of it; used unless ``every`` is given.
+        every: seconds between two moments.
+        min_face: pixels of the longer side of the smallest face that is scored.
+    """
+
+    moments: int = MOMENTS
+    every: float | None = None
+    min_face: int = SMALLEST
+
+    def times(self, length: float) -> list[float]:
+        """The moments of a video of so many seconds: each in the middle of its share."""
+        count = self.moments
+        if self.every is not None:
+            count = max(1, math.ceil(length / self.every - 1e-9))
+            return [self.every * i for i in range(count)]
+        return [length * (i + 0.5) / count for i in range(count)]
+
+    def max_gap(self, length: float | None) -> float:
+        """Seconds that a face may be out of sight in its track: one moment may be missed."""
+        spacing = self.every if self.every is not None else (length or 0.0) / self.moments
+        return min(max(_GAP[0], 2.5 * spacing), _GAP[1])
+
+
+@dataclass
+class Summary:
+    """What came of it.
+
+    Attributes:
+        out: the file with the rows.
+        detector: its name.
+        inputs: files, and inputs that are none.
+        unscored: those of them without a single probability.
+        unreadable: those of them that could not be read, or not to the end.
+        rows: in all.
+        faces: rows with a face.
+        scored: rows with a probability.
+        reasons: how many rows have none, by what their reason begins with.
+        kept: inputs that an interrupted call had done.
+    """
+
+    out: str
+    detector: str
+    inputs: int = 0
+    unscored: int = 0
+    unreadable: int = 0
+    rows: int = 0
+    faces: int = 0
+    scored: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+
+
+def score_files(
+    inputs: Sequence[Path],
+    detector: Scorer,
+    *,
+    out: Path,
+    device: torch.device,
+    looking: Looking | None = None,
+) -> Summary:
+    """Score the faces of pictures and videos, and write a row for each.
+
+    Args:
+        inputs: files, folders and patterns; each file counts once.
+        detector: what scores.
+        out: the file of rows to write, one JSON object a line: ``path``, ``time`` (seconds; null
+            for a picture), ``box`` (pixels of the picture), ``track`` (null for a picture),
+            ``scores`` (each member's own P(generated)), ``probability``, ``reason``. In the order
+            of the inputs, then of time, then largest face first.
+        device: where to look for faces.
+        looking: at which moments, and for how small faces.
+
+    Raises:
+        FacekitError: if ``out`` cannot be written, another call writes it now, or an interrupted
+            one had other settings. A file that cannot be read is a row, and no error.
+    """
+    looking = looking or Looking()
+    named = _named(inputs)
+    settings = {
+        **asdict(looking),
+        "detector": detector.name,
+        "sha256": detector.facts.get("sha256") if isinstance(detector, Detector) else None,
+        "facekit": __version__,
+    }
+    with _Journal(out, settings) as journal:
+        kept = [path for path in named if journal.has(path)]
+        if kept:
+            log.info("%s: goes on; %d of %d inputs are done", out, len(kept), len(named))
+        todo = {path: error for path, error in named.items() if path not in set(kept)}
+        with progress("scoring", len(named)) as advance:
+            done = len(kept)
+            advance(done, "")
+            for path in _Walk(detector, looking, device).score(todo, journal):
+                done += 1
+                advance(done, path.name)
+        summary = Summary(str(out), detector.name, kept=len(kept))
+        journal.publish(named, summary)
+    return summary
+
+
+def _named(inputs: Sequence[Path]) -> dict[Path, str | None]:
+    """The files among ``inputs``, each once and in order; with what is wrong, where nothing is."""
+    found: dict[Path, str | None] = {}
+    seen = set()
+    for entry in inputs:
+        try:
+            for path in find_media([entry], unread=True):
+                if path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    found[path] = None
+        except (FacekitError, OSError) as error:
+            found.setdefault(entry, _said(entry, error))
+    return found
+
+
+def _said(path: Path, error: Exception) -> str:
+    """An error in one line, without the path that the row names already."""
+    return " ".join(str(error).removeprefix(f"{path}: ").split())
+
+
+class _Walk:
+    """Goes through files with what is loaded once for all of them."""
+
+    def __init__(self, detector: Scorer, looking: Looking, device: torch.device) -> None:
+        self.detector = detector
+        self.looking = looking
+        least = looking.min_face
+        self.locator = load_locator(device, min_face=least, max_side=_COARSE)
+        self.fine = load_locator(device, min_face=least, max_side=_FINE)
+        # As in training: a detector's crops are set by the landmarks' points.
+        self.landmarker = Landmarker(device)
+
+    def score(self, todo: dict[Path, str | None], journal: "_Journal") -> Iterator[Path]:
+        """Write the rows of each file to the journal; yield its path when it is done."""
+        waiting: list[tuple[Path, Pixels, _Identity]] = []
+        for path, wrong in todo.items():
+            identity = _identity(path)
+            try:
+                if wrong:
+                    raise FacekitError(wrong)
+                images.require_file(path)
+                if images.is_image(path):
+                    waiting.append((path, images.read_image(path), identity))
+                else:
+                    for rows in self._video(path):
+                        journal.write(rows)
+                    journal.end(path, identity)
+                    yield path
+            except (FacekitError, OSError) as error:
+                log.warning("facekit: %s: %s", path, _said(path, error))
+                journal.write([_row(path, reason=f"{UNREADABLE}: {_said(path, error)}")])
+                journal.end(path, identity)
+                yield path
+            held = sum(pixels.size // 3 for _, pixels, _ in waiting)
+            if len(waiting) == _PICTURES or held > _PIXELS:
+                yield from self._pictures(waiting, journal)
+                waiting = []
+        yield from self._pictures(waiting, journal)
+
+    def _pictures(
+        self, waiting: "list[tuple[Path, Pixels, _Identity]]", journal: "_Journal"
+    ) -> Iterator[Path]:
+        """Write the rows of pictures that were read."""
+        located = self._thoroughly([pixels for _, pixels, _ in waiting])
+        looks = [
+            _Look(path, None, pixels, faces, [None] * len(faces))
+            for (path, pixels, _), faces in zip(waiting, located, strict=True)
+        ]
+        for (path, _, identity), rows in zip(waiting, self._rows(looks), strict=True):
+            journal.write(rows or [self._faceless(path)])
+            journal.end(path, identity)
+            yield path
+
+    def _video(self, path: Path) -> Iterator[list[Row]]:
+        """The rows of a video, a few moments at a time.
+
+        It is searched for faces that stand upright. Only where there are none at all, it is
+        searched as thoroughly as a picture: in a few of its frames, and if that helps, in all.
+        """
+        with Video(path) as video:
+            rows = self._followed(video, self._upright)
+            if (first := next(rows, None)) is None:
+                few = _batches(_frames(video, Looking(_FEW)))
+                if any(any(self._thoroughly([f.pixels for f in frames])) for frames in few):
+                    rows = self._followed(video, self._thoroughly)
+                    first = next(rows, None)
+            yield first or [self._faceless(path)]
+            yield from rows
+
+    def _followed(self, video: Video, locate: _Locate) -> Iterator[list[Row]]:
+        """The rows of the moments at which ``locate`` finds faces, tracked."""
+        tracker = Tracker(max_gap=self.looking.max_gap(video.length()))
+        for frames in _batches(_frames(video, self.looking)):
+            looks = []
+            for frame, faces in zip(frames, locate([f.pixels for f in frames]), strict=True):
+                ids = tracker.update(faces, frame.time, frame.index)
+                for track in ids:  # the rows hold them: memory is not to grow
+                    tracker.tracks[track].sightings.clear()
+                looks.append(_Look(video.path, frame.time, frame.pixels, faces, ids))
+            if rows := list(itertools.chain.from_iterable(self._rows(looks))):
+                yield rows
+
+    def _upright(self, pictures: Sequence[Pixels]) -> list[list[Face]]:
+        """The faces of pictures that stand upright, largest first."""
+        return self.landmarker.read(pictures, self.locator.locate(pictures), mirrored=True)
+
+    def _thoroughly(self, pictures: Sequence[Pixels]) -> list[list[Face]]:
+        """The faces of pictures that may be turned, cut close, or large with small faces."""
+        found = regions.locate(pictures, self.locator)
+        for i, pixels in enumerate(pictures):
+            shrunk = max(pixels.shape) / _COARSE
+            if not found[i] and shrunk * _CELL > self.looking.min_face:
+                (found[i],) = self.fine.locate([pixels])
+        return self.landmarker.read(pictures, found, mirrored=True)
+
+    def _rows(self, looks: "Sequence[_Look]") -> list[list[Row]]:
+        """A row for each face of each picture; those large enough are scored together."""
+        rows: list[list[Row]] = []
+        large: list[tuple[Row, Region]] = []
+        for look in looks:
+            rows.append([])
+            for face, track in sorted(
+                zip(look.faces, look.tracks, strict=True), key=lambda pair: -pair[0].size
+            ):
+                row = _row(look.path, look.time, face, track)
+                rows[-1].append(row)
+                if face.size < self.looking.min_face:
+                    size, least = math.floor(face.size), self.looking.min_face
+                    row["reason"] = f"{TOO_SMALL}: {size} px, and at least {least} are needed"
+                else:
+                    large.append((row, regions.cut(look.pixels, face)))
+        outcomes = _outcomes(self.detector, [region for _, region in large])
+        for (row, _), outcome in zip(large, outcomes, strict=True):
+            row.update(outcome)
+        return rows
+
+    def _faceless(self, path: Path) -> Row:
+        return _row(path, reason=f"{NO_FACE}: none of {self.looking.min_face} px or more")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A picture, or a video at a moment, with the faces found."""
+
+    path: Path
+    time: float | None
+    pixels: Pixels
+    faces: Sequence[Face]
+    tracks: Sequence[int | None]
+
+
+def _row(
+    path: Path,
+    time: float | None = None,
+    face: Face | None = None,
+    track: int | None = None,
+    reason: str | None = None,
+) -> Row:
+    """A row without scores."""
+    box = None if face is None else [round(float(edge), 1) for edge in face.box]
+    return {
+        "path": path.as_posix(),
+        "time": None if time is None else round(time, 4),
+        "box": box,
+        "track": track,
+        "scores": {},
+        "probability": None,
+        "reason": reason,
+    }
+
+
+def _outcomes(detector: Scorer, faces: Sequence[Region]) -> list[Row]:
+    """``scores``, ``probability`` and ``reason`` of each face; one that fails spoils no other."""
+    if not faces:
+        return []
+    try:
+        probabilities, members = _scores(detector, faces)
+    except FacekitError as error:
+        if len(faces) > 1:
+            return [outcome for face in faces for outcome in _outcomes(detector, [face])]
+        return [{"reason": f"{NOT_SCORED}: {_said(Path(), error)}"}]
+    outcomes: list[Row] = []
+    for i, probability in enumerate(probabilities.tolist()):
+        own = {name: float(scores[i]) for name, scores in members.items()}
+        outcome: Row = {
+            "scores": {name: round(p, 6) for name, p in own.items() if 0 <= p <= 1},
+            "probability": round(probability, 6) if 0 <= probability <= 1 else None,
+        }
+        if outcome["probability"] is None:
+            outcome["reason"] = f"{NOT_SCORED}: the detector gave no number from 0 to 1"
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _scores(detector: Scorer, faces: Sequence[Region]) -> tuple[Scores, dict[str, Scores]]:
+    """The detector's probabilities, and each member's own; what has no members is its own."""
+    if isinstance(detector, Detector):
+        return detector.score_all(faces)
+    probabilities = detector.score(faces)
+    return probabilities, {detector.name: probabilities}
+
+
+def _frames(video: Video, looking: Looking) -> Iterator[Frame]:
+    """The frames to look at, each once, however long it stays on screen."""
+    length = video.length()
+    if length:
+        frames = video.frames(looking.times(length))
+    elif looking.every is None:
+        frames = video.sample(looking.moments)
+    else:
+        frames = _at_least_apart(video, looking.every)
+    last = -1.0
+    for frame in frames:
+        if frame.time > last:
+            yield frame
+            last = frame.time
+
+
+def _at_least_apart(frames: Iterable[Frame], every: float) -> Iterator[Frame]:
+    """The first frame of each interval, for videos whose length is not known beforehand."""
+    slot = -1
+    for frame in frames:
+        if int(frame.time / every) > slot:
+            slot = int(frame.time / every)
+            yield frame
+
+
+def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
+    while batch := list(itertools.islice(frames, _BATCH)):
+        yield batch
+
+
+_Identity = list[int] | None
+
+
+def _identity(path: Path) -> _Identity:
+    """What tells whether a file has changed; None if there is none."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+class _Journal:
+    """The rows so far, and which files are done; survives a kill at any point.
+
+    Its lines: the settings; then a file's rows, and behind them one that says that it is done.
+    Rows that no such line follows belong to a file that was not done, and are cut off.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self._out = out
+        self._path = out.with_name(f"{out.name}.part")
+        self._settings = settings
+        self._done: dict[str, tuple[_Identity, int, int]] = {}  # its rows: from byte, to byte
+        self._begin = 0
+
+    def __enter__(self) -> "_Journal":
+        if self._out.is_dir():
+            raise FacekitError(f"--out {self._out}: is a folder; give the name of a file")
+        try:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = self._path.open("a+b")
+        except OSError as error:
+            raise FacekitError(
+                f"--out {self._out}: cannot be written ({error.strerror})"
+            ) from error
+        try:
+            if not files.lock(self._file):
+                raise FacekitError(f"{self._out}: another facekit writes it now")
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if kind is not None:
+            log.warning(
+                "%s: not finished; what is done is kept in %s: give the same command to go on",
+                *(self._out, self._path),
+            )
+
+    def has(self, path: Path) -> bool:
+        """Whether the file is done, and has not changed since."""
+        known = self._done.get(path.as_posix())
+        return known is not None and known[0] == _identity(path)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Add rows of the file that is under way."""
+        for row in rows:
+            self._file.write(_line(row))
+
+    def end(self, path: Path, identity: _Identity) -> None:
+        """The file's rows are all there."""
+        end = self._file.tell()
+        self._file.write(_line({"done": path.as_posix(), "identity": identity}))
+        self._file.flush()
+        self._done[path.as_posix()] = (identity, self._begin, end)
+        self._begin = self._file.tell()
+
+    def publish(self, paths: Iterable[Path], summary: Summary) -> None:
+        """Write the rows of these files in this order, count them, and remove the journal."""
+        reasons: Counter[str] = Counter()
+        with files.replacing(self._out) as partial, partial.open("wb") as target:
+            for path in paths:
+                _, begin, end = self._done[path.as_posix()]
+                self._file.seek(begin)
+                scored = 0
+                unreadable = False
+                while self._file.tell() < end:
+                    line = self._file.readline()
+                    target.write(line)
+                    row = json.loads(line)
+                    summary.rows += 1
+                    summary.faces += row["box"] is not None
+                    scored += row["probability"] is not None
+                    if row["reason"]:
+                        kind = row["reason"].partition(":")[0]
+                        reasons[kind] += 1
+                        unreadable |= kind == UNREADABLE
+                summary.inputs += 1
+                summary.scored += scored
+                summary.unscored += not scored
+                summary.unreadable += unreadable
+        summary.reasons = dict(sorted(reasons.items()))
+        self._path.unlink()
+
+    def _read(self) -> None:
+        """Find what is done, and cut off what is not."""
+        self._file.seek(0)
+        line = self._file.readline()
+        head = _parsed(line)
+        end = 0
+        if line.endswith(b"\n"):
+            if head != {"settings": self._settings}:
+                raise FacekitError(
+                    f"{self._path}: holds what an interrupted run with other settings had done "
+                    f"({_difference(head, self._settings)}); give the same "
+                    "settings, remove it, or give another --out"
+                )
+            begin = end = self._file.tell()
+            while (row := _parsed(self._file.readline())) is not None:
+                after = self._file.tell()
+                if "done" in row:
+                    self._done[row["done"]] = (row["identity"], begin, end)
+                    begin = after
+                end = after
+            end = begin
+        self._file.truncate(end)
+        self._file.seek(0, 2)
+        if not end:
+            self._file.write(_line({"settings": self._settings}))
+            self._file.flush()
+        self._begin = self._file.tell()
+
+
+def _line(value: Row) -> bytes:
+    # ASCII: names of files may hold what is no UTF-8.
+    return (json.dumps(value) + "\n").encode("ascii")
+
+
+def _parsed(line: bytes) -> Row | None:
+    """A line of a journal; None behind the last, and for one that was cut off."""
+    try:
+        value = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _difference(head: Row | None, new: dict[str, Any]) -> str:
+    old = (head or {}).get("settings")
+    if not isinstance(old, dict):
+        return "it is something else"
+    changed = [name for name in new if old.get(name) != new[name]]
+    return ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
