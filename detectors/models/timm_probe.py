@@ -104,8 +104,9 @@ def network(config: Config) -> nn.Module:
         with torch.inference_mode():
             shape = tuple(backbone(torch.zeros(1, 3, size, size)).shape)
     except (AssertionError, RuntimeError) as error:
+        why = " ".join(str(error).split())
         raise FacekitError(
-            f"'{config.model}' takes no pictures of {size}×{size} ({error}); set data.size"
+            f"'{config.model}' takes no pictures of {size}×{size} ({why}); set data.size"
         ) from error
     if len(shape) != 2:
         raise FacekitError(f"'{config.model}' gives features of shape {shape}, not one vector")
