@@ -52,6 +52,7 @@ from facekit.watermark.payload import Kind, Payload
 
 _AT_ONCE = 64  # faces scored together
 _GATHERED = 128  # pictures whose faces are held at their own resolution
+_AUDITED = 200  # faces of each set of which shortcuts are audited
 _TIMED = 64  # faces of which the speed is taken, five times
 # What the small detectors are fitted on besides the data's own generated faces: name → kinds.
 _FORGED = {"selfblend": ["self_blend"], "splice": ["splice", "part"]}
@@ -186,7 +187,7 @@ def measure(
         "peers": [one.name for one in [*references, *spectra[:1]]],
         "matrix": trained,
         "measured": [asdict(figure) for figure in speed(scorer, references, shown.regions)],
-        "shortcuts": [asdict(figure) for figure in shortcuts.audit(shown)],
+        "shortcuts": shortcut_rows(sets, data, config),
         "notes": notes,
     }
     log.info("measured in %.0f seconds", time.monotonic() - began)
@@ -211,7 +212,7 @@ def gather_sets(
     division = divided(config, data)
     test = [entry for entry in division if entry.item.split == "test"]
     untouched = [entry for entry in test if entry.item.label == 0]
-    untouched += collections.read(config.untouched, data)
+    untouched += collections.read_for_testing(config.untouched, data, division)
     untouched = _at_most(untouched, config.most, config.seed)
     real, paths, lost = _gathered(untouched, data, device)
     if not len(real):
@@ -219,8 +220,9 @@ def gather_sets(
     sets = [TestSet(REAL, prepared(real, config, 0), paths, lost)]
     alone = [(entry.collection.name, entry) for entry in test if entry.item.label == 1]
     alone = alone if config.matrix else []
+    held_out = collections.read_for_testing(config.generated, data, division)
     for tested, entries in (
-        (True, [(one.collection.name, one) for one in collections.read(config.generated, data)]),
+        (True, [(one.collection.name, one) for one in held_out]),
         (False, alone),
     ):
         for name in dict.fromkeys(name for name, _ in entries):
@@ -458,17 +460,15 @@ def refuse_seen(scorer: Scorer, sets: Sequence[TestSet]) -> None:
     Raises:
         FacekitError: if it was; the first such picture is named.
     """
-    if not isinstance(scorer, Detector):
-        log.info("%s: what it was trained on is not known", scorer.name)
-        return
-    if not scorer.seen:
+    seen: frozenset[str] = getattr(scorer, "seen", frozenset())
+    if not seen:
         log.warning("%s: does not say what it was trained on", scorer.name)
     known = [
         path
         for one in sets
         if not one.paired and one.tested
         for path, digest in zip(one.paths, one.faces.digests, strict=True)
-        if digest in scorer.seen
+        if digest in seen
     ]
     if known:
         raise FacekitError(
@@ -492,9 +492,9 @@ def corrupted_rows(
     tests = [one for one in sets if one.tested]
     forged = [one for one in tests if one.name != REAL]
     chosen, ids = [], []
-    for n, one in enumerate(tests):
+    for one in tests:
         count = config.corrupted if one.name == REAL else -(-config.corrupted // len(forged))
-        order = rng(config.seed, n, Purpose.FRAMES).permutation(len(one.faces))[:count]
+        order = _some(one, count, config)
         chosen.append(one.faces.subset(order))
         of_set = [row["id"] for row in rows if row["set"] == one.name]
         ids += [of_set[i] for i in order]
@@ -509,6 +509,39 @@ def corrupted_rows(
         for name, of_name in scores.items()
         for i in range(len(together))
     ]
+
+
+def shortcut_rows(sets: Sequence[TestSet], data: Path, config: Config) -> list[Row]:
+    """What merely comes with the classes gives away: in the files, and in the faces as shown.
+
+    Returns:
+        Rows for the page, ``group`` says of what: the files as they lie in the data, or the faces
+        of a test beside the untouched ones.
+    """
+    some = {one.name: _some(one, _AUDITED, config) for one in sets if one.tested}
+    listed = [
+        shortcuts.File(data / path, int(one.faces.labels[i]), one.faces.sources[i])
+        for one in sets
+        if one.tested and not one.paired
+        for i in some[one.name]
+        if "#" not in (path := one.paths[i])
+    ]
+    real = sets[0].faces.subset(some[REAL])
+    audits: dict[str, FaceSet | list[shortcuts.File]] = {"the files as they lie": listed}
+    for one in sets[1:]:
+        if one.tested:
+            audits[f"{one.name}, as shown"] = real + one.faces.subset(some[one.name])
+    return [
+        {**asdict(figure), "group": group}
+        for group, examples in audits.items()
+        for figure in shortcuts.audit(examples, seed=config.seed)
+    ]
+
+
+def _some(one: TestSet, most: int, config: Config) -> list[int]:
+    """Places of at most so many of a set's faces, drawn at random."""
+    order = rng(config.seed, len(one.name), Purpose.FRAMES).permutation(len(one.faces))
+    return [int(i) for i in order[:most]]
 
 
 def speed(
