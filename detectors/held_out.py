@@ -32,7 +32,7 @@ from scipy.spatial import Delaunay
 
 from detectors.regions import Region
 from facekit.core.errors import FacekitError, did_you_mean
-from facekit.core.progress import log, progress
+from facekit.core.progress import log
 from facekit.types import Face, Floats, Pixels
 
 if TYPE_CHECKING:  # training's own module: nothing of it runs here
@@ -96,22 +96,20 @@ def splices(
     chosen: list[int] = []
     donors: list[str] = []
     makers: list[str] = []
-    with progress("forging test faces", len(targets) * len(kinds)) as advance:
-        for kind in kinds:
-            for i in targets:
-                donor = None if kind == "warp" else people.donor(i, random)
-                advance(len(made), kind)
-                if kind != "warp" and donor is None:
-                    continue
-                target = face_set.regions[i]
-                other = target if donor is None else face_set.regions[donor]
-                forged = KINDS[kind](target, other, random)
-                if np.array_equal(forged.pixels, target.pixels):
-                    continue
-                made.append(forged)
-                chosen.append(i)
-                donors.append("" if donor is None else face_set.subjects[donor])
-                makers.append(kind)
+    for kind in kinds:
+        for i in targets:
+            donor = None if kind == "warp" else people.donor(i, random)
+            if kind != "warp" and donor is None:
+                continue
+            target = face_set.regions[i]
+            other = target if donor is None else face_set.regions[donor]
+            forged = KINDS[kind](target, other, random)
+            if np.array_equal(forged.pixels, target.pixels):
+                continue
+            made.append(forged)
+            chosen.append(i)
+            donors.append("" if donor is None else face_set.subjects[donor])
+            makers.append(kind)
     if not made:
         raise FacekitError(
             f"{len(targets)} untouched faces with landmarks, of whom no two are different people "
