@@ -218,17 +218,12 @@ def gather_sets(
     if not len(real):
         raise FacekitError(f"{data}: holds no untouched face that training has not seen")
     sets = [TestSet(REAL, prepared(real, config, 0), paths, lost)]
-    alone = [(entry.collection.name, entry) for entry in test if entry.item.label == 1]
-    alone = alone if config.matrix else []
-    held_out = collections.read_for_testing(config.generated, data, division)
-    for tested, entries in (
-        (True, [(one.collection.name, one) for one in held_out]),
-        (False, alone),
-    ):
-        for name in dict.fromkeys(name for name, _ in entries):
-            of_one = _at_most(
-                [entry for other, entry in entries if other == name], config.most, config.seed
-            )
+    # What training's own generated faces are, only the matrix asks.
+    alone = [entry for entry in test if entry.item.label == 1 and config.matrix]
+    for tested, entries in ((True, generated), (False, alone)):
+        for name in dict.fromkeys(entry.collection.name for entry in entries):
+            of_one = [entry for entry in entries if entry.collection.name == name]
+            of_one = _at_most(of_one, config.most, config.seed)
             faces, paths_of_one, lost = _gathered(of_one, data, device)
             shown = prepared(faces, config, len(sets))
             sets.append(TestSet(name, shown, paths_of_one, lost, tested=tested))
