@@ -218,6 +218,7 @@ def gather_sets(
     if not len(real):
         raise FacekitError(f"{data}: holds no untouched face that training has not seen")
     sets = [TestSet(REAL, prepared(real, config, 0), paths, lost)]
+    generated = collections.read_for_testing(config.generated, data, division)
     # What training's own generated faces are, only the matrix asks.
     alone = [entry for entry in test if entry.item.label == 1 and config.matrix]
     for tested, entries in ((True, generated), (False, alone)):
