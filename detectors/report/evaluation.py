@@ -210,7 +210,8 @@ def render(evaluation: Evaluation) -> str:
         reliability=_reliability(evaluation.reliability),
         histogram=_histogram(evaluation.histogram),
         corruptions=_corruptions(evaluation.corruptions),
-        of_auc=Strip(0.5, 1.0),
+        of_generators=_strip(evaluation.generators),
+        of_shortcuts=_strip(evaluation.shortcuts),
         of_rates=Strip(0.0, _ceiling(evaluation.fairness)),
     )
     return re.sub(r"\n\s*\n+", "\n", html) + "\n"
@@ -396,6 +397,11 @@ def _corruptions(curves: dict[str, list[float]]) -> Plot | None:
         [(_y(i / ticks), f"{bottom + (1 - bottom) * i / ticks:.3g}") for i in range(ticks + 1)],
         lines,
     )
+
+
+def _strip(rows: Sequence[Row]) -> Strip:
+    """An axis of AUCs: from chance, unless one lies below it."""
+    return Strip(0.0 if any((row.value or 0.5) < 0.5 for row in rows) else 0.5, 1.0)
 
 
 def _ceiling(rows: Sequence[Row]) -> float:
