@@ -23,8 +23,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ from facekit.types import Item, Pixels
 from facekit.watermark.payload import Kind, Payload
 
 Labels = NDArray[np.int64]
+
+CELL = 16
+"""Pixels a side of the cells in which a network may be told what was laid over."""
 
 _LOCATE_AT_ONCE = 16
 _DONORS = 8  # of so many people's faces, the one that looks most nearly the same way is put in
@@ -301,7 +305,7 @@ def with_forgeries(faces: FaceSet, kinds: Sequence[str], *, key: int) -> FaceSet
         if kind in forgeries.WITH_DONOR and donor is None:
             continue  # nobody else is in the set
         other = None if donor is None else faces.regions[donor]
-        made.append(forgeries.forge(kind, faces.regions[i], other, random))
+        made.append(forgeries.forge(kind, faces.regions[i], other, random).region)
         of.append(int(i))
         makers.append(kind)
         donors.append("" if donor is None else faces.subjects[donor])
@@ -325,6 +329,30 @@ def _donor(
         return None
     regions = [faces.regions[i] for i in others]
     return others[forgeries.nearest_pose(faces.regions[target], regions)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network learns from in one step.
+
+    Attributes:
+        images: uint8 (B, S, S, 3).
+        labels: int64 (B,), 1 generated.
+        masks: float32 (B, S // CELL, S // CELL): the share of each cell that is not as the camera
+            saw it, in [0, 1]; 1 everywhere where the whole picture is generated.
+    """
+
+    images: Pixels
+    labels: Labels
+    masks: NDArray[np.float32]
+
+
+class _One(NamedTuple):
+    """One of a pair: its region, the face that it is or was made of, and what was laid over."""
+
+    region: Region
+    of: int
+    mask: NDArray[np.uint8] | int
 
 
 class Batches:
@@ -363,32 +391,34 @@ class Batches:
         if not len(self._untouched) or sum(settings.forgeries.values()) < 1 - 1e-6:
             require_both(faces.labels)
 
-    def __call__(self, step: int) -> tuple[Pixels, Labels]:
-        """Images uint8 (B, S, S, 3) and labels (B,): first the untouched, then their forgeries."""
+    def __call__(self, step: int) -> Batch:
+        """First the untouched faces, then as many generated ones, the pairs in the same order."""
         random = rng(self._seed, step, Purpose.BATCHES)
-        half = self._batch // 2
+        half, size = self._batch // 2, self._settings.size
         enough = len(self._untouched) >= half
         chosen = random.choice(self._untouched, half, replace=not enough, p=self._odds)
         pairs = [self._pair(int(i), random) for i in chosen]
-        came = [self._came_marked[list(of)] for of in zip(*(of for _, of in pairs), strict=True)]
+        came = [self._came_marked[[pair[side].of for pair in pairs]] for side in (0, 1)]
         to_mark = _to_mark(came, random)
         seeds = random.integers(2**31, size=half)
-        images = np.empty((2 * half, self._settings.size, self._settings.size, 3), np.uint8)
-        for k, (pair, of) in enumerate(pairs):
-            sharpest = min(region.face.size for region in pair)
-            for side, region in enumerate(pair):
+        images = np.empty((2 * half, size, size, 3), np.uint8)
+        masks = np.empty((2 * half, size // CELL, size // CELL), np.float32)
+        for k, pair in enumerate(pairs):
+            sharpest = min(one.region.face.size for one in pair)
+            for side, one in enumerate(pair):
                 fate = rng(int(seeds[k]), Purpose.DEGRADING)  # the same for both of a pair
-                if to_mark[side][k] and not self._came_marked[of[side]]:
-                    region = self._marked(region, of[side])
+                region = one.region
+                if to_mark[side][k] and not self._came_marked[one.of]:
+                    region = self._marked(region, one.of)
                 region = degrade(region, self._settings.world, self._chain, fate, sharpest=sharpest)
-                images[side * half + k] = _varied(region, self._settings, fate)
-        return images, np.repeat([0, 1], half)
+                place = side * half + k
+                images[place], masks[place] = _varied(region, one.mask, self._settings, fate)
+        return Batch(images, np.repeat([0, 1], half), masks)
 
-    def _pair(
-        self, i: int, random: np.random.Generator
-    ) -> tuple[tuple[Region, Region], tuple[int, int]]:
-        """An untouched face and a forgery of it, or else any generated one; and of which faces."""
+    def _pair(self, i: int, random: np.random.Generator) -> "tuple[_One, _One]":
+        """An untouched face, and a forgery of it or else any generated one."""
         faces = self._faces
+        untouched = _One(faces.regions[i], i, 0)
         kinds = list(self._settings.forgeries)
         shares = [self._settings.forgeries[kind] for kind in kinds]
         place = int(np.searchsorted(np.cumsum(shares), random.random() * (1 + 1e-9), side="right"))
@@ -398,17 +428,13 @@ class Batches:
                 donor = _donor(faces, self._untouched, i, random)
                 kind = kind if donor is not None else "self_blend"
             other = None if donor is None else faces.regions[donor]
-            return (faces.regions[i], forgeries.forge(kind, faces.regions[i], other, random)), (
-                i,
-                i,
-            )
-        mine = self._forgeries.get(faces.sources[i])
-        j = (
-            int(random.choice(mine))
-            if mine
-            else int(random.choice(self._generated, p=self._generated_odds))
-        )
-        return (faces.regions[i], faces.regions[j]), (i, j)
+            forged = forgeries.forge(kind, faces.regions[i], other, random)
+            return untouched, _One(forged.region, i, forged.mask)
+        if mine := self._forgeries.get(faces.sources[i]):
+            j = int(random.choice(mine))
+        else:
+            j = int(random.choice(self._generated, p=self._generated_odds))
+        return untouched, _One(faces.regions[j], j, 255)
 
     def _marked(self, region: Region, i: int) -> Region:
         """``region``, face ``i`` or a forgery of it, with that face's mark.
@@ -436,8 +462,13 @@ def _square_roots(faces: FaceSet, chosen: NDArray[np.int64]) -> NDArray[np.float
     return normed
 
 
-def _varied(region: Region, settings: Faces, random: np.random.Generator) -> Pixels:
-    """Its crop, moved, turned and scaled a little, and mirrored half of the time."""
+def _varied(
+    region: Region,
+    mask: NDArray[np.uint8] | int,
+    settings: Faces,
+    random: np.random.Generator,
+) -> tuple[Pixels, NDArray[np.float32]]:
+    """Its crop, moved, turned and scaled a little, mirrored half of the time; and the mask's."""
     face = region.face
     z = (face.points - face.points.mean(axis=0)) @ np.array([1, 1j])
     z = z * random.uniform(0.93, 1.08) * np.exp(1j * np.radians(random.uniform(-6, 6)))
@@ -445,7 +476,18 @@ def _varied(region: Region, settings: Faces, random: np.random.Generator) -> Pix
     points = np.stack([z.real, z.imag], axis=1) + face.points.mean(axis=0) + shift
     moved = replace(region, face=replace(face, points=points.astype(np.float32)))
     crop: Pixels = crops([moved], settings.template, settings.size)[0]
-    return crop[:, ::-1] if random.random() < 0.5 else crop
+    cells = np.full((settings.size // CELL,) * 2, float(np.max(mask)) / 255, np.float32)
+    if not isinstance(mask, int):
+        height, width = region.pixels.shape[:2]
+        laid_over = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        coloured = np.repeat(np.asarray(laid_over, np.uint8)[:, :, None], 3, axis=2)
+        shown = crops([replace(moved, pixels=coloured)], settings.template, settings.size)[0]
+        side = len(cells) * CELL
+        small = cv2.resize(shown[:side, :side, 0], cells.shape, interpolation=cv2.INTER_AREA)
+        cells = small.astype(np.float32) / 255
+    if random.random() < 0.5:
+        return crop[:, ::-1], cells[:, ::-1]
+    return crop, cells
 
 
 def _marked(region: Region, payloads: Sequence[Payload], random: np.random.Generator) -> Region:

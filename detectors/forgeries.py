@@ -13,7 +13,7 @@ detectors in memory; no file is written.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -26,6 +26,7 @@ from facekit.types import Floats, Landmarks, Pixels
 
 Random = np.random.Generator
 Reals = NDArray[np.float64]
+Made = tuple[Pixels, Floats]  # the picture, and the mask in [0, 1] of what was laid over, (H, W, 1)
 
 # iBUG-300W's 68 points.
 _JAW, _BROWS, _NOSE = list(range(17)), list(range(17, 27)), list(range(27, 36))
@@ -56,7 +57,7 @@ _MARGIN = 0.25  # of the face's size, about its points: no mask reaches further
 _GRID = 24  # cells a side on which a warp is computed
 
 
-def self_blend(target: Region, donor: Region | None, random: Random) -> Pixels:
+def self_blend(target: Region, donor: Region | None, random: Random) -> Made:
     """The face laid over itself, after one of the two was recoloured and the one on top moved."""
     base = target.pixels
     over = _affine(base, random, target.face.size)
@@ -68,10 +69,11 @@ def self_blend(target: Region, donor: Region | None, random: Random) -> Pixels:
         base = _retouched(base, random)
     chosen = _OUTLINES[random.choice(len(_OUTLINES), p=[0.4, 0.25, 0.15, 0.1, 0.1])]
     ratio = random.choice([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
-    return _blend(base, over, ratio * _mask(target, chosen, random))
+    mask = _mask(target, chosen, random)
+    return _blend(base, over, ratio * mask), mask
 
 
-def splice(target: Region, donor: Region | None, random: Random) -> Pixels:
+def splice(target: Region, donor: Region | None, random: Random) -> Made:
     """Another person's face, brought to this one's points, recoloured to match and laid over."""
     assert donor is not None
     chosen = _SPLICED[random.integers(len(_SPLICED))]
@@ -79,19 +81,19 @@ def splice(target: Region, donor: Region | None, random: Random) -> Pixels:
     if random.random() < 0.4:
         over = _coarse(over, target.face.size, random)
     mask = _mask(target, chosen, random)
-    return _blend(target.pixels, _matched(over, target.pixels, mask, random), mask)
+    return _blend(target.pixels, _matched(over, target.pixels, mask, random), mask), mask
 
 
-def part(target: Region, donor: Region | None, random: Random) -> Pixels:
+def part(target: Region, donor: Region | None, random: Random) -> Made:
     """Eyes, nose, mouth or some of them exchanged for another person's."""
     assert donor is not None
     chosen = PARTS[str(random.choice(list(PARTS)))]
     over = _fitted(donor, target, chosen, random)
     mask = _mask(target, chosen, random, small=True)
-    return _blend(target.pixels, _matched(over, target.pixels, mask, random), mask)
+    return _blend(target.pixels, _matched(over, target.pixels, mask, random), mask), mask
 
 
-def rework(target: Region, donor: Region | None, random: Random) -> Pixels:
+def rework(target: Region, donor: Region | None, random: Random) -> Made:
     """A part of the face blurred, sharpened, recoloured, relit, or drawn at a coarse resolution."""
     chosen = PARTS[str(random.choice(list(PARTS)))]
     over = target.pixels
@@ -104,10 +106,11 @@ def rework(target: Region, donor: Region | None, random: Random) -> Pixels:
             over = _relit(over, random)
         else:
             over = _smoothed(over, target.face.size, random)
-    return _blend(target.pixels, over, _mask(target, chosen, random, small=True))
+    mask = _mask(target, chosen, random, small=True)
+    return _blend(target.pixels, over, mask), mask
 
 
-def warp(target: Region, donor: Region | None, random: Random) -> Pixels:
+def warp(target: Region, donor: Region | None, random: Random) -> Made:
     """Another expression: mouth, brows, lids or jaw moved, and drawn anew where they moved."""
     points = _points(target)
     moved = points.copy()
@@ -134,10 +137,11 @@ def warp(target: Region, donor: Region | None, random: Random) -> Pixels:
     if random.random() < 0.3:
         over = _retouched(over, random, strength=0.4)
     chosen = PARTS["lower face"] if list(some) == [0] else _OUTLINES[random.integers(2)]
-    return _blend(target.pixels, over, _mask(target, chosen, random))
+    mask = _mask(target, chosen, random)
+    return _blend(target.pixels, over, mask), mask
 
 
-KINDS: dict[str, Callable[[Region, Region | None, Random], Pixels]] = {
+KINDS: dict[str, Callable[[Region, Region | None, Random], Made]] = {
     "self_blend": self_blend,
     "splice": splice,
     "part": part,
@@ -150,7 +154,20 @@ WITH_DONOR = ("splice", "part")
 """Those that need another person's region."""
 
 
-def forge(kind: str, target: Region, donor: Region | None, random: Random) -> Region:
+@dataclass(frozen=True)
+class Forged:
+    """A forgery.
+
+    Attributes:
+        region: the picture, and the face that it was made on.
+        mask: uint8 (H, W): how much of each pixel was laid over, 255 all of it.
+    """
+
+    region: Region
+    mask: NDArray[np.uint8]
+
+
+def forge(kind: str, target: Region, donor: Region | None, random: Random) -> Forged:
     """A forgery of ``target``.
 
     Args:
@@ -167,13 +184,14 @@ def forge(kind: str, target: Region, donor: Region | None, random: Random) -> Re
         raise FacekitError(f"unknown forgery '{kind}'; {did_you_mean(kind, KINDS)}")
     if kind in WITH_DONOR and donor is None:
         raise ValueError(f"a {kind} needs a donor")
-    inner, corner = _about_face(target)
+    inner, (x, y) = _about_face(target)
     other = None if donor is None else _about_face(donor)[0]
-    pixels = target.pixels.copy()
-    height, width = inner.pixels.shape[:2]
-    x, y = corner
-    pixels[y : y + height, x : x + width] = KINDS[kind](inner, other, random)
-    return replace(target, pixels=pixels)
+    made, laid_over = KINDS[kind](inner, other, random)
+    height, width = made.shape[:2]
+    pixels, mask = target.pixels.copy(), np.zeros(target.pixels.shape[:2], np.uint8)
+    pixels[y : y + height, x : x + width] = made
+    mask[y : y + height, x : x + width] = np.rint(255 * laid_over[:, :, 0])
+    return Forged(replace(target, pixels=pixels), mask)
 
 
 def _about_face(region: Region) -> tuple[Region, tuple[int, int]]:

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.calibrate import Method, calibrate
 from detectors.collections import SHARES, Collection
 from detectors.data import (
+    Batch,
     Batches,
     Faces,
     FaceSet,
@@ -291,6 +292,7 @@ def _learn(config: Any, splits: Splits, run: Run, fabric: Fabric) -> nn.Module:
     batches = Batches(splits.train, data, batch=training.batch, seed=seed)
     watched, truth = _watched(splits.validation, data)
     plugin = registry.load(MODELS, run.facts["plugin"])
+    objective = getattr(plugin, "objective", log_loss)
 
     seed_step(seed, 0)
     network: nn.Module = plugin.network(config)
@@ -319,14 +321,12 @@ def _learn(config: Any, splits: Splits, run: Run, fabric: Fabric) -> nn.Module:
         for step in range(first, training.steps):
             if waited >= training.patience:
                 break
-            images, labels = upcoming.result()
+            batch = upcoming.result()
             upcoming = ahead.submit(batches, step + 1)
             seed_step(seed, 1 + step)
             for group in optimizer.param_groups:
                 group["lr"] = training.learning_rate * _schedule((step + 1) / training.steps)
-            logits = model(to_tensor(images, fabric.device)).float()
-            target = torch.from_numpy(labels).to(fabric.device).float()
-            loss = F.binary_cross_entropy_with_logits(logits, target)
+            loss = objective(model, batch, fabric.device)
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
@@ -365,6 +365,13 @@ def _learn(config: Any, splits: Splits, run: Run, fabric: Fabric) -> nn.Module:
     log.info("%s: best validation loss %.3f", run.folder.name, best_loss)
     average.load_state_dict(best)
     return average
+
+
+def log_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """Of a batch; a plug-in may have another ``objective`` of these arguments."""
+    logits = model(to_tensor(batch.images, device)).float()
+    target = torch.from_numpy(batch.labels).to(device).float()
+    return F.binary_cross_entropy_with_logits(logits, target)
 
 
 def _watched(validation_set: FaceSet, data: Faces) -> tuple[Pixels, Labels]:

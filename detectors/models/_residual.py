@@ -8,9 +8,36 @@ there loses nothing; nothing is pooled before the last layer.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from detectors.data import Batch
+from detectors.score import to_tensor
+from facekit.core.config import Config
+
+_MASK_WEIGHT = 1.0  # of the cells' loss beside the picture's
+
+
+class Layers(Config):
+    """How large the network is.
+
+    Attributes:
+        widths: channels of each of the four stages; every stage halves the resolution.
+        depths: blocks of each stage.
+        dropout: share of the last features dropped in training.
+    """
+
+    widths: list[Annotated[int, Field(ge=4, le=512)]] = Field(
+        [32, 64, 128, 192], min_length=4, max_length=4
+    )
+    depths: list[Annotated[int, Field(ge=1, le=8)]] = Field(
+        [1, 1, 2, 1], min_length=4, max_length=4
+    )
+    dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class Block(nn.Module):
@@ -55,3 +82,54 @@ class Trunk(nn.Module):
         """The last features, before any pooling."""
         features: Tensor = self.blocks(F.relu(self.stem_norm(self.stem(x))))
         return features
+
+
+class Localiser(nn.Module):
+    """Says of a picture whether it was generated, and of each cell how much was laid over.
+
+    The cells' part is Li et al.'s idea, "Face X-ray for More General Face Forgery Detection", CVPR
+    2020 (arXiv:1912.13458): whoever must say where has to look at what is there, and learns from
+    far fewer pictures. Half of the features that judge the picture are means over it, half are its
+    strongest places, as a small part may be all that was changed.
+    """
+
+    def __init__(self, channels: int, layers: Layers) -> None:
+        """For inputs of ``channels``; fresh weights."""
+        super().__init__()
+        self.trunk = Trunk(channels, layers.widths, layers.depths)
+        self.cells = nn.Conv2d(layers.widths[-1], 1, 1)
+        self.dropout = nn.Dropout(layers.dropout)
+        self.head = nn.Linear(2 * layers.widths[-1] + 2, 1)
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What the trunk looks at: (B, channels, S, S) of images (B, 3, S, S) in [-1, 1]."""
+        raise TypeError("a Localiser is subclassed by what it looks at")
+
+    def forward(
+        self, images: Tensor, *, with_cells: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (B,), before calibration; ``with_cells``: and those of the cells (B, C, C)."""
+        seen = self.seen(images).contiguous(memory_format=torch.channels_last)
+        features = self.trunk(seen)
+        cells = self.cells(features)[:, 0]
+        pooled = torch.cat(
+            [
+                features.mean((2, 3)),
+                features.amax((2, 3)),
+                cells.mean((1, 2))[:, None],
+                cells.amax((1, 2))[:, None],
+            ],
+            dim=1,
+        )
+        logits: Tensor = self.head(self.dropout(pooled))[:, 0]
+        return (logits, cells) if with_cells else logits
+
+
+def objective(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """Log loss of the pictures, and of their cells."""
+    logits, cells = model(to_tensor(batch.images, device), with_cells=True)
+    target = torch.from_numpy(batch.labels).to(device).float()
+    masks = torch.from_numpy(batch.masks).to(device)
+    whole = F.binary_cross_entropy_with_logits(logits.float(), target)
+    local = F.binary_cross_entropy_with_logits(cells.float(), masks)
+    return whole + _MASK_WEIGHT * local
