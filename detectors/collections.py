@@ -126,11 +126,11 @@ def _read(collection: Collection, data: Path) -> list[Entry]:
         items = layouts.read(collection.layout, folder)
     except FacekitError as error:
         raise FacekitError(f"collection '{collection.name}': {error}") from error
-    items = [_named(item, collection) for item in items]
+    # Before names get the folder's name: which half is which must not depend on where it lies.
     items = _most(_spaced(_part(items, collection), collection.frames), collection.most)
     if not items:
         raise FacekitError(f"collection '{collection.name}': nothing of {folder} is in its part")
-    return [Entry(folder / item.path, item, collection) for item in items]
+    return [Entry(folder / item.path, _named(item, collection), collection) for item in items]
 
 
 def _named(item: Item, collection: Collection) -> Item:
@@ -192,11 +192,11 @@ def _spaced(items: list[Item], frames: int) -> list[Item]:
 
 def _most(items: list[Item], most: int | None) -> list[Item]:
     """At most so many, sorted by path: of as many people as can be, originals with forgeries."""
-    nth: Counter[tuple[str, int | None]] = Counter()
+    nth: Counter[tuple[str, str]] = Counter()
     ranked = []
     for item in sorted(items, key=lambda item: _draw("most", item.path)):
-        key = (item.subject, item.label)
-        ranked.append((nth[key], _draw("most", item.subject), item.label, item.path, item))
+        key = (item.subject, str(item.label))
+        ranked.append((nth[key], _draw("most", item.subject), key, item.path, item))
         nth[key] += 1
     ranked.sort(key=lambda row: row[:4])
     return sorted((row[-1] for row in ranked[:most]), key=lambda item: item.path)

@@ -133,6 +133,11 @@ def test_halves_part_people_and_are_always_the_same(tmp_path):
     assert (len(first), len(second)) == (51, 50)
     assert not first & second
     assert half("first half") == first
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "set").rename(tmp_path / "elsewhere/deep")
+    moved = Collection(name="m", layout="people", path="elsewhere/deep", label=0, part="first half")
+    assert {e.path.parent.name for e in read([moved], tmp_path)} == {n[4:] for n in first}
+    (tmp_path / "elsewhere/deep").rename(tmp_path / "set")
     # Not those that come first by name, who may have come first when the set was made.
     assert not max(first) < min(second)
     both = [
