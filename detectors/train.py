@@ -71,6 +71,8 @@ class Training(Config):
             and kept (Polyak & Juditsky 1992).
         validate_every: steps between looks at validation, each with a checkpoint.
         patience: so many looks without a lower validation loss end the training.
+        start: a member trained before it; it begins with that one's weights wherever both have
+            weights of one name and shape. Blending is learnt slowly from nothing.
     """
 
     steps: int = Field(800, ge=1)
@@ -80,6 +82,7 @@ class Training(Config):
     ema: float = Field(0.98, ge=0, lt=1)
     validate_every: int = Field(50, ge=1)
     patience: int = Field(6, ge=1)
+    start: str = ""
 
 
 class Recipe(Config):
@@ -140,11 +143,16 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, R
         raise FacekitError(
             f"{path}: key 'members' is missing; write e.g. 'members: {{patch: detectors/patch}}'"
         )
-    members = {}
+    members: dict[str, Any] = {}
     for member, source in named.items():
         kind, recipe = read_config(str(source))
         if kind == ENSEMBLE:
             raise FacekitError(f"{path}: member '{member}' is an ensemble itself; name its members")
+        start = recipe.members[kind][1].get("training", {}).get("start", "")
+        if start and start not in members:
+            raise FacekitError(
+                f"{path}: member '{member}' starts from '{start}', which is no member above it"
+            )
         members[str(member)] = recipe.members[kind]
     return plugin, validate({**data, "members": members}, Recipe, path)
 
@@ -212,7 +220,8 @@ def train(
             members.append(_fit(name, plugin, config, splits.train))
             own.log(1, seconds=time.monotonic() - began)
         else:
-            network = _learn(config, splits, own, fabric)
+            start = {one.name: one.network for one in members}.get(config.training.start)
+            network = _learn(config, splits, own, fabric, start=start)
             members.append(Member(name, plugin, config, network, fabric.device))
         own.note(minutes=_minutes(own))
 
@@ -284,7 +293,9 @@ def _fit(name: str, plugin: str, config: Any, train_set: FaceSet) -> Member:
     return Member(name, plugin, config, network)
 
 
-def _learn(config: Any, splits: Splits, run: Run, fabric: Fabric) -> nn.Module:
+def _learn(
+    config: Any, splits: Splits, run: Run, fabric: Fabric, *, start: nn.Module | None = None
+) -> nn.Module:
     """A plug-in that learns by gradient descent: the average network, best on validation."""
     training: Training = config.training
     data: Faces = config.data
@@ -296,6 +307,8 @@ def _learn(config: Any, splits: Splits, run: Run, fabric: Fabric) -> nn.Module:
 
     seed_step(seed, 0)
     network: nn.Module = plugin.network(config)
+    if start is not None:
+        _begin_with(network, start)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
@@ -380,6 +393,17 @@ def _watched(validation_set: FaceSet, data: Faces) -> tuple[Pixels, Labels]:
     require_both(whole.labels)
     seen = befallen(whole, data.world, key=_VALIDATION)
     return crops(seen.regions, data.template, data.size), seen.labels
+
+
+def _begin_with(network: nn.Module, other: nn.Module) -> None:
+    """Copy the weights that the two have in common, by name and shape."""
+    own = network.state_dict()
+    shared = {
+        name: value
+        for name, value in other.state_dict().items()
+        if name in own and own[name].shape == value.shape
+    }
+    network.load_state_dict(own | shared)
 
 
 @torch.no_grad()
