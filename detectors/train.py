@@ -143,18 +143,18 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, R
         raise FacekitError(
             f"{path}: key 'members' is missing; write e.g. 'members: {{patch: detectors/patch}}'"
         )
-    members: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     for member, source in named.items():
         kind, recipe = read_config(str(source))
         if kind == ENSEMBLE:
             raise FacekitError(f"{path}: member '{member}' is an ensemble itself; name its members")
         start = recipe.members[kind][1].get("training", {}).get("start", "")
-        if start and start not in members:
+        if start and start not in read:
             raise FacekitError(
                 f"{path}: member '{member}' starts from '{start}', which is no member above it"
             )
-        members[str(member)] = recipe.members[kind]
-    return plugin, validate({**data, "members": members}, Recipe, path)
+        read[str(member)] = recipe.members[kind]
+    return plugin, validate({**data, "members": read}, Recipe, path)
 
 
 @dataclass(frozen=True)
