@@ -2,7 +2,8 @@
 
 The folder holds, beside ``protocol.json`` (what was measured, how, with which versions, and what is
 no score, e.g. how long it took), the scores of every face: ``scores.jsonl`` as the faces were
-shown to all scorers alike, ``variants.jsonl`` after corruptions and with a mark, for the detector.
+shown to all scorers alike, with ``labels.jsonl`` for whoever reads scores and labels, and
+``variants.jsonl``, the detector's after corruptions and with a mark.
 Each test tells the forgeries of one maker from untouched faces:
 
 - ``b``, or another collection of generated faces: from all untouched ones.
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import corruptions, metrics
+from detectors import corruptions, metrics, tables
 from detectors.calibrate import Labels, Scores
 from detectors.metrics import METRICS, Metric
 from facekit.core import files
@@ -28,7 +29,10 @@ from facekit.core.figures import Figure, with_goals
 
 PROTOCOL = "protocol.json"
 SCORES = "scores.jsonl"
+LABELS = "labels.jsonl"
 VARIANTS = "variants.jsonl"
+FRAME = "#frame-"
+"""Between a video's path and the number of one of its frames."""
 REAL = "real"
 """The ``set`` of the untouched faces."""
 MARK = "mark"
@@ -84,26 +88,19 @@ def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, An
         *marked_shift(variants, rows),
         *(Figure(**row) for row in protocol["measured"]),
     ]
-    scored = rows_against(rows, tests)
-    scores, labels = arrays(scored)
-    edges = np.linspace(0, 1, 21)
     found: dict[str, Any] = {
         "title": f"{protocol['detector']['name']}: {', '.join(tests)}",
         "facts": _facts(protocol, rows),
         "figures": _shown(figures),
-        "tables": _tables(rows, tests, protocol),
-        "roc": _curves(rows, tests, peers),
-        "reliability": metrics.reliability(scores, labels),
-        "histogram": {
-            "edges": edges.tolist(),
-            "untouched": np.histogram(scores[labels == 0], edges)[0].tolist(),
-            "generated": np.histogram(scores[labels == 1], edges)[0].tolist(),
-        },
+        "tables": [*_by_collection(rows, tests), *_by_unit(rows, tests)],
+        **tables.plots(*arrays(rows_against(rows, tests))),
         "corruptions": curves,
         "generators": _by_maker(rows, tests),
-        "shortcuts": protocol.get("shortcuts", []),
+        "shortcuts": protocol["shortcuts"],
         "notes": protocol["notes"],
     }
+    for peer in peers:
+        found["roc"][peer] = metrics.roc(*arrays(rows_against(rows, tests), peer))
     if trained := protocol.get("matrix"):
         found["matrix"] = matrix(rows, trained)
     return found
@@ -276,7 +273,33 @@ def _facts(protocol: Row, rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def _tables(rows: Sequence[Row], tests: Sequence[str], protocol: Row) -> list[dict[str, Any]]:
+def label_of(row: Row) -> tables.Label:
+    """A row's truth, as ``facekit detector evaluate --labels`` reads it."""
+    return tables.Label(
+        path=row["path"],
+        label=row["label"],
+        source=row["source"],
+        subject=row["subject"],
+        generator=row["maker"],
+        video=row["video"],
+    )
+
+
+def _by_unit(rows: Sequence[Row], tests: Sequence[str]) -> list[dict[str, Any]]:
+    """Of tests that hold frames of videos: the same by track and by video."""
+    found = []
+    for test in tests:
+        chosen = rows_of(rows, test)
+        if not any(row["video"] for row in chosen):
+            continue
+        scored = [tables.Row(path=r["path"], probability=r["probability"]) for r in chosen]
+        figures, _ = tables.measure(scored, [label_of(row) for row in chosen])
+        kept = [row for row in figures if not row.name.startswith("frame.")]
+        found.append({"title": f"{test}, by track and by video", "figures": _shown(kept)})
+    return found
+
+
+def _by_collection(rows: Sequence[Row], tests: Sequence[str]) -> list[dict[str, Any]]:
     """How each test goes against the untouched faces of each collection alone."""
     figures = []
     for test in tests:
@@ -331,14 +354,6 @@ def _figure(
 ) -> Figure:
     low, high = metrics.interval(metric, scores, labels, drawn)
     return Figure(name, metric(scores, labels), low=low, high=high)
-
-
-def _curves(
-    rows: Sequence[Row], tests: Sequence[str], peers: Sequence[str]
-) -> dict[str, list[tuple[float, float]]]:
-    """The ROC curve of each scorer over all tests."""
-    chosen = rows_against(rows, tests)
-    return {name or "detector": metrics.roc(*arrays(chosen, name)) for name in ("", *peers)}
 
 
 def _shown(figures: Sequence[Figure]) -> list[dict[str, Any]]:

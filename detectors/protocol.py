@@ -192,6 +192,7 @@ def measure(
     }
     log.info("measured in %.0f seconds", time.monotonic() - began)
     files.write_jsonl(out / outcome.SCORES, rows)
+    files.write_jsonl(out / outcome.LABELS, (outcome.label_of(row).model_dump() for row in rows))
     files.write_jsonl(out / outcome.VARIANTS, variants)
     files.write_json(out / outcome.PROTOCOL, protocol)
     return outcome.rebuild(out)
@@ -286,7 +287,7 @@ def _named(entries: Sequence[Entry], data: Path) -> Iterator[tuple[str, Sample]]
     for entry, sample in collections.decoded(entries):
         path = entry.path.relative_to(data).as_posix()
         still = entry.path.suffix.lower() not in VIDEO_SUFFIXES
-        yield (path if still else f"{path}#{counted[entry.path]}"), sample
+        yield (path if still else f"{path}{outcome.FRAME}{counted[entry.path]}"), sample
         counted[entry.path] += 1
 
 
@@ -520,7 +521,7 @@ def shortcut_rows(sets: Sequence[TestSet], data: Path, config: Config) -> list[R
         for one in sets
         if one.tested and not one.paired
         for i in some[one.name]
-        if "#" not in (path := one.paths[i])
+        if outcome.FRAME not in (path := one.paths[i])
     ]
     real = sets[0].faces.subset(some[REAL])
     audits: dict[str, FaceSet | list[shortcuts.File]] = {"the files as they lie": listed}
@@ -617,9 +618,11 @@ def _hash_of(sets: Sequence[TestSet]) -> str:
 
 def _row(one: TestSet, path: str, sample: Sample, number: int) -> Row:
     """A row before it is scored."""
+    video, of_video, _ = path.partition(outcome.FRAME)
     return {
         "id": number,
         "path": path if not one.paired else f"{path}#{one.name}-{number}",
+        "video": (f"{video}#{one.name}" if one.paired else video) if of_video else "",
         "time": None,
         "box": None,
         "track": None,

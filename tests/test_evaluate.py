@@ -50,6 +50,7 @@ def row(number: int, of: str, label: int, score: float | None, **facts: Any) -> 
         "scores": {},
         "reason": None,
         "time": None,
+        "video": "",
         **facts,
     }
 
@@ -90,6 +91,27 @@ def test_pairs_are_measured_against_their_own_pictures() -> None:
     assert {r["source"] for r in chosen if r["label"] == 0} == {
         r["source"] for r in chosen if r["label"] == 1
     }
+
+
+def test_frames_of_videos_are_also_counted_by_video() -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        row(
+            i,
+            REAL if i < 60 else "b",
+            int(i >= 60),
+            float(np.clip(random.normal(0.4 + 0.2 * (i >= 60), 0.2), 0, 1)),
+            path=f"clip {i // 6}.mp4{outcome.FRAME}{i % 6}",
+            video=f"clip {i // 6}.mp4",
+            subject=f"person {i // 6}",
+        )
+        for i in range(120)
+    ]
+    (table,) = outcome._by_unit(rows, ["b"])
+    figures = {one["name"]: one["value"] for one in table["figures"]}
+    means = np.array([r["probability"] for r in rows]).reshape(20, 6).mean(axis=1)
+    assert figures["video.auc"] == pytest.approx(roc_auc_score([0] * 10 + [1] * 10, means))
+    assert outcome._by_unit(rows_by_chance(), ["b"]) == []
 
 
 def test_what_has_no_score_counts_as_wrong() -> None:
