@@ -450,17 +450,15 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
     return figures, evaluation
 
 
-def plots(probabilities: Scores, labels: Labels, name: str = "detector") -> dict[str, Any]:
-    """The parts of an ``Evaluation`` that draw scores: ROC, reliability and histogram.
+def plots(probabilities: Scores, labels: Labels) -> dict[str, Any]:
+    """The parts of an ``Evaluation`` that draw probabilities: reliability and histogram.
 
     Args:
         probabilities: (N,) P(generated) in [0, 1].
-        labels: (N,), both classes.
-        name: of what gave them.
+        labels: (N,).
     """
     edges = np.linspace(0, 1, _BINS + 1)
     return {
-        "roc": {name: metrics.roc(probabilities, labels)},
         "reliability": metrics.reliability(probabilities, labels),
         "histogram": {
             "edges": edges.tolist(),
