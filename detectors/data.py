@@ -39,7 +39,7 @@ from facekit.core.config import Config
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import log
 from facekit.core.seed import Purpose, rng
-from facekit.datasets.manifest import split_by_subject
+from facekit.datasets.manifest import person_of, split_by_subject
 from facekit.types import Item, Pixels
 from facekit.watermark.payload import Kind, Payload
 
@@ -221,19 +221,6 @@ def require_both(labels: Labels) -> None:
             f"a detector needs faces of both classes, got {len(labels) - generated} untouched and "
             f"{generated} generated; check the labels and that faces can be found"
         )
-
-
-def person_of(item: Item) -> str:
-    """Who an item shows, by a name that means the same person in any folder.
-
-    Studio folders number their people alike, and its clips name them otherwise, so the seed that
-    made the person is the name wherever it is known. A manifest that names no people falls back on
-    the source, then the file.
-    """
-    seed = item.facts.get("person_seed")
-    if seed is not None:
-        return f"studio person {seed}"
-    return item.subject or item.source or item.path
 
 
 def divide(items: Sequence[Item], *, seed: int, swaps: bool) -> list[Item]:

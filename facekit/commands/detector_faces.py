@@ -46,7 +46,7 @@ class Source:
     @property
     def people(self) -> dict[str, list[str]]:
         """Split → the people in it."""
-        from detectors.data import person_of
+        from facekit.datasets.manifest import person_of
 
         people: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for _, item in self.rows:
@@ -88,10 +88,10 @@ def open_source(
         FacekitError: for a bad folder, a file that was changed, a picture without label, too few
             people, or a generator that was trained on something else or may not change ``data``.
     """
-    from detectors.data import divide, person_of
+    from detectors.data import divide
     from facekit import generators
     from facekit.core.files import sha256
-    from facekit.datasets.manifest import load_folder
+    from facekit.datasets.manifest import load_folder, person_of
     from facekit.media.find import VIDEO_SUFFIXES
     from facekit.types import MANIFEST
 
@@ -233,8 +233,8 @@ def _chosen(
     source: Source, split: str, frames: int
 ) -> "dict[tuple[str, int], list[tuple[Path, Item]]]":
     """Person and class → the pictures of one split: as many as asked for."""
-    from detectors.data import person_of
     from facekit.core.seed import Purpose, rng
+    from facekit.datasets.manifest import person_of
 
     of_each: dict[tuple[str, int], list[tuple[Path, Item]]] = {}
     for folder, item in source.rows:
@@ -294,9 +294,10 @@ def _swaps(
     """Each of the pictures of ``row``'s person with the face of another one of the split."""
     import numpy as np
 
-    from detectors.data import Sample, person_of
+    from detectors.data import Sample
     from facekit import generators
     from facekit.core.seed import Purpose, rng
+    from facekit.datasets.manifest import person_of
     from facekit.types import Frame
 
     assert source.generator is not None and source.permit is not None
