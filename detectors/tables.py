@@ -451,14 +451,16 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
 
 
 def plots(probabilities: Scores, labels: Labels) -> dict[str, Any]:
-    """The parts of an ``Evaluation`` that draw probabilities: reliability and histogram.
+    """The parts of an ``Evaluation`` that draw scores: ROC, reliability and histogram.
 
     Args:
         probabilities: (N,) P(generated) in [0, 1].
-        labels: (N,).
+        labels: (N,); of one class alone there is no ROC curve.
     """
     edges = np.linspace(0, 1, _BINS + 1)
+    both = 0 < labels.sum() < len(labels)
     return {
+        "roc": {"detector": metrics.roc(probabilities, labels)} if both else {},
         "reliability": metrics.reliability(probabilities, labels),
         "histogram": {
             "edges": edges.tolist(),
