@@ -263,6 +263,12 @@ def _at_most(entries: Sequence[Entry], most: int, seed: int) -> list[Entry]:
     return [entries[i] for i in sorted(kept)]
 
 
+def _spread(entries: Sequence[Entry], config: Config) -> list[Entry]:
+    """About ``config.fitted`` of them, of each collection as many."""
+    count = len({entry.collection.name for entry in entries})
+    return _at_most(entries, -(-config.fitted // max(count, 1)), config.seed)
+
+
 def _gathered(
     entries: Sequence[Entry], data: Path, device: torch.device
 ) -> tuple[FaceSet, list[str], list[tuple[str, Sample]]]:
@@ -407,10 +413,7 @@ def fitted_scorers(
         return [], []
     train = [entry for entry in divided(config, data) if entry.item.split == "train"]
     by_class = [
-        _at_most(
-            [entry for entry in train if entry.item.label == label], config.fitted, config.seed
-        )
-        for label in (0, 1)
+        _spread([entry for entry in train if entry.item.label == label], config) for label in (0, 1)
     ]
     faces, _, _ = _gathered(by_class[0] + by_class[1], data, device)
     untouched = faces.subset(np.flatnonzero(faces.labels == 0))
