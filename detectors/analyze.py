@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import torch
 
+from detectors.faces import Finder, Outcome, at_least_apart, score_each
+from detectors.regions import Region, cut
 from detectors.report.model import (
     SCHEMA,
     Certificate,
@@ -42,21 +44,23 @@ from detectors.verdict import (
     RUN,
     SMALLEST_FACE,
     exit_code,
+    is_calibrated,
+    is_usable,
     judge_file,
     judge_track,
     origin_of,
     track_score,
+    worst_stretch,
 )
 from facekit import __version__
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.faces.align import align_faces
-from facekit.faces.locate import load_locator
 from facekit.faces.track import Tracker
 from facekit.media.decode import MediaInfo, Video, probe
 from facekit.media.find import find_media
-from facekit.media.images import encode_image, read_image
+from facekit.media.images import encode_image, is_image, read_image
 from facekit.provenance import manifest
 from facekit.studio import certificate
 from facekit.types import AlignedFace, Face, Frame, Pixels
@@ -73,6 +77,9 @@ BUNDLED = "default"
 LIMITS = (
     "This report never says that a file is real. “No evidence found” means that the checks listed "
     "here found none, on footage that the detector was calibrated for.",
+    "Where nothing shows what a file comes from, it is judged as camera footage, if the detector "
+    "is calibrated for that. On drawings, renders and screens, and on footage unlike that of its "
+    "training, its scores mean little, and the report cannot tell.",
     "A detector errs in both directions, and knows only forgeries like those it was trained on.",
     "The detector's threshold was set on single face pictures, so that at most one in a hundred "
     "untouched ones lies above it. A file is judged by the highest of many scores: how often an "
@@ -90,6 +97,7 @@ _BATCH = 8  # frames that are held, searched and scored together
 _MIN_FACE = 40  # pixels; faces from here up are shown, those from SMALLEST_FACE up are judged
 _CROP = 128  # pixels of the crops shown
 _EVEN_CROPS = 6  # of a track, beside its lowest and its highest score
+_FEW = 8  # frames of a video without upright faces that are searched for others
 _OVERVIEW = 640  # pixels of the longer side
 
 
@@ -174,7 +182,7 @@ class _Analyzer:
         self.facts = _detector_facts(detector) if detector else None
         self.device = device
         self.every = every
-        self.locator = load_locator(device, min_face=_MIN_FACE)
+        self.finder = Finder(device, _MIN_FACE)
         self.certified: dict[Path, dict[str, str] | str] = {}  # hashes by name, or what is wrong
 
     def certificate(self, path: Path) -> Certificate:
@@ -207,8 +215,9 @@ class _Analyzer:
         """
         info = probe(path)
         before = path.stat()
-        every = _spacing(info, self.every)
-        total = 1 if info.kind == "image" else len(_times(info, every)) or None
+        length = _length(path, info)
+        every = _spacing(length, self.every)
+        total = 1 if info.kind == "image" else len(_times(length, every)) or None
         with progress(title, total) as advance:
             advance(0, "mark")
             watermark = _read_watermark(path)
@@ -217,10 +226,10 @@ class _Analyzer:
             advance(0, "certificate")
             certified = self.certificate(path)
             advance(0, "faces")
-            walk = _Walk(self)
-            for batch in _batches(_samples(path, info, every)):
-                walk.add(batch)
-                advance(walk.frames, "faces")
+            upright = info.kind == "video"
+            walk = self._walk(_samples(path, length, every), upright, advance)
+            if upright and not walk.tracker.tracks and self._lies(path, length):
+                walk = self._walk(_samples(path, length, every), False, advance)
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise FacekitError(f"{path}: changed while it was read; analyze it again")
@@ -252,47 +261,58 @@ class _Analyzer:
         )
         return report, walk.pictures()
 
+    def _walk(
+        self, frames: Iterator[Frame], upright: bool, advance: Callable[[int, str], None]
+    ) -> "_Walk":
+        """What is seen of some frames, in which faces stand upright or may be turned."""
+        walk = _Walk(self, self.finder.upright if upright else self.finder.thorough)
+        for batch in _batches(frames):
+            walk.add(batch)
+            advance(walk.frames, "faces")
+        return walk
+
+    def _lies(self, path: Path, length: float | None) -> bool:
+        """Whether a video without upright faces shows others, by a few of its frames."""
+        few = _samples(path, length, (length or 0.0) / _FEW or 1.0)
+        batches = _batches(itertools.islice(few, _FEW))
+        return any(any(self.finder.thorough([f.pixels for f in batch])) for batch in batches)
+
 
 class _Walk:
     """The faces of one file, gathered batch by batch."""
 
-    def __init__(self, analyzer: _Analyzer) -> None:
+    def __init__(
+        self, analyzer: _Analyzer, locate: Callable[[Sequence[Pixels]], list[list[Face]]]
+    ) -> None:
         self.analyzer = analyzer
+        self.locate = locate
         self.tracker = Tracker()
-        self.scores: dict[int, list[float | None]] = {}
+        self.outcomes: dict[int, list[Outcome]] = {}
         self.albums: dict[int, _Album] = {}
         self.overview: tuple[Frame, list[Face], list[int]] | None = None
         self.frames = 0
         self.last_time = 0.0
 
     def add(self, frames: Sequence[Frame]) -> None:
-        """Locate, track, align and score the faces of some frames."""
+        """Locate, track, cut and score the faces of some frames."""
         analyzer = self.analyzer
-        located = analyzer.locator.locate([frame.pixels for frame in frames])
         shown: list[AlignedFace] = []
-        scored: list[Pixels] = []
+        regions: list[Region] = []
         seen: list[tuple[int, float]] = []
+        located = self.locate([frame.pixels for frame in frames])
         for frame, faces in zip(frames, located, strict=True):
             ids = self.tracker.update(faces, frame.time, frame.index)
             seen += [(track, frame.time) for track in ids]
             shown += align_faces(
                 frame.pixels, faces, template="wide", size=_CROP, device=analyzer.device
             )
-            if analyzer.detector:
-                wanted = analyzer.detector
-                crops = align_faces(
-                    frame.pixels,
-                    faces,
-                    template=wanted.template,
-                    size=wanted.size,
-                    device=analyzer.device,
-                )
-                scored += [crop.pixels for crop in crops]
+            regions += [cut(frame.pixels, face) for face in faces]
             if self.overview is None or len(faces) > len(self.overview[1]):
                 self.overview = (frame, faces, ids)
-        for (track, time), face, score in zip(seen, shown, self._score(scored), strict=False):
-            self.scores.setdefault(track, []).append(score)
-            self.albums.setdefault(track, _Album()).add(time, score, face.pixels)
+        for (track, time), face, outcome in zip(seen, shown, self._score(regions), strict=True):
+            self.outcomes.setdefault(track, []).append(outcome)
+            album = self.albums.setdefault(track, _Album())
+            album.add(time, outcome.probability, face.pixels)
         self.frames += len(frames)
         self.last_time = frames[-1].time
 
@@ -308,9 +328,9 @@ class _Walk:
                     box=tuple(round(float(edge), 1) for edge in sighting.face.box),
                     size=round(sighting.face.size, 1),
                     located=round(min(1.0, sighting.face.score), 4),
-                    score=score,
+                    score=outcome.probability,
                 )
-                for sighting, score in zip(track.sightings, self.scores[track.id], strict=True)
+                for sighting, outcome in zip(track.sightings, self.outcomes[track.id], strict=True)
             ]
             score = track_score(sightings)
             found.append(
@@ -320,7 +340,8 @@ class _Walk:
                     end=sightings[-1].time,
                     size=round(float(np.median([sighting.size for sighting in sightings])), 1),
                     score=None if score is None else round(score, 6),
-                    calibrated=facts is not None and origin in facts.calibrated_for,
+                    members=_members(sightings, self.outcomes[track.id]),
+                    calibrated=facts is not None and is_calibrated(facts, origin),
                     verdict=judge_track(
                         sightings, detector=facts, origin=origin, image=info.kind == "image"
                     ),
@@ -342,15 +363,32 @@ class _Walk:
             crops=crops,
         )
 
-    def _score(self, crops: list[Pixels]) -> Iterator[float | None]:
-        """A score a crop, and then None for as long as it is asked for."""
-        if self.analyzer.detector and crops:
-            try:
-                scores = self.analyzer.detector.score(np.stack(crops))
-                yield from (round(float(score), 6) for score in scores)
-            except FacekitError as error:
-                log.warning("%s", error)
-        yield from itertools.repeat(None)
+    def _score(self, regions: Sequence[Region]) -> list[Outcome]:
+        """What the detector says of each face."""
+        if self.analyzer.detector is None:
+            return [Outcome() for _ in regions]
+        outcomes = score_each(self.analyzer.detector, regions)
+        for reason in {outcome.reason for outcome in outcomes} - {""}:
+            log.warning("%s", reason)
+        return outcomes
+
+
+def _members(sightings: Sequence[Sighting], outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """What each member of the detector says of the stretch that a track is scored by."""
+    stretch = worst_stretch(sightings)
+    if stretch is None:
+        return {}
+    good = [
+        outcome
+        for sighting, outcome in zip(sightings, outcomes, strict=True)
+        if is_usable(sighting)
+    ]
+    chosen = [outcome.members for outcome in good[stretch]]
+    return {
+        name: round(float(np.mean([members[name] for members in chosen])), 6)
+        for name in chosen[0]
+        if all(name in members for members in chosen)
+    }
 
 
 @dataclass
@@ -413,25 +451,33 @@ def _failed(path: Path, error: FacekitError) -> FileError:
     return FileError(path=str(path), error=str(error).removeprefix(f"{path}: "))
 
 
-def _spacing(info: MediaInfo, every: float) -> float:
+def _length(path: Path, info: MediaInfo) -> float | None:
+    """Seconds that a video's frames last, which need not be what it declares."""
+    if info.kind == "image":
+        return None
+    with Video(path) as video:
+        return video.length()
+
+
+def _spacing(length: float | None, every: float) -> float:
     """Seconds between two samples, so that there are no more than ``LONGEST``."""
-    return max(every, (info.duration or 0.0) / LONGEST)
+    return max(every, (length or 0.0) / LONGEST)
 
 
-def _times(info: MediaInfo, every: float) -> list[float]:
+def _times(length: float | None, every: float) -> list[float]:
     """The times to look at a video; empty if its length is not known beforehand."""
-    count = math.ceil((info.duration or 0.0) / every)
+    count = math.ceil((length or 0.0) / every)
     return [every * i for i in range(min(count, LONGEST))]
 
 
-def _samples(path: Path, info: MediaInfo, every: float) -> Iterator[Frame]:
+def _samples(path: Path, length: float | None, every: float) -> Iterator[Frame]:
     """The frames to look at; one that stays on screen over several samples comes once."""
-    if info.kind == "image":
+    if is_image(path):
         yield Frame(read_image(path), 0.0, 0)
         return
     with Video(path) as video:
-        times = _times(info, every)
-        due = video.frames(times) if times else _at_least_apart(video, every)
+        times = _times(length, every)
+        due = video.frames(times) if times else at_least_apart(video, every)
         last = -1
         for frame in itertools.islice(due, LONGEST):
             if frame.index != last:
@@ -442,15 +488,6 @@ def _samples(path: Path, info: MediaInfo, every: float) -> Iterator[Frame]:
 def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
     while batch := list(itertools.islice(frames, _BATCH)):
         yield batch
-
-
-def _at_least_apart(frames: Iterator[Frame] | Video, every: float) -> Iterator[Frame]:
-    """The first frame of each interval, for videos whose length is not known beforehand."""
-    slot = -1
-    for frame in frames:
-        if int(frame.time / every) > slot:
-            slot = int(frame.time / every)
-            yield frame
 
 
 def _ends_early(info: MediaInfo, last_time: float, every: float) -> str | None:

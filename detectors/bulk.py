@@ -22,16 +22,13 @@ from typing import IO, Any
 
 import torch
 
-from detectors import regions
-from detectors.calibrate import Scores
-from detectors.regions import Region
+from detectors.faces import Finder, at_least_apart, score_each
+from detectors.regions import Region, cut
 from detectors.score import Detector, Scorer
 from facekit import __version__
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
-from facekit.faces.landmarks import Landmarker
-from facekit.faces.locate import load_locator
 from facekit.faces.track import Tracker
 from facekit.media import images
 from facekit.media.decode import Video
@@ -54,9 +51,6 @@ NOT_SCORED = "not scored"
 _BATCH = 8  # frames of a video that are held, searched and scored together
 _PICTURES = 16  # pictures likewise …
 _PIXELS = 32_000_000  # … but no more than so many pixels of them
-_FINE = 2560  # pixels of the longer side of a picture that is searched once more
-_COARSE = 640  # … and the first time
-_CELL = 20  # pixels of the smallest face that a locator finds in what it searches
 _FEW = 8  # moments at which a video without a face that stands upright is searched thoroughly
 _GAP = (2.0, 6.0)  # seconds that a face may be out of sight in its track, at least and at most
 
@@ -195,11 +189,7 @@ class _Walk:
     def __init__(self, detector: Scorer, looking: Looking, device: torch.device) -> None:
         self.detector = detector
         self.looking = looking
-        least = looking.min_face
-        self.locator = load_locator(device, min_face=least, max_side=_COARSE)
-        self.fine = load_locator(device, min_face=least, max_side=_FINE)
-        # As in training: a detector's crops are set by the landmarks' points.
-        self.landmarker = Landmarker(device)
+        self.finder = Finder(device, looking.min_face)
 
     def score(self, todo: dict[Path, str | None], journal: "_Journal") -> Iterator[Path]:
         """Write the rows of each file to the journal; yield its path when it is done."""
@@ -232,7 +222,7 @@ class _Walk:
         self, waiting: "list[tuple[Path, Pixels, _Identity]]", journal: "_Journal"
     ) -> Iterator[Path]:
         """Write the rows of pictures that were read."""
-        located = self._thoroughly([pixels for _, pixels, _ in waiting])
+        located = self.finder.thorough([pixels for _, pixels, _ in waiting])
         looks = [
             _Look(path, None, pixels, faces, [None] * len(faces))
             for (path, pixels, _), faces in zip(waiting, located, strict=True)
@@ -249,11 +239,11 @@ class _Walk:
         searched as thoroughly as a picture: in a few of its frames, and if that helps, in all.
         """
         with Video(path) as video:
-            rows = self._followed(video, self._upright)
+            rows = self._followed(video, self.finder.upright)
             if (first := next(rows, None)) is None:
                 few = _batches(_frames(video, Looking(_FEW)))
-                if any(any(self._thoroughly([f.pixels for f in frames])) for frames in few):
-                    rows = self._followed(video, self._thoroughly)
+                if any(any(self.finder.thorough([f.pixels for f in frames])) for frames in few):
+                    rows = self._followed(video, self.finder.thorough)
                     first = next(rows, None)
             yield first or [self._faceless(path)]
             yield from rows
@@ -271,38 +261,25 @@ class _Walk:
             if rows := list(itertools.chain.from_iterable(self._rows(looks))):
                 yield rows
 
-    def _upright(self, pictures: Sequence[Pixels]) -> list[list[Face]]:
-        """The faces of pictures that stand upright, largest first."""
-        return self.landmarker.read(pictures, self.locator.locate(pictures), mirrored=True)
-
-    def _thoroughly(self, pictures: Sequence[Pixels]) -> list[list[Face]]:
-        """The faces of pictures that may be turned, cut close, or large with small faces."""
-        found = regions.locate(pictures, self.locator)
-        for i, pixels in enumerate(pictures):
-            shrunk = max(pixels.shape) / _COARSE
-            if not found[i] and shrunk * _CELL > self.looking.min_face:
-                (found[i],) = self.fine.locate([pixels])
-        return self.landmarker.read(pictures, found, mirrored=True)
-
     def _rows(self, looks: "Sequence[_Look]") -> list[list[Row]]:
         """A row for each face of each picture; those large enough are scored together."""
         rows: list[list[Row]] = []
         large: list[tuple[Row, Region]] = []
         for look in looks:
             rows.append([])
-            for face, track in sorted(
-                zip(look.faces, look.tracks, strict=True), key=lambda pair: -pair[0].size
-            ):
+            for face, track in zip(look.faces, look.tracks, strict=True):
                 row = _row(look.path, look.time, face, track)
                 rows[-1].append(row)
                 if face.size < self.looking.min_face:
                     size, least = math.floor(face.size), self.looking.min_face
                     row["reason"] = f"{TOO_SMALL}: {size} px, and at least {least} are needed"
                 else:
-                    large.append((row, regions.cut(look.pixels, face)))
-        outcomes = _outcomes(self.detector, [region for _, region in large])
+                    large.append((row, cut(look.pixels, face)))
+        outcomes = score_each(self.detector, [region for _, region in large])
         for (row, _), outcome in zip(large, outcomes, strict=True):
-            row.update(outcome)
+            row["scores"], row["probability"] = outcome.members, outcome.probability
+            if outcome.probability is None:
+                row["reason"] = f"{NOT_SCORED}: {outcome.reason}"
         return rows
 
     def _faceless(self, path: Path) -> Row:
@@ -340,37 +317,6 @@ def _row(
     }
 
 
-def _outcomes(detector: Scorer, faces: Sequence[Region]) -> list[Row]:
-    """``scores``, ``probability`` and ``reason`` of each face; one that fails spoils no other."""
-    if not faces:
-        return []
-    try:
-        probabilities, members = _scores(detector, faces)
-    except FacekitError as error:
-        if len(faces) > 1:
-            return [outcome for face in faces for outcome in _outcomes(detector, [face])]
-        return [{"reason": f"{NOT_SCORED}: {_said(Path(), error)}"}]
-    outcomes: list[Row] = []
-    for i, probability in enumerate(probabilities.tolist()):
-        own = {name: float(scores[i]) for name, scores in members.items()}
-        outcome: Row = {
-            "scores": {name: round(p, 6) for name, p in own.items() if 0 <= p <= 1},
-            "probability": round(probability, 6) if 0 <= probability <= 1 else None,
-        }
-        if outcome["probability"] is None:
-            outcome["reason"] = f"{NOT_SCORED}: the detector gave no number from 0 to 1"
-        outcomes.append(outcome)
-    return outcomes
-
-
-def _scores(detector: Scorer, faces: Sequence[Region]) -> tuple[Scores, dict[str, Scores]]:
-    """The detector's probabilities, and each member's own; what has no members is its own."""
-    if isinstance(detector, Detector):
-        return detector.score_all(faces)
-    probabilities = detector.score(faces)
-    return probabilities, {detector.name: probabilities}
-
-
 def _frames(video: Video, looking: Looking) -> Iterator[Frame]:
     """The frames to look at, each once, however long it stays on screen."""
     length = video.length()
@@ -379,21 +325,12 @@ def _frames(video: Video, looking: Looking) -> Iterator[Frame]:
     elif looking.every is None:
         frames = video.sample(looking.moments)
     else:
-        frames = _at_least_apart(video, looking.every)
+        frames = at_least_apart(video, looking.every)
     last = -1.0
     for frame in frames:
         if frame.time > last:
             yield frame
             last = frame.time
-
-
-def _at_least_apart(frames: Iterable[Frame], every: float) -> Iterator[Frame]:
-    """The first frame of each interval, for videos whose length is not known beforehand."""
-    slot = -1
-    for frame in frames:
-        if int(frame.time / every) > slot:
-            slot = int(frame.time / every)
-            yield frame
 
 
 def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:

@@ -5,7 +5,8 @@ A verdict is *evidence of manipulation*, *no evidence found* or *inconclusive*, 
 - A mark or a validly signed manifest that says generated or composite is evidence, whatever the
   detector says.
 - A detector speaks only on footage that it is calibrated for. Elsewhere its scores are shown, and
-  the verdict is *inconclusive*.
+  the verdict is *inconclusive*. A file of unknown origin is judged as camera footage, and the
+  verdict says so: what most files are, and what a detector is asked about.
 - A file is judged by its worst face: one forged face among ten others is not averaged away. In the
   same way a track is judged by its worst stretch, not by its mean over all of its time.
 - *No evidence found* needs all of it: every face large enough, seen often enough, scored by a
@@ -42,6 +43,8 @@ FEWEST_SIGHTINGS = 5
 RUN = 10
 """Consecutive usable sightings over which scores are averaged: 2 s at five samples a second."""
 
+CAMERA = "camera"
+"""What ``calibrated_for`` calls untouched photos and videos of the world."""
 MANIPULATED_KINDS = ("generated", "composite")
 _ORDER: tuple[Conclusion, ...] = (NO_EVIDENCE, INCONCLUSIVE, EVIDENCE)
 _EXIT_CODES: dict[Conclusion, ExitCode] = {NO_EVIDENCE: 0, EVIDENCE: 10, INCONCLUSIVE: 20}
@@ -62,22 +65,42 @@ def origin_of(provenance: Provenance, certificate: Certificate) -> Origin:
     return "studio" if certificate.status == "valid" or signed else "unknown"
 
 
+def is_calibrated(detector: DetectorFacts, origin: Origin) -> bool:
+    """Whether the detector speaks on footage of this origin; unknown is taken for a camera's."""
+    return (CAMERA if origin == "unknown" else origin) in detector.calibrated_for
+
+
+def is_usable(sighting: Sighting) -> bool:
+    """Whether a sighting counts for a verdict: the face must be large enough."""
+    return sighting.size >= SMALLEST_FACE
+
+
 def usable(sightings: Sequence[Sighting]) -> list[Sighting]:
-    """The sightings that count for a verdict: those of faces that are large enough."""
-    return [sighting for sighting in sightings if sighting.size >= SMALLEST_FACE]
+    """The sightings that count for a verdict."""
+    return [sighting for sighting in sightings if is_usable(sighting)]
 
 
-def track_score(sightings: Sequence[Sighting]) -> float | None:
-    """The highest mean score of ``RUN`` consecutive usable sightings (of all, if fewer).
+def worst_stretch(sightings: Sequence[Sighting]) -> slice | None:
+    """The ``RUN`` consecutive usable sightings (all, if fewer) of the highest mean score.
 
-    None if there is no usable sighting, or one of them has no score.
+    Returns:
+        Their place among the usable; None if there is none, or one of them has no score.
     """
     scores = [sighting.score for sighting in usable(sightings)]
     known = [score for score in scores if score is not None]
     if not scores or len(known) < len(scores):
         return None
     length = min(RUN, len(known))
-    return float(np.convolve(known, np.ones(length) / length, mode="valid").max())
+    start = int(np.convolve(known, np.ones(length) / length, mode="valid").argmax())
+    return slice(start, start + length)
+
+
+def track_score(sightings: Sequence[Sighting]) -> float | None:
+    """The mean score of the worst stretch; None if there is none."""
+    stretch = worst_stretch(sightings)
+    if stretch is None:
+        return None
+    return float(np.mean([sighting.score for sighting in usable(sightings)[stretch]]))
 
 
 def judge_track(
@@ -87,7 +110,7 @@ def judge_track(
     reasons = []
     if detector is None:
         reasons.append(_abstain("no_detector", "no detector was at hand to score it"))
-    elif origin not in detector.calibrated_for:
+    elif not is_calibrated(detector, origin):
         reasons.append(_not_calibrated(detector))
     good = usable(sightings)
     if not good:
@@ -148,8 +171,16 @@ def judge_file(
                 "no detector calibrated for it: none is bundled and none was given (--detector)",
             )
         )
-    elif origin not in detector.calibrated_for:
+    elif not is_calibrated(detector, origin):
         reasons.append(_not_calibrated(detector))
+    elif origin == "unknown":
+        reasons.append(
+            _note(
+                "judged_as_camera",
+                "nothing shows where it comes from: it is judged as camera footage, which is what "
+                f"'{detector.name}' is calibrated for",
+            )
+        )
     if not tracks:
         reasons.append(_abstain("no_face", "no face was found"))
     if ends_early:

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from detectors import analyze as analysis
+from detectors.regions import crops as cut_crops
 from detectors.report import model
 from detectors.report.model import (
     EVIDENCE,
@@ -40,6 +41,7 @@ from detectors.verdict import (
     RUN,
     SMALLEST_FACE,
     exit_code,
+    is_calibrated,
     judge_file,
     judge_track,
     origin_of,
@@ -59,6 +61,7 @@ from facekit.watermark import Kind
 DETECTOR = DetectorFacts(
     name="small_cnn", sha256="ab" * 32, calibrated_for=["studio"], threshold=0.7, facts={}
 )
+CAMERA = DETECTOR.model_copy(update={"name": "default", "calibrated_for": ["camera"]})
 NO_MARK = Watermark(status="absent", kind=None, id=None, p_value=0.4, corrected=None, frames=64)
 NO_MANIFEST = Provenance(status="absent", reason="none", kind=None, origin="unknown", claims={})
 NO_CERTIFICATE = Certificate(status="absent", reason="not in a studio folder")
@@ -92,7 +95,7 @@ def track(scores, *, id=0, size=120.0, detector=DETECTOR, origin="studio", image
         end=sightings[-1].time,
         size=size,
         score=track_score(sightings),
-        calibrated=detector is not None and origin in detector.calibrated_for,
+        calibrated=detector is not None and is_calibrated(detector, origin),
         verdict=judge_track(sightings, detector=detector, origin=origin, image=image),
         sightings=sightings,
     )
@@ -160,6 +163,22 @@ CLEAN, FORGED = [0.1] * 20, [0.95] * 20
         ({"tracks": [CLEAN]}, INCONCLUSIVE, "not_calibrated"),
         ({"tracks": [FORGED]}, INCONCLUSIVE, "not_calibrated"),
         ({"tracks": [CLEAN], "detector": None}, INCONCLUSIVE, "no_detector"),
+        # Footage of unknown origin is judged as a camera's, by a detector that knows a camera's.
+        ({"tracks": [CLEAN], "detector": CAMERA}, NO_EVIDENCE, "judged_as_camera"),
+        ({"tracks": [FORGED], "detector": CAMERA}, EVIDENCE, "score_above_threshold"),
+        ({"tracks": [CLEAN, FORGED], "detector": CAMERA}, EVIDENCE, "judged_as_camera"),
+        # The studio's is not a camera's: it needs a detector that knows it.
+        (
+            {"certificate": CERTIFIED, "tracks": [FORGED], "detector": CAMERA},
+            INCONCLUSIVE,
+            "not_calibrated",
+        ),
+        (
+            {"provenance": manifest("tampered", "generated"), "tracks": [CLEAN],
+             "detector": CAMERA},
+            INCONCLUSIVE,
+            "manifest_tampered",
+        ),
         (
             {"certificate": CERTIFIED, "tracks": [[None] * 20], "detector": None},
             INCONCLUSIVE,
@@ -445,18 +464,18 @@ def test_numbers_in_words():
 
 
 class Brightness:
-    """Stands in for a detector: the brighter a crop, the higher its score."""
+    """Stands in for a detector: the brighter a face, the higher its score."""
 
-    template, size, threshold = "wide", 64, 0.5
+    name, threshold = "brightness", 0.5
     facts = {"name": "brightness", "sha256": "cd" * 32, "plugin": "none"}  # noqa: RUF012
 
     def __init__(self, calibrated_for, fails=False):
         self.calibrated_for, self.fails = calibrated_for, fails
 
-    def score(self, crops):
-        assert crops.dtype == np.uint8 and crops.shape[1:] == (64, 64, 3)
+    def score(self, regions):
         if self.fails:
             raise FacekitError("brightness: gives scores that are not numbers")
+        crops = cut_crops(regions, "wide", 64)
         return crops.mean(axis=(1, 2, 3), dtype=np.float64) / 255
 
 
@@ -536,7 +555,10 @@ def test_certified_footage_is_judged_by_the_detector(
     report = analyze(path, detector=Brightness(["studio"]))
     assert report.files[0].verdict.conclusion == conclusion
     assert report.exit_code == code
-    assert report.files[0].tracks[0].calibrated
+    (track,) = report.files[0].tracks
+    assert track.calibrated and track.members == {
+        "brightness": pytest.approx(track.score, abs=1e-5)
+    }
 
 
 def test_a_detector_that_fails_is_never_a_score(clip, monkeypatch):

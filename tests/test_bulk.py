@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors import bulk, regions
+from detectors import bulk, faces, regions
 from detectors.bulk import Looking, score_files
 from detectors.score import Detector
 from detectors.tables import read_scores
@@ -36,16 +36,16 @@ class Brightness:
     def __init__(self, most=10**9):
         self.left, self.calls = most, []
 
-    def score(self, faces):
-        self.calls.append(len(faces))
-        self.left -= len(faces)
+    def score(self, seen):
+        self.calls.append(len(seen))
+        self.left -= len(seen)
         if self.left < 0:
             raise KeyboardInterrupt
-        return self.bright(faces)
+        return self.bright(seen)
 
     @staticmethod
-    def bright(faces):
-        return np.array([face.pixels.mean() / 255 for face in faces])
+    def bright(seen):
+        return np.array([region.pixels.mean() / 255 for region in seen])
 
 
 class Everywhere:
@@ -77,8 +77,8 @@ class Dark(Brightness):
         super().__init__()
         self.error = error
 
-    def score(self, faces):
-        scores = self.bright(faces)
+    def score(self, seen):
+        scores = self.bright(seen)
         if self.error and (scores < 0.3).any():
             raise FacekitError(self.error)
         return np.where(scores < 0.3, np.nan, scores)
@@ -106,8 +106,8 @@ def kinds(rows):
 @pytest.fixture
 def quick(monkeypatch):
     """Without networks, where it is not faces that matter."""
-    monkeypatch.setattr(bulk, "load_locator", Everywhere)
-    monkeypatch.setattr(bulk, "Landmarker", Everywhere)
+    monkeypatch.setattr(faces, "load_locator", Everywhere)
+    monkeypatch.setattr(faces, "Landmarker", Everywhere)
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +186,9 @@ def test_faces_that_are_too_small_are_rows_with_their_size(face, tmp_path, monke
     size = max(np.subtract(scored["box"][2:], scored["box"][:2]))
     assert scored["reason"] is None
     # A locator may well find a little less than it was asked for.
-    opened = bulk.load_locator
+    opened = faces.load_locator
     monkeypatch.setattr(
-        bulk, "load_locator", lambda device, *, min_face, max_side: opened(device, min_face=20)
+        faces, "load_locator", lambda device, *, min_face, max_side: opened(device, min_face=20)
     )
     _, (row,) = run([tmp_path], tmp_path / "t.jsonl", min_face=70)
     assert row["reason"] == f"face too small: {int(size)} px, and at least 70 are needed"
@@ -232,8 +232,8 @@ def test_a_face_without_a_number_is_never_a_score_and_spoils_no_other(error, fac
 @pytest.mark.usefixtures("quick")
 def test_a_probability_outside_of_0_to_1_is_no_score(face, tmp_path):
     class Wild(Brightness):
-        def score(self, faces):
-            return np.full(len(faces), 1.5)
+        def score(self, seen):
+            return np.full(len(seen), 1.5)
 
     write_image(tmp_path / "a.png", face)
     _, (row,) = run([tmp_path], tmp_path / "s.jsonl", Wild())

@@ -28,6 +28,7 @@ Code = Literal[
     "score_below_threshold",
     "no_detector",
     "not_calibrated",
+    "judged_as_camera",
     "no_face",
     "small_face",
     "too_few_frames",
@@ -154,7 +155,15 @@ class Track(Part):
         le=1,
         description="Highest mean score of a run of consecutive usable sightings; null if none.",
     )
-    calibrated: bool = Field(description="Whether the detector is calibrated for this footage.")
+    members: dict[str, float] = Field(
+        default_factory=dict,
+        description="What each member of the detector alone says, in the mean over the same "
+        "sightings as score; not calibrated.",
+    )
+    calibrated: bool = Field(
+        description="Whether the detector is calibrated for this footage; where nothing shows its "
+        "origin, it is taken for a camera's."
+    )
     verdict: Verdict
     sightings: list[Sighting]
 
