@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from facekit.commands import options
+from facekit.commands.detector_audit import audit
 from facekit.commands.detector_evaluate import evaluate
 from facekit.commands.detector_faces import (
     Collected,
@@ -44,12 +45,14 @@ def command() -> None:
       facekit detector evaluate runs/d --data people --generator runs/swap
       facekit detector evaluate evaluations/default --data DATA --out out/evaluation
       facekit detector score photos clip.mp4 --out scores.jsonl
+      facekit detector audit --out out/audit
       facekit detector list
     """
 
 
 command.add_command(score)
 command.add_command(evaluate)
+command.add_command(audit)
 
 
 @command.command("list")
