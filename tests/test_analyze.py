@@ -51,6 +51,7 @@ from facekit import export
 from facekit.cli import cli
 from facekit.core import files
 from facekit.core.errors import FacekitError
+from facekit.media.decode import probe
 from facekit.media.encode import write_video
 from facekit.media.images import encode_image, write_image
 from facekit.provenance import manifest as manifests
@@ -513,7 +514,15 @@ def analyze(inputs, out=None, detector=None, **options):
     )
 
 
-def test_footage_of_unknown_origin_is_inconclusive_with_its_evidence_shown(clip, tmp_path):
+def bundle(monkeypatch, detector):
+    """What the command finds where no detector is named."""
+    monkeypatch.setattr(analysis, "load_detector", lambda name, device: detector)
+
+
+def test_footage_that_no_detector_knows_is_inconclusive_with_its_evidence_shown(
+    clip, tmp_path, monkeypatch
+):
+    bundle(monkeypatch, Brightness(["studio"]))
     result = run(clip, "--out", tmp_path / "out")
     assert result.exit_code == 20
     assert "inconclusive" in result.stdout and "no detector calibrated" in result.stdout
@@ -529,6 +538,65 @@ def test_footage_of_unknown_origin_is_inconclusive_with_its_evidence_shown(clip,
     assert "real" not in file["verdict"]["conclusion"]
     assert html.count("data:image/jpeg;base64,") >= 6
     Page(html)
+
+
+@pytest.mark.parametrize(("threshold", "code"), [(0.3, 10), (0.9, 0)])
+def test_footage_of_unknown_origin_is_judged_as_a_cameras(
+    photo, tmp_path, monkeypatch, threshold, code
+):
+    detector = Brightness(["camera"])
+    detector.threshold = threshold
+    bundle(monkeypatch, detector)
+    result = run(photo, "--out", tmp_path / "out")
+    assert result.exit_code == code
+    report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    validate(report)
+    (file,) = report["files"]
+    assert file["origin"] == "unknown" and file["tracks"][0]["calibrated"]
+    assert "judged_as_camera" in [reason["code"] for reason in file["verdict"]["reasons"]]
+    html = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "of unknown origin, judged as a camera's" in html.replace("&#39;", "'")
+    assert any("nothing shows what a file comes from" in limit for limit in report["limits"])
+
+
+@pytest.mark.parametrize("kind", ["photo", "clip"])
+def test_a_face_that_lies_on_its_side_is_found(tmp_path, kind):
+    lying = np.ascontiguousarray(np.rot90(skimage.data.astronaut()[:288, 60:380]))
+    path = tmp_path / {"photo": "a.png", "clip": "a.mp4"}[kind]
+    if kind == "photo":
+        write_image(path, lying)
+    else:
+        write_video(path, (Frame(lying, i / 5, i) for i in range(6)), rate=5)
+    (file,) = analyze(path, detector=Brightness(["camera"])).files
+    (track,) = file.tracks
+    assert len(track.sightings) == (1 if kind == "photo" else 6)
+    assert track.score is not None and track.verdict.conclusion != INCONCLUSIVE
+
+
+def test_a_detector_that_fails_at_one_face_scores_the_others(crowd, tmp_path):
+    class Picky(Brightness):
+        def score(self, regions):
+            scores = super().score(regions)
+            return np.where([region.face.size > 100 for region in regions], np.nan, scores)
+
+    write_image(tmp_path / "crowd.png", crowd)
+    (file,) = analyze(tmp_path / "crowd.png", detector=Picky(["camera"])).files
+    tracks = [track for track in file.tracks if track.size >= SMALLEST_FACE]
+    assert {(track.size > 100, track.score is None) for track in tracks} == {
+        (True, True), (False, False)
+    }  # fmt: skip
+    assert file.verdict.conclusion != NO_EVIDENCE
+
+
+def test_a_video_is_looked_at_to_its_end_whatever_length_it_declares(tmp_path):
+    """Muxers take the nominal rate where frames come at odd times: this one declares too little."""
+    times = [*(i / 20 for i in range(40)), *(2 + i / 2 for i in range(4))]
+    photo = skimage.data.astronaut()[:96, 180:308]
+    path = tmp_path / "a.mp4"
+    write_video(path, (Frame(photo, time, i) for i, time in enumerate(times)), rate=20)
+    assert probe(path).duration < 3
+    samples = analysis._samples(path, analysis._length(path, probe(path)), 0.5)
+    assert [frame.time for frame in samples][-1] == pytest.approx(3.5)
 
 
 def test_a_report_is_deterministic_but_for_its_time_stamp(clip, photo, tmp_path):
@@ -646,7 +714,8 @@ def test_json_on_standard_output_is_the_report_alone(photo, tmp_path):
     assert report == json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
 
 
-def test_quiet_prints_nothing_and_the_exit_code_speaks(photo):
+def test_quiet_prints_nothing_and_the_exit_code_speaks(photo, monkeypatch):
+    bundle(monkeypatch, Brightness(["studio"]))
     result = run("-q", photo)
     assert (result.output, result.exit_code) == ("", 20)
 
