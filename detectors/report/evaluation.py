@@ -25,10 +25,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
+from typing import Annotated, Self
 
 import jinja2
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from facekit import __version__
 
@@ -103,9 +106,16 @@ class Bin(Part):
 class Histogram(Part):
     """Scores by class: how many lie in each bin between ``edges`` (one more than bins)."""
 
-    edges: list[float]
+    edges: list[float] = Field(min_length=2)
     untouched: list[int]
     generated: list[int]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        counts = len(self.untouched), len(self.generated)
+        if counts != (len(self.edges) - 1,) * 2:
+            raise PydanticCustomError("bins", "edges must be one more than the bins of each class")
+        return self
 
 
 class Matrix(Part):
@@ -115,6 +125,12 @@ class Matrix(Part):
     columns: list[str]
     auc: list[list[float | None]]
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if [len(row) for row in self.auc] != [len(self.columns)] * len(self.rows):
+            raise PydanticCustomError("cells", "auc must have a row for each, of all columns")
+        return self
+
 
 class Evaluation(Part):
     """All that an evaluation found; see the top of this file."""
@@ -123,10 +139,14 @@ class Evaluation(Part):
     facts: dict[str, str] = Field(default_factory=dict)
     figures: list[Row] = Field(default_factory=list)
     tables: list[FigureTable] = Field(default_factory=list)
-    roc: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
+    roc: dict[str, Annotated[list[tuple[float, float]], Field(min_length=2)]] = Field(
+        default_factory=dict
+    )
     reliability: list[Bin] = Field(default_factory=list)
     histogram: Histogram | None = None
-    corruptions: dict[str, list[float]] = Field(default_factory=dict)
+    corruptions: dict[str, Annotated[list[float], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     matrix: Matrix | None = None
     generators: list[Row] = Field(default_factory=list)
     shortcuts: list[Row] = Field(default_factory=list)
@@ -192,16 +212,8 @@ class Strip:
 
 def render(evaluation: Evaluation) -> str:
     """The evaluation as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("detectors", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "words": _words, "groups": _groups}
     judged = [row for row in evaluation.figures if row.holds is not None]
-    html = environment.get_template("evaluation.html.j2").render(
+    html = _template().render(
         evaluation=evaluation,
         version=__version__,
         judged=judged,
@@ -215,6 +227,19 @@ def render(evaluation: Evaluation) -> str:
         of_rates=Strip(0.0, _ceiling(evaluation.fairness)),
     )
     return re.sub(r"\n\s*\n+", "\n", html) + "\n"
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("detectors", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "words": _words, "groups": _groups}
+    return environment.get_template("evaluation.html.j2")
 
 
 def _number(value: float | None) -> str:
