@@ -399,7 +399,8 @@ def level_face(size: int = 256) -> Region:
     random = rng(4)
     pixels = np.clip(pictures(1, size, seed=5)[0][0] + random.normal(0, 9, (size, size, 3)), 0, 255)
     down = size / 2.86
-    eyes = size / 2 - 0.75 * 0.5 * down - 0.25 * 0
+    # The crop's middle lies a fourth of the way from the nose's tip to the eyes.
+    eyes = size / 2 - 0.75 * 0.5 * down
     points = [
         [size / 2 - 30, eyes],
         [size / 2 + 30, eyes],

@@ -45,7 +45,7 @@ def convolution(inputs: int, outputs: int, size: int, dilation: int = 1) -> nn.S
 class Meso(nn.Module):
     """(B, 3, S, S) in [-1, 1] to logits (B,): four stages, each normalised and pooled, and a head.
 
-    S is a multiple of 32 at least once; what remains of it at the border is left out.
+    S is 32 or more; what no whole window of a pooling covers, at the border, is left out.
     """
 
     def __init__(self, stages: Sequence[tuple[nn.Module, int]], size: int, dropout: float) -> None:
