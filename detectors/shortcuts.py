@@ -35,12 +35,13 @@ from sklearn.preprocessing import StandardScaler
 from detectors.calibrate import Labels, Scores
 from detectors.data import FaceSet, require_both
 from detectors.metrics import auc, interval
-from detectors.regions import locate
+from detectors.regions import Region, locate
 from facekit import watermark
 from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure
 from facekit.core.progress import progress
 from facekit.faces import quality
+from facekit.faces.align import apply, crop_from_faces, invert
 from facekit.faces.locate import Locator, load_locator
 from facekit.media.decode import Video
 from facekit.media.images import is_image, opened, read_image, require_file
@@ -52,27 +53,34 @@ Facts = dict[str, float | str]
 """What is known of one picture: numbers, and texts, each of which is a feature of its own."""
 
 SAYS = {
-    "shortcut.size": "width, height and shape of the picture",
-    "shortcut.compression": "format, bytes a pixel, tables of the JPEG, visible blocks",
-    "shortcut.metadata": "EXIF, colour profile, resolution: that they are there, not what they say",
-    "shortcut.mark": "facekit's watermark: whether there is one, and its kind",
-    "shortcut.name": "the file's own name: its length, digits, pattern, suffix",
-    "shortcut.folder": "the names of the folders that the file lies in",
-    "shortcut.face": "size and place of the face in the picture",
-    "shortcut.background": "colours and fine detail of what is around the face",
+    "shortcut.size": "the picture's width, height and shape (of faces in memory: their size)",
+    "shortcut.compression": "format, bytes a pixel, the JPEG's tables and visible blocks",
+    "shortcut.metadata": "which metadata there are (EXIF, colour profile)",
+    "shortcut.mark": "facekit's watermark",
+    "shortcut.name": "the file's own name (its length, digits, pattern, suffix)",
+    "shortcut.folder": "the names of the folders above the file",
+    "shortcut.face": "the face's size and place in the picture (of faces in memory: how much of a "
+    "crop lies beyond the picture)",
+    "shortcut.background": "the colours and the detail of what is around the face",
 }
 """Name of a figure → what it goes by."""
 
-_REMEDIES = {
-    "shortcut.size": "bring both classes to the same sizes before anything learns or is measured",
-    "shortcut.compression": "compress both classes anew, at random, by the same code",
-    "shortcut.metadata": "read pixels alone",
-    "shortcut.mark": "mark as large a share of the other class",
-    "shortcut.name": "harmless to a network that sees pixels; let no other code go by names",
-    "shortcut.folder": "harmless to a network that sees pixels; data sets are kept in such folders",
-    "shortcut.face": "cut both classes by the same rule, at sizes drawn at random",
-    "shortcut.background": "test on forgeries beside the very pictures that they were made from",
+MEANS = {
+    "shortcut.size": "A detector may have learnt no more than that: bring both classes to the same "
+    "sizes.",
+    "shortcut.compression": "A detector may have learnt no more than that: compress both classes "
+    "anew, by the same code.",
+    "shortcut.metadata": "Pixels do not show it; let nothing but pixels be learnt from.",
+    "shortcut.mark": "A detector may have learnt the mark: mark as many of the other class.",
+    "shortcut.name": "Pixels do not show it; let nothing but pixels be learnt from.",
+    "shortcut.folder": "Pixels do not show it; data sets are kept so. Let nothing but pixels be "
+    "learnt from.",
+    "shortcut.face": "A detector may have learnt how the collections were framed: cut both classes "
+    "by the same rule, at sizes drawn at random.",
+    "shortcut.background": "A detector may have learnt where the pictures were taken: test on "
+    "forgeries beside the very pictures that they were made from.",
 }
+"""Name of a figure → what a high value means, and what to do."""
 
 _CLEAR, _SURE = 0.6, 0.9  # an interval wholly above the first is worth acting on
 _FOLDS = 5
@@ -116,11 +124,15 @@ def audit(
     return audit_files(files, device=device, seed=seed)
 
 
-def audit_faces(face_set: FaceSet, *, seed: int = 0) -> list[Figure]:
+def audit_faces(face_set: FaceSet, *, template: str = "wide", seed: int = 0) -> list[Figure]:
     """What comes with faces as a network is shown them.
+
+    A crop does not show how large the picture was, but it does show how fine the face is and where
+    the picture ends, since what lies beyond is made up.
 
     Args:
         face_set: after ``detectors.data.befallen``, or as whoever is audited shows them.
+        template: of the crops, of ``facekit.faces.align``.
         seed: of the division into folds.
 
     Returns:
@@ -137,10 +149,10 @@ def audit_faces(face_set: FaceSet, *, seed: int = 0) -> list[Figure]:
             kind = came.kind.label if came else reading.kind or ""
             marked = came is not None or reading.present
             known: dict[str, Facts] = {
-                "size": _size(region.pixels),
+                "size": {"face": float(np.log(max(region.face.size, 1)))},
                 "compression": {"blocks": _blocks(region.pixels, region.face)},
                 "mark": {"present": float(marked), "kind": kind},
-                "face": _place(region.pixels, region.face),
+                "face": _made_up(region, template),
                 "background": _background(region.pixels, region.face),
             }
             for name, one in known.items():
@@ -243,20 +255,18 @@ def tell(
 
 
 def explain(figures: Iterable[Figure]) -> list[str]:
-    """A sentence on each figure of an audit: what it goes by, and what a high value means."""
+    """A line on each figure of an audit, in plain words: what tells the classes, and what then."""
     lines = []
     for row in figures:
-        says, remedy = SAYS[row.name], _REMEDIES[row.name]
-        value = f"{row.name} {row.value:.2f}"
-        if row.low is None or row.high is None or row.low <= _CLEAR:
-            lines.append(f"{value}: {says} tell little or nothing")
-        elif row.value > _SURE:
-            lines.append(
-                f"{value}: {says} alone tell the classes apart, so whatever is learnt or measured "
-                f"here may be no more than that; {remedy}"
-            )
+        what, value = SAYS[row.name], f"{row.name} {row.value:.2f}"
+        if row.low is None or row.low <= _CLEAR:
+            lines.append(f"{value}: little or nothing about the class can be told from {what}.")
+        elif row.value <= _SURE:
+            lines.append(f"{value}: part of the class can be told from {what}. {MEANS[row.name]}")
         else:
-            lines.append(f"{value}: {says} give part of the classes away; {remedy}")
+            lines.append(
+                f"{value}: the classes can be told apart by {what} alone. {MEANS[row.name]}"
+            )
     return lines
 
 
@@ -395,6 +405,18 @@ def _place(pixels: Pixels, face: Face | None) -> Facts:
         "y": float(y),
         "shape": float(np.log(max(wide, 1) / max(high, 1))),
     }
+
+
+def _made_up(region: Region, template: str) -> Facts:
+    """How much of a crop lies beyond the region, on each side, in shares of the crop's."""
+    image_from_crop = invert(crop_from_faces([region.face], template, 1))[0]
+    corners = apply(image_from_crop, np.array([[0.0, 0.0], [1, 0], [0, 1], [1, 1]]))
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    height, width = region.pixels.shape[:2]
+    before = np.maximum(0 - first, 0) / (last - first)
+    after = np.maximum(last - [width, height], 0) / (last - first)
+    sides = ("left", "above", "right", "below")
+    return {side: float(share) for side, share in zip(sides, (*before, *after), strict=True)}
 
 
 def _background(pixels: Pixels, face: Face | None) -> Facts:

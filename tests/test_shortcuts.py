@@ -84,7 +84,7 @@ def test_files_that_are_alike_tell_nothing(plain) -> None:
         assert low <= 0.5 + 0.1 and low <= value <= high and value < 0.7
     for kind in ("metadata", "mark", "folder"):
         assert found[kind] == (0.5, 0.5, 0.5)
-    assert all("tell little or nothing" in line for line in explain(rows))
+    assert all("little or nothing" in line for line in explain(rows))
 
 
 @pytest.mark.parametrize("plant", sorted(OF_FILES))
@@ -98,7 +98,7 @@ def test_what_is_planted_in_files_is_found_and_nothing_else(tmp_path, plant) -> 
     for kind in OF_FILES - {plant} - touched:
         assert found[kind][0] < 0.6, kind
     (line,) = [line for line in explain(rows) if line.startswith(f"shortcut.{plant} ")]
-    assert "alone tell the classes apart" in line and "\n" not in line
+    assert "the classes can be told apart by" in line and "\n" not in line
 
 
 def test_shuffled_labels_tell_nothing(tmp_path) -> None:
@@ -240,12 +240,6 @@ def in_blocks(region: Region) -> Region:
     return Region(lossy.jpeg(region.pixels, 10), region.face)
 
 
-def moved(region: Region) -> Region:
-    face = region.face
-    step = np.float32(18)
-    return Region(region.pixels, Face(face.box + step, face.points + step, 1.0))
-
-
 def green(region: Region) -> Region:
     pixels = region.pixels.copy()
     pixels[:8] = [30, 220, 60]
@@ -271,9 +265,8 @@ def test_faces_that_are_alike_tell_nothing() -> None:
     [
         (marked, "mark"),
         (in_blocks, "compression"),
-        (moved, "face"),
         (green, "background"),
-        (narrow, "size"),
+        (narrow, "face"),
         (lambda region: resized(region, 1.8), "size"),
     ],
 )
