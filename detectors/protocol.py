@@ -31,7 +31,7 @@ from scipy.special import expit
 from detectors import collections, corruptions, held_out, outcome, regions, shortcuts
 from detectors.calibrate import Scores
 from detectors.collections import Collection, Entry
-from detectors.data import FaceSet, Sample, gather, with_forgeries
+from detectors.data import Faces, FaceSet, Sample, gather, with_forgeries
 from detectors.outcome import REAL, Row
 from detectors.regions import Region
 from detectors.score import MODELS, Detector, Scorer, network_logits, to_tensor
@@ -53,6 +53,7 @@ from facekit.watermark.payload import Kind, Payload
 _AT_ONCE = 64  # faces scored together
 _GATHERED = 128  # pictures whose faces are held at their own resolution
 _AUDITED = 200  # faces of each set of which shortcuts are audited
+_WINDOW = 96  # pixels of a face that a spectrum is taken of
 _TIMED = 64  # faces of which the speed is taken, five times
 # What the small detectors are fitted on besides the data's own generated faces: name → kinds.
 _FORGED = {"selfblend": ["self_blend"], "splice": ["splice", "part"]}
@@ -273,18 +274,18 @@ def _gathered(
     entries: Sequence[Entry], data: Path, device: torch.device
 ) -> tuple[FaceSet, list[str], list[tuple[str, Sample]]]:
     """The faces of some pictures, the path of each, and the pictures without one."""
-    pictures: dict[str, tuple[str, Sample]] = {}
+    # By their pixels; copies of a picture have the same.
+    pictures: dict[str, list[tuple[str, Sample]]] = {}
 
     def noted() -> Iterator[Sample]:
         for path, sample in _named(entries, data):
             bare = replace(sample, pixels=np.empty(0, np.uint8))
-            pictures[_digest(sample.pixels)] = (path, bare)
+            pictures.setdefault(_digest(sample.pixels), []).append((path, bare))
             yield sample
 
     faces = gather(noted(), device=device)
-    found = set(faces.digests)
-    lost = [known for key, known in pictures.items() if key not in found]
-    return faces, [pictures[key][0] for key in faces.digests], lost
+    paths = [pictures[digest].pop(0)[0] for digest in faces.digests]
+    return faces, paths, [lost for without in pictures.values() for lost in without]
 
 
 def _named(entries: Sequence[Entry], data: Path) -> Iterator[tuple[str, Sample]]:
@@ -440,7 +441,8 @@ class Fitted:
         """Fit it; the classes count alike, however many faces there are of each."""
         self.name = name
         module = registry.load(MODELS, plugin)
-        self._config = module.Config()
+        # The pixels as they are: resampling would wash the traces out that a spectrum shows.
+        self._config = module.Config(data=Faces(template="native", size=_WINDOW))
         self._network = module.network(self._config)
         images = to_tensor(self._crops(faces.regions))
         module.fit(self._network, images, faces.labels, self._config)

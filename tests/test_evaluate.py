@@ -212,6 +212,7 @@ def data(astronaut: np.ndarray[Any, Any], tmp_path_factory: pytest.TempPathFacto
         pixels = np.clip(pixels + random.normal(0, 2, pixels.shape), 0, 255).astype(np.uint8)
         write(folder / "people" / f"person {i}" / "0.png", pixels[:, :: 1 - 2 * (i % 2)])
         write(folder / "made" / f"{i}.png", cv2.GaussianBlur(pixels, (0, 0), 1.5))
+    shutil.copy(folder / "made" / "3.png", folder / "made" / "copy.png")
     write(folder / "made" / "nobody.png", np.full((120, 120, 3), 90, np.uint8))
     return folder
 
@@ -273,7 +274,7 @@ def test_every_picture_has_a_row(data: Path, evaluation: tuple[Path, dict[str, A
 
     rows = files.read_jsonl(evaluation[0] / outcome.SCORES)
     made = [row for row in rows if row["set"] == "made"]
-    assert len(made) == 15
+    assert len(made) == 16
     assert [(row["path"], row["reason"]) for row in made if row["probability"] is None] == [
         ("made/nobody.png", "no face found")
     ]
