@@ -1,427 +1,478 @@
-"""Detectors: conformance of every plug-in, metrics against oracles, and the shortcuts."""
+"""Detectors' data: regions, what befalls them, batches and views, forgeries, and files."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from lightning_fabric import Fabric
-from scipy.stats import norm
-from sklearn import metrics
+from faces_of_noise import face, picture, points70, region, toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from detectors import evaluate, score
-from detectors.calibrate import Calibration, calibrate
+from detectors import forgeries, score
+from detectors.calibrate import Calibration
 from detectors.data import (
+    CELL,
     Batches,
-    Crops,
     Faces,
+    FaceSet,
     Sample,
-    align,
+    befallen,
     check_disjoint,
     divide,
+    gather,
     person_of,
-    view,
+    with_forgeries,
 )
-from detectors.models import spectrum
+from detectors.metrics import auc
 from detectors.models.small_cnn import neighbouring_pixels
-from detectors.score import FILE, MODELS, Detector, bundle, to_tensor
-from detectors.train import read_config, train
+from detectors.regions import LARGEST, Region, crops, cut, find, resized
+from detectors.score import FILE, Detector, Member
+from detectors.stack import Stack
+from detectors.world import World, brought, chain, degrade
 from facekit import watermark
-from facekit.commands.detector import command, make_crops, open_source
-from facekit.core import checkpoint, config, files, registry, weights
-from facekit.core.device import setup
+from facekit.core import checkpoint, registry
+from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.core.seed import rng
-from facekit.types import Face, Frame, Item, Pixels, write_manifest
+from facekit.faces.align import align_faces
+from facekit.types import Face, Item, Pixels
 from facekit.watermark import Kind, Payload
 
-PLUGINS = registry.names(MODELS)
-CONFIGS = sorted(path.stem for path in (config.folder() / "detectors").glob("*.yaml"))
-TINY = {
-    "small_cnn": {
-        "widths": [4, 8],
-        "dropout": 0.0,
-        "training": {"steps": 6, "batch": 8, "validate_every": 2},
-    }
-}
-"""Settings that make a plug-in quick; one that is not here is quick already."""
+CPU = torch.device("cpu")
+PLAIN = World(face=[32, 64], quality=[100, 100], resize=0.0, degrade=0.0, recolour=0.0)
+KINDS = list(forgeries.KINDS)
+
+# Regions
 
 
-def plugin_of(name: str) -> ModuleType:
-    return registry.load(MODELS, name)
+def test_a_region_holds_the_face_and_half_its_size_about_it() -> None:
+    pixels = picture(rng(1), 300)
+    found = cut(pixels, face(80, (100, 120)))
+    assert found.pixels.shape == (160, 160, 3)
+    assert found.scale == 1
+    assert np.array_equal(found.pixels, pixels[80:240, 60:220])
+    np.testing.assert_allclose(found.face.box, [40, 40, 120, 120])
+    at_the_edge = cut(pixels, face(80, (-20, 250)))
+    assert at_the_edge.pixels.shape == (90, 100, 3)
+    np.testing.assert_allclose(at_the_edge.face.box[:2], [-20, 40])
 
 
-def settings_of(name: str, size: int = 32, **more: Any) -> Any:
-    data = {"data": {"size": size}, **TINY.get(name, {}), **more}
-    return plugin_of(name).Config.model_validate(data)
-
-
-def picture(random: np.random.Generator, size: int) -> Pixels:
-    """Coloured noise with much of it at low frequencies, as pictures have."""
-    layers = [
-        cv2.resize(random.normal(0, deviation, (side, side, 3)), (size, size))
-        for side, deviation in ((4, 40), (size // 4, 15), (size, 8))
-    ]
-    return np.clip(sum(layers) + random.uniform(90, 160, 3), 0, 255).astype(np.uint8)
-
-
-def forged(pixels: Pixels) -> Pixels:
-    """The middle up-sampled from half its size: what a small generator pastes in."""
-    size = len(pixels)
-    soft = cv2.resize(
-        cv2.resize(pixels, (size // 2, size // 2), interpolation=cv2.INTER_AREA), (size, size)
-    )
-    result = pixels.copy()
-    middle = slice(size // 8, -size // 8)
-    result[middle, middle] = soft[middle, middle]
-    return result
-
-
-def toy(pairs: int, *, key: int, size: int = 32, people: int = 4) -> Crops:
-    """Untouched pictures and their forgeries, half of the pairs a person's."""
-    random = rng(key)
-    untouched = [picture(random, size) for _ in range(pairs)]
-    images = np.stack(untouched + [forged(p) for p in untouched])
-    # A faint pattern: the crops are smaller than the watermark takes.
-    mark = (np.indices((size, size)).sum(0) % 2 * 4 - 2)[:, :, None]
-    return Crops(
-        images=images,
-        marked=np.clip(images + mark, 0, 255).astype(np.uint8),
-        came_marked=np.zeros(2 * pairs, np.bool_),
-        labels=np.repeat([0, 1], pairs),
-        subjects=[f"{key}/person-{i % people}" for i in range(pairs)] * 2,
-        sources=[f"{key}/{i}" for i in range(pairs)] * 2,
-        donors=[""] * pairs + [f"{key}/person-{(i + 1) % people}" for i in range(pairs)],
+def test_a_large_face_is_shrunk_and_its_points_go_along() -> None:
+    found = cut(picture(rng(1), 900), face(800, (50, 50)))
+    assert found.face.size == pytest.approx(LARGEST, rel=0.01)
+    assert found.scale == pytest.approx(LARGEST / 800)
+    landmarks = found.face.landmarks
+    assert landmarks is not None
+    np.testing.assert_allclose(
+        (landmarks.points - found.face.box[:2]) / found.face.size, points70(), atol=2e-3
     )
 
 
-@pytest.fixture(scope="module")
-def fabric() -> Fabric:
-    return setup("cpu", threads=1)
+@pytest.mark.parametrize("template", ["wide", "arcface", "box13"])
+def test_crops_of_a_region_are_those_of_its_picture(template: str) -> None:
+    pixels, one = picture(rng(2), 300), face(80, (100, 110))
+    [expected] = align_faces(pixels, [one], template=template, size=64, device=CPU)
+    [found] = crops([cut(pixels, one)], template, 64)
+    # Where the crop leaves the region its border is repeated; the face is well inside.
+    inner = slice(12, -12)
+    assert np.abs(found[inner, inner].astype(int) - expected.pixels[inner, inner]).max() <= 1
 
 
-@pytest.fixture(scope="module")
-def sets() -> tuple[Crops, Crops]:
-    return toy(16, key=1), toy(12, key=2)
+def test_native_crops_are_the_pictures_own_pixels() -> None:
+    pixels, one = picture(rng(3), 300), face(80, (100, 110))
+    [found] = crops([cut(pixels, one)], "native", 96)
+    middle = np.floor(one.points.mean(axis=0)).astype(int)
+    x, y = middle - 48
+    assert np.array_equal(found, pixels[y : y + 96, x : x + 96])
 
 
-def start(folder: Path, name: str, settings: Any) -> Run:
-    return Run.start(
-        folder,
-        plugin=name,
-        config=settings,
-        seed=3,
-        data_hash="toy",
-        threads=1,
-        precision="32-true",
-    )
+@settings(max_examples=30, deadline=None)
+@given(st.integers(8, 70), st.integers(8, 70), st.integers(8, 60))
+def test_native_crops_of_small_regions_are_mirrored(height: int, width: int, size: int) -> None:
+    pixels = rng(height, width, 9).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    one = Region(pixels, face(min(height, width)))
+    [found] = crops([one], "native", size)
+    assert found.shape == (size, size, 3)
+    if size >= max(height, width):  # every pixel is somewhere
+        values = {tuple(p) for p in found.reshape(-1, 3)}
+        assert {tuple(p) for p in pixels.reshape(-1, 3)} == values
 
 
-# Every plug-in
+def test_resizing_moves_points_with_the_pixels() -> None:
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    one = face(40, (10, 5))
+    spot = one.points[2]
+    cv2.circle(pixels, (round(spot[0] - 0.5), round(spot[1] - 0.5)), 4, (255,) * 3, -1)
+    for factor in (0.5, 1.0, 1.7):
+        bigger = resized(Region(pixels, one), factor)
+        y, x = np.nonzero(bigger.pixels[:, :, 0] > 127)
+        centre = np.array([x.mean(), y.mean()]) + 0.5
+        assert np.abs(centre - bigger.face.points[2]).max() < 1.0
+    assert brought(Region(pixels, one), 20).face.size == pytest.approx(20, rel=0.03)
 
 
-@pytest.mark.parametrize("name", PLUGINS)
-def test_forward_and_gradients(name: str) -> None:
-    torch.manual_seed(0)
-    network = plugin_of(name).network(settings_of(name))
-    images = torch.rand(4, 3, 32, 32) * 2 - 1
-    images[0] = 0.5  # a flat picture has no spectrum and no deviation
-    logits = network(images)
-    assert logits.shape == (4,)
-    assert logits.isfinite().all()
-    parameters = dict(network.named_parameters())
-    if parameters:
-        logits.square().sum().backward()
-        for key, parameter in parameters.items():
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), key
-            assert parameter.grad.abs().sum() > 0, key
+class Lamp:
+    """A locator that sees the brightest spot as a face, unless it lies at the border."""
+
+    def locate(self, images: list[Pixels]) -> list[list[Face]]:
+        return [self._faces(image) for image in images]
+
+    def _faces(self, image: Pixels) -> list[Face]:
+        y, x = np.unravel_index(image[:, :, 0].argmax(), image.shape[:2])
+        height, width = image.shape[:2]
+        inside = 30 <= x < width - 30 and 30 <= y < height - 30
+        return [replace(face(40, (x - 20, y - 20)), score=0.9999)] if inside else []
 
 
-@pytest.mark.parametrize("name", PLUGINS)
-def test_a_batch_does_not_change_a_score(name: str) -> None:
-    network = plugin_of(name).network(settings_of(name)).eval()
-    crops = toy(40, key=9).images
-    together = score.network_logits(network, crops)
-    apart = np.concatenate([score.network_logits(network, crops[i : i + 1]) for i in range(80)])
-    np.testing.assert_allclose(together, apart, atol=1e-5)
-    assert score.network_logits(network, crops[:0]).shape == (0,)
+def test_a_face_at_the_border_is_found_in_a_larger_picture() -> None:
+    pixels = np.full((100, 100, 3), 40, np.uint8)
+    pixels[50, 10] = 255
+    [[found]] = find([pixels], Lamp())
+    np.testing.assert_allclose(found.face.box + np.tile([0, 10], 2), [-10, 30, 30, 70], atol=25)
+    assert find([np.zeros((100, 100, 3), np.uint8)], Lamp()) == [[]]
 
 
-@pytest.mark.parametrize("name", PLUGINS)
-def test_overfits_a_few_faces(name: str) -> None:
-    """Two flat colours: even the floor must tell them apart."""
-    settings = settings_of(name)
-    random = rng(5)
-    dark, bright = (
-        np.clip(random.normal(level, spread, (8, 32, 32, 3)), 0, 255).astype(np.uint8)
-        for level, spread in ((70, 5), (180, 30))
-    )
-    images, labels = np.concatenate([dark, bright]), np.repeat([0, 1], 8)
-    plugin = plugin_of(name)
-    torch.manual_seed(0)
-    network = plugin.network(settings)
-    if hasattr(plugin, "fit"):
-        plugin.fit(network, to_tensor(images), labels, settings)
-    else:
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-        for _ in range(60):
-            logits = network(to_tensor(images))
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                logits, torch.from_numpy(labels).float()
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    logits = score.network_logits(network.eval(), images)
-    assert (logits[labels == 1].min() > logits[labels == 0].max()) or evaluate.auc(
-        logits, labels
-    ) == 1
+def test_find_reads_real_faces(astronaut: Pixels, locator: Any) -> None:
+    from facekit.faces.landmarks import Landmarker
+
+    [[found]] = find([astronaut], locator, Landmarker(CPU))
+    assert found.face.landmarks is not None
+    tight = astronaut[60:190, 170:290]  # the face fills it
+    assert len(find([np.ascontiguousarray(tight)], locator)[0]) == 1
+    with pytest.raises(FacekitError, match="unknown template"):
+        crops([found], "nothing", 32)
+    assert crops([], "wide", 32).shape == (0, 32, 32, 3)
 
 
-@pytest.mark.parametrize("name", PLUGINS)
-def test_train_save_load_and_bundle(
-    name: str,
-    sets: tuple[Crops, Crops],
-    fabric: Fabric,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    settings = settings_of(name)
-    run = start(tmp_path / "run", name, settings)
-    train(settings, *sets, run, fabric, calibrated_for=["studio"])
-    detector = Detector.load(tmp_path / "run")
-    crops = sets[1].images
-    scores = detector.score(crops)
-    assert scores.dtype == np.float64
-    assert ((scores >= 0) & (scores <= 1)).all()
-    assert np.array_equal(scores, Detector.load(tmp_path / "run").score(crops))
-    assert detector.calibrated_for == ["studio"]
-    assert (detector.template, detector.size) == ("wide", 32)
-    assert 0 < detector.threshold < 1
-    assert run.facts["minutes"] >= 0
-
-    run.note(data="toys")
-    bundle(run, "toy", tmp_path / "weights")
-    [found] = weights.survey(tmp_path / "weights")
-    assert found.problems == ()
-    monkeypatch.setattr(score, "WEIGHTS", tmp_path / "weights")
-    bundled = Detector.load("toy")
-    np.testing.assert_allclose(bundled.score(crops), scores, atol=0.01)
-    assert bundled.facts["plugin"] == name
-
-    found.path.write_bytes(found.path.read_bytes() + b"x")
-    with pytest.raises(FacekitError, match="not the file its card describes"):
-        Detector.load("toy")
+# What befalls them
 
 
-@pytest.mark.parametrize("name", [n for n in PLUGINS if not hasattr(plugin_of(n), "fit")])
-def test_a_resumed_run_equals_an_unbroken_one(
-    name: str,
-    sets: tuple[Crops, Crops],
-    fabric: Fabric,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    settings = settings_of(name)
-    whole = start(tmp_path / "whole", name, settings)
-    train(settings, *sets, whole, fabric)
-
-    broken = start(tmp_path / "broken", name, settings)
-    keep = Run.save
-
-    def cut_off(run: Run, step: int, state: dict[str, Any]) -> None:
-        keep(run, step, state)
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            train(settings, *sets, broken, fabric)
-    torch.manual_seed(99)  # whatever the new process's random state is
-    train(settings, *sets, Run(tmp_path / "broken"), fabric)
-
-    assert (tmp_path / "whole" / FILE).read_bytes() == (tmp_path / "broken" / FILE).read_bytes()
-    steps = [[row["step"] for row in run.metrics()] for run in (whole, broken)]
-    assert steps[0] == steps[1] == [2, 4, 6]
+def test_a_pair_shares_its_fate() -> None:
+    world = World(face=[32, 64])
+    way = chain(world, training=True)
+    one = region(rng(1))
+    first, same, other = (degrade(one, world, way, rng(seed)) for seed in (5, 5, 6))
+    assert np.array_equal(first.pixels, same.pixels)
+    assert first.pixels.shape != other.pixels.shape or (first.pixels != other.pixels).any()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_shipped_configs_are_valid(name: str) -> None:
-    plugin, settings = read_config(f"detectors/{name}")
-    assert plugin in PLUGINS
-    assert settings.data.size >= 32
+def test_the_sharper_of_a_pair_loses_its_detail() -> None:
+    world = PLAIN.model_copy(update={"face": [64, 64]})
+    way = chain(world, training=False)
+    sharp = resized(region(rng(1), 160), 1.0)
+
+    def detail(one: Region) -> float:
+        grey = one.pixels.astype(float).mean(2)
+        return float(np.abs(np.diff(grey)).mean())
+
+    whole = degrade(sharp, world, way, rng(3))
+    soft = degrade(sharp, world, way, rng(3), sharpest=32.0)
+    assert whole.face.size == pytest.approx(soft.face.size, rel=0.05)
+    assert detail(soft) < 0.8 * detail(whole)
 
 
-def test_every_plugin_has_a_config() -> None:
-    assert {read_config(f"detectors/{name}")[0] for name in CONFIGS} == set(PLUGINS)
+def test_sizes_stay_in_the_world() -> None:
+    world = World(face=[40, 60])
+    way = chain(world, training=False)
+    sizes = [degrade(region(rng(i), 120), world, way, rng(i, 1)).face.size for i in range(40)]
+    assert 39 <= min(sizes) and max(sizes) <= 61
+    assert max(sizes) - min(sizes) > 5
 
 
-def test_config_errors_name_the_key(tmp_path: Path) -> None:
-    with pytest.raises(FacekitError, match="'detector' is missing"):
-        path = tmp_path / "a.yaml"
-        path.write_text("passes: 3\n")
-        read_config(path)
-    with pytest.raises(FacekitError, match=r"training\.stepps.*did you mean 'steps'"):
-        read_config("detectors/small_cnn", ["training.stepps=3"])
-    with pytest.raises(FacekitError, match=r"training\.batch.*multiple of 4"):
-        read_config("detectors/small_cnn", ["training.batch=6"])
-    with pytest.raises(FacekitError, match=r"training\.learning_rate.*finite number"):
-        read_config("detectors/small_cnn", ["training.learning_rate=.inf"])
-    with pytest.raises(FacekitError, match=r"data\.quality\.1': .*less than or equal to 100"):
-        read_config("detectors/small_cnn", ["data.quality=[50, 101]"])
-    with pytest.raises(FacekitError, match=r"data\.quality': the lower .* first, given \[90, 50\]"):
-        read_config("detectors/small_cnn", ["data.quality=[90, 50]"])
-    with pytest.raises(FacekitError, match="unknown model 'nothing'"):
-        path.write_text("detector: nothing\n")
-        read_config(path)
+def test_a_world_turned_round_is_refused() -> None:
+    with pytest.raises(FacekitError, match=r"quality': the lower .* first, given \[90, 50\]"):
+        validate({"quality": [90, 50]}, World, "a.yaml")
+    with pytest.raises(FacekitError, match=r"quality\.1': .*less than or equal to 100"):
+        validate({"quality": [50, 101]}, World, "a.yaml")
 
 
-# The models
+# Forgeries
 
 
-def test_spectrum_is_scikit_learn(fabric: Fabric) -> None:
-    data = toy(20, key=4)
-    settings = spectrum.Config(data=Faces(size=32))
-    network = spectrum.network(settings)
-    images = to_tensor(data.images)
-    spectrum.fit(network, images, data.labels, settings)
-    features = network.features(images).numpy()
-    oracle = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    oracle.fit(features, data.labels)
-    expected = oracle.decision_function(features)
-    np.testing.assert_allclose(network(images).numpy(), expected, rtol=1e-12, atol=1e-12)
-    assert network(images).dtype == torch.float64
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forgery_changes_what_its_mask_says(kind: str) -> None:
+    target, donor = region(rng(1), 120), region(rng(2), 150)
+    changed = 0
+    for seed in range(12):
+        made = forgeries.forge(kind, target, donor, rng(seed))
+        again = forgeries.forge(kind, target, donor, rng(seed))
+        assert np.array_equal(made.region.pixels, again.region.pixels)
+        assert made.region.pixels.shape == target.pixels.shape == (*made.mask.shape, 3)
+        difference = np.abs(made.region.pixels.astype(int) - target.pixels).max(2)
+        changed += (difference > 2).any()
+        if kind != "self_blend":  # whose ground may be recoloured instead of its face
+            assert difference[made.mask == 0].max() <= 1
+        assert 0.002 < (made.mask > 127).mean() < 0.6  # a nose is little
+        assert np.array_equal(made.region.face.points, target.face.points)
+    assert changed >= 11
+    assert np.array_equal(target.pixels, region(rng(1), 120).pixels), "the original is left alone"
 
 
-@pytest.mark.parametrize("cycles", [3, 9, 14])
-def test_spectrum_finds_a_wave(cycles: int) -> None:
-    """A wave of so many cycles a picture has its power in that ring, whatever its direction."""
-    network = spectrum.network(spectrum.Config(data=Faces(size=32)))
-    x = torch.arange(32) / 32 * 2 * torch.pi * cycles
-    across = (0.5 * x.sin())[None, None, None, :].expand(1, 3, 32, 32)
-    features = torch.cat([network.features(across), network.features(across.transpose(2, 3))])
-    assert features.argmax(dim=1).tolist() == [cycles - 1, cycles - 1]
-    torch.testing.assert_close(features[0], features[1])
+def test_a_spliced_face_lies_on_the_targets_points() -> None:
+    """The donor's face is white but for black eyes: they end where the target's eyes are."""
+    target, donor = region(rng(1), 160), region(rng(2), 240)
+    pixels = np.full_like(donor.pixels, 250)
+    assert donor.face.landmarks is not None
+    for x, y in donor.face.landmarks.points[68:]:
+        cv2.circle(pixels, (round(float(x)), round(float(y))), 7, (0, 0, 0), -1)
+    donor = replace(donor, pixels=pixels)
+    over = forgeries._fitted(donor, target, forgeries._INNER, rng(3))
+    assert target.face.landmarks is not None
+    for x, y in target.face.landmarks.points[68:]:
+        near = over[round(y) - 8 : round(y) + 8, round(x) - 8 : round(x) + 8].mean(2)
+        dark = np.argwhere(near < 100).mean(axis=0)
+        assert np.abs(dark - 7.5).max() < 3
 
 
-def test_neighbouring_pixels() -> None:
-    images = torch.arange(15.0).reshape(1, 1, 3, 5)
-    expected = torch.tensor(
-        [[0, 1, 0, 1, 0], [5, 6, 5, 6, 5], [0, 1, 0, 1, 0]], dtype=torch.float32
-    )
-    assert torch.equal(neighbouring_pixels(images)[0, 0], expected)
+def test_forgeries_of_a_set() -> None:
+    faces = toy(8, key=1)
+    whole = with_forgeries(faces, ["self_blend", "part"], key=3)
+    forged = whole.subset(range(len(faces), len(whole)))
+    assert forged.labels.tolist() == [1] * 8
+    assert forged.makers == ["self_blend", "part"] * 4
+    assert forged.sources == faces.sources[:8]
+    for maker, donor, subject in zip(forged.makers, forged.donors, forged.subjects, strict=True):
+        assert (donor != "") == (maker == "part")
+        assert donor != subject and (not donor or donor in faces.subjects)
+    again = with_forgeries(faces, ["self_blend", "part"], key=3)
+    assert np.array_equal(again.regions[-1].pixels, whole.regions[-1].pixels)
+    alone = toy(3, key=1, people=1)
+    assert "part" not in with_forgeries(alone, ["part", "warp"], key=3).makers
 
 
-# Data
+def test_bad_forgeries() -> None:
+    one = region(rng(1))
+    with pytest.raises(FacekitError, match="unknown forgery 'splise'; did you mean 'splice'"):
+        forgeries.forge("splise", one, one, rng(0))
+    with pytest.raises(ValueError, match="needs a donor"):
+        forgeries.forge("splice", one, None, rng(0))
+    bare = replace(one, face=replace(one.face, landmarks=None))
+    with pytest.raises(ValueError, match="landmarks"):
+        forgeries.forge("warp", bare, None, rng(0))
+    with pytest.raises(FacekitError, match="unknown forgery"):
+        validate({"forgeries": {"nothing": 0.5}}, Faces, "a.yaml")
+    with pytest.raises(FacekitError, match="must not exceed 1"):
+        validate({"forgeries": {"warp": 0.6, "splice": 0.6}}, Faces, "a.yaml")
 
 
-def test_batches_are_balanced_paired_and_half_marked() -> None:
-    """With pictures that say what they are: (index, marked) written into their pixels."""
-    pairs, size = 8, 32
-    images = np.zeros((2 * pairs, size, size, 3), np.uint8)
-    images[:] = (np.arange(2 * pairs) * 8)[:, None, None, None]
-    plain = Faces(size=size, quality=[100, 100], degrade=0.0, recolour=0.0)
-    crops = replace(toy(pairs, key=1), images=images, marked=images + 4)
-    batches = Batches(crops, plain, batch=16, seed=0)
+# Batches and views
+
+
+def coded(faces: FaceSet, step: int = 8) -> FaceSet:
+    """Each region of one grey that tells which it is."""
+    grey = [np.full_like(r.pixels, step * i + 20) for i, r in enumerate(faces.regions)]
+    made = [replace(r, pixels=p) for r, p in zip(faces.regions, grey, strict=True)]
+    return replace(faces, regions=made)
+
+
+@pytest.fixture
+def brighter(monkeypatch: pytest.MonkeyPatch) -> list[Payload]:
+    """A mark that makes a picture 4 levels brighter, and a list of what the marks said."""
+    said: list[Payload] = []
+
+    def embed(pixels: Pixels, payload: Payload, **_: Any) -> Pixels:
+        said.append(payload)
+        return pixels + np.uint8(4)
+
+    monkeypatch.setattr("facekit.watermark.embed", embed)
+    return said
+
+
+def test_batches_are_balanced_paired_and_half_marked(brighter: list[Payload]) -> None:
+    pairs = 8
+    batches = Batches(coded(toy(pairs, key=1)), Faces(size=32, world=PLAIN), batch=16, seed=0)
     for step in range(5):
-        drawn, labels = batches(step)
-        again, _ = batches(step)
-        assert np.array_equal(drawn, again)
-        value = np.rint(drawn.mean((1, 2, 3)) / 4).astype(int)
+        batch = batches(step)
+        assert np.array_equal(batch.images, batches(step).images)
+        value = np.rint((batch.images.mean((1, 2, 3)) - 20) / 4).astype(int)
         index, marked = value // 2, value % 2
-        assert labels.tolist() == [0] * 8 + [1] * 8
+        assert batch.labels.tolist() == [0] * 8 + [1] * 8
         assert np.array_equal(index[:8] + pairs, index[8:]), "forgeries of the very same pictures"
         assert len(set(index[:8])) == 8
         assert marked[:8].sum() == marked[8:].sum() == 4
-    assert not np.array_equal(batches(0)[0], batches(1)[0])
+        assert batch.masks.shape == (16, 32 // CELL, 32 // CELL)
+        assert not batch.masks[:8].any() and (batch.masks[8:] == 1).all()
+    assert not np.array_equal(batches(0).images, batches(1).images)
+    assert len(set(brighter)) == len(brighter) == 16, "one mark a face, made once"
+
+
+def test_a_batchs_masks_show_where_its_forgeries_differ() -> None:
+    settings = Faces(size=64, world=PLAIN, forgeries={"splice": 0.5, "rework": 0.5})
+    faces = toy(8, key=1, size=120)
+    batch = Batches(faces.subset(range(8)), settings, batch=16, seed=0)(1)
+    apart = np.abs(batch.images[8:].astype(float) - batch.images[:8]).max(3)
+    cells = apart.reshape(8, 4, 16, 4, 16).mean((2, 4))
+    marked = 3.0  # a mark on one of the two adds about so much
+    assert cells[batch.masks[8:] > 0.9].mean() > 4 + marked
+    assert cells[batch.masks[8:] < 0.02].mean() < cells[batch.masks[8:] > 0.9].mean() / 2
+
+
+def test_without_forgeries_both_classes_are_needed() -> None:
+    untouched = toy(8, key=1).subset(range(8))
+    with pytest.raises(FacekitError, match=r"both classes, got 8 untouched and 0 generated"):
+        Batches(untouched, Faces(size=32), batch=8, seed=0)
+    with pytest.raises(FacekitError, match=r"both classes, got 8 untouched and 0 generated"):
+        Batches(untouched, Faces(size=32, forgeries={"warp": 0.5}), batch=8, seed=0)
+    Batches(untouched, Faces(size=32, forgeries={"warp": 1.0}), batch=8, seed=0)
+    generated = toy(8, key=1).subset(range(8, 16))
+    with pytest.raises(FacekitError, match=r"both classes, got 0 untouched and 8 generated"):
+        Batches(generated, Faces(size=32, forgeries={"warp": 1.0}), batch=8, seed=0)
+
+
+def test_small_collections_are_not_drowned(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = coded(toy(25, key=1), step=4)
+    names = ["large"] * 24 + ["small"]
+    faces = replace(faces, collections=names * 2)
+    monkeypatch.setattr("facekit.watermark.embed", lambda pixels, *_, **__: pixels)
+    batches = Batches(faces, Faces(size=32, world=PLAIN), batch=4, seed=0)
+    small = [
+        np.rint((batches(s).images[:2].mean((1, 2, 3)) - 20) / 4).astype(int) == 24
+        for s in range(150)
+    ]
+    # 1 of 1 + √24, not 1 of 25.
+    assert np.mean(small) == pytest.approx(1 / (1 + 24**0.5), abs=0.07)
 
 
 @pytest.mark.parametrize("marked_class", [0, 1])
-def test_where_one_class_came_marked_the_other_is_marked_as_often(marked_class: int) -> None:
+def test_where_one_class_came_marked_the_other_is_marked_as_often(
+    marked_class: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder of pictures that left through facekit: three of four of one class bear a mark."""
-    pairs, size = 8, 32
-    plain = Faces(size=size, quality=[100, 100], degrade=0.0, recolour=0.0)
-    crops = toy(pairs, key=1)
-    came = (crops.labels == marked_class) & (np.arange(2 * pairs) % 4 < 3)
-    images = np.full((2 * pairs, size, size, 3), 100, np.uint8)
-    images[came] = 120
-    crops = replace(crops, images=images, marked=np.full_like(images, 120), came_marked=came)
+    monkeypatch.setattr("facekit.watermark.embed", lambda pixels, *_, **__: pixels * 0 + 120)
+    pairs = 8
+    faces = toy(pairs, key=1)
+    came = (faces.labels == marked_class) & (np.arange(2 * pairs) % 4 < 3)
+    grey = [
+        np.full_like(r.pixels, 120 if m else 100) for r, m in zip(faces.regions, came, strict=True)
+    ]
+    faces = replace(
+        faces,
+        regions=[replace(r, pixels=p) for r, p in zip(faces.regions, grey, strict=True)],
+        payloads=[Payload(Kind.STUDIO, 1) if marked else None for marked in came],
+    )
 
-    def shares(pixels: Pixels, labels: np.ndarray) -> list[float]:
-        marked = pixels.mean((1, 2, 3)) > 110
+    def shares(marked: np.ndarray, labels: np.ndarray) -> list[float]:
         return [marked[labels == label].mean() for label in (0, 1)]
 
-    assert shares(view(crops, plain, key=1, marks="half"), crops.labels) == [0.75, 0.75]
-    assert shares(view(crops, plain, key=1, marks="none"), crops.labels)[marked_class] == 0.75
-    batches = Batches(crops, plain, batch=16, seed=0)
+    def bright(seen: FaceSet) -> np.ndarray:
+        return np.array([r.pixels.mean() > 110 for r in seen.regions])
+
+    half, none = (befallen(faces, PLAIN, key=1, marks=marks) for marks in ("half", "none"))
+    assert shares(bright(half), faces.labels) == [0.75, 0.75]
+    assert shares(bright(none), faces.labels)[marked_class] == 0.75
+    batches = Batches(faces, Faces(size=32, world=PLAIN), batch=16, seed=0)
     for step in range(5):
-        drawn = shares(*batches(step))
+        batch = batches(step)
+        drawn = shares(batch.images.mean((1, 2, 3)) > 110, batch.labels)
         assert drawn[0] == drawn[1] >= 0.5
 
 
-def test_the_mark_alone_does_not_tell_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mark_alone_does_not_tell_the_classes() -> None:
     """Who knew every picture without its mark, and so what the mark adds, could not tell either.
 
     In memory all are unmarked; from files, generated ones come marked, all with the same payload.
     Marked as if they had come without, they would be told at once.
     """
-    monkeypatch.setattr("facekit.faces.locate.load_locator", CentreFace)
+    world = PLAIN.model_copy(update={"face": [80, 80]})
     random = rng(5)
-    hosts = [picture(random, 160) for _ in range(80)]
-    labels = np.arange(80) % 2
+    hosts = [region(random, 128) for _ in range(80)]
     stored = Payload(Kind.GENERATED, 77)
-    files_ = [watermark.embed(p, stored) if i % 2 else p for i, p in enumerate(hosts)]
-    faces = Faces(size=64, quality=[100, 100], degrade=0.0)
+    unmarked = replace(toy(40, key=1), regions=hosts, labels=np.arange(80) % 2)
+    generated = unmarked.labels == 1
+    from_files = replace(
+        unmarked,
+        regions=[
+            replace(r, pixels=watermark.embed(r.pixels, stored)) if made else r
+            for r, made in zip(hosts, generated, strict=True)
+        ],
+        payloads=[stored if made else None for made in generated],
+    )
 
-    def crops_of(pictures: list[Pixels], payloads: Sequence[Payload] = ()) -> Crops:
-        samples = [Sample(p, int(labels[i]), str(i), str(i)) for i, p in enumerate(pictures)]
-        return align(samples, faces, key=(1, 0), device=torch.device("cpu"), payloads=payloads)
-
-    def told(crops: Crops, marks: Literal["half", "none"] = "half") -> float:
-        known = view(unmarked, faces, key=3, marks="none").astype(float)
-        added = (view(crops, faces, key=3, marks=marks) - known).mean(3).reshape(80, -1)
+    def told(faces: FaceSet, marks: Literal["half", "none"] = "half") -> float:
+        known = crops(befallen(unmarked, world, key=3, marks="none").regions, "native", 64)
+        seen = crops(befallen(faces, world, key=3, marks=marks).regions, "native", 64)
+        added = (seen.astype(float) - known).mean(3).reshape(80, -1)
         scores = cross_val_predict(
-            LogisticRegression(max_iter=2000), added, labels, cv=8, method="decision_function"
+            LogisticRegression(max_iter=2000),
+            *(added, faces.labels),
+            cv=8,
+            method="decision_function",
         )
-        return evaluate.auc(scores, labels)
+        return auc(scores, faces.labels)
 
-    unmarked = crops_of(hosts)
-    assert not unmarked.came_marked.any()
     assert 0.3 < told(unmarked) < 0.7
-    from_files = crops_of(files_, [stored] * 40)
-    assert np.array_equal(from_files.came_marked, labels == 1)
     assert 0.3 < told(from_files) < 0.7
     # What would tell: marks of one class alone, more of one class, other words in one class.
     assert told(from_files, "none") > 0.95
-    assert told(replace(from_files, came_marked=labels > 1)) > 0.6
-    assert told(crops_of(files_)) > 0.7
+    assert told(replace(from_files, payloads=[None] * 80)) > 0.6
+    other_words = [Payload(Kind.TEST_REAL, i) if made else None for i, made in enumerate(generated)]
+    assert told(replace(from_files, payloads=other_words)) > 0.7
 
 
-def test_view_is_a_function_of_its_key() -> None:
-    data, faces = toy(6, key=1), Faces(size=32)
-    first, same, other = (view(data, faces, key=key, marks="half") for key in (1, 1, 2))
-    assert np.array_equal(first, same)
-    assert not np.array_equal(first, other)
-    clean = Faces(size=32, quality=[100, 100], degrade=0.0)
-    near = view(data, clean, key=1, marks="none").astype(int)
-    # What is left is JPEG's thinner colour; a flip or a shift differs by about 30.
-    assert np.abs(near - data.images).mean() < 6, "evaluation neither flips nor shifts"
+def test_a_view_is_a_function_of_its_key() -> None:
+    faces = toy(6, key=1)
+    world = World(face=[32, 64])
+    first, same, other = (befallen(faces, world, key=key) for key in (1, 1, 2))
+    for a, b in zip(first.regions, same.regions, strict=True):
+        assert np.array_equal(a.pixels, b.pixels)
+    assert any(
+        a.pixels.shape != b.pixels.shape or (a.pixels != b.pixels).any()
+        for a, b in zip(first.regions, other.regions, strict=True)
+    )
+    near = befallen(faces, PLAIN, key=1, marks="none")
+    for a, b in zip(near.regions, faces.regions, strict=True):
+        # What is left is JPEG's thinner colour; a flip or a shift differs by about 30.
+        assert np.abs(a.pixels.astype(int) - b.pixels).mean() < 6, "evaluation neither flips …"
+
+
+def test_sharpness_does_not_tell_the_classes() -> None:
+    """Large generated faces beside small untouched ones are brought to one distribution."""
+    world = PLAIN.model_copy(update={"face": [32, 200]})
+    faces = toy(60, key=1)
+    sized = [
+        resized(r, 2.4 if y else 0.9) for r, y in zip(faces.regions, faces.labels, strict=True)
+    ]
+    faces = replace(faces, regions=sized)
+    seen = befallen(faces, world, key=4, marks="none")
+    sizes = np.array([r.face.size for r in seen.regions])
+    assert abs(auc(sizes, faces.labels) - 0.5) < 0.12
+
+
+# People and pictures
+
+
+def test_gather_locates_reads_marks_and_counts(
+    astronaut: Pixels, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="facekit")
+    small = np.ascontiguousarray(astronaut[30:230, 130:330])
+    stored = Payload(Kind.COMPOSITE, 12)
+    samples = [
+        Sample(small, 0, "she", "one", collection="nasa"),
+        Sample(watermark.embed(small, stored), 1, "she", "one", "he", "editor", "nasa"),
+        Sample(np.zeros((100, 100, 3), np.uint8), 0, "nobody", "two"),
+    ]
+    found = gather(samples, device=CPU)
+    assert "1 of 3 pictures left out" in caplog.text
+    assert found.labels.tolist() == [0, 1]
+    assert found.payloads[0] is None and found.payloads[1] is not None
+    assert found.came_marked.tolist() == [False, True]
+    assert (found.donors, found.makers, found.collections) == (
+        ["", "he"],
+        ["", "editor"],
+        ["nasa", "nasa"],
+    )
+    assert len(set(found.digests)) == 2 and len(found.digests[0]) == 16
+    assert found.regions[0].face.landmarks is not None
+    both = found + found.subset([1])
+    assert both.labels.tolist() == [0, 1, 1] and both.digests[2] == found.digests[1]
 
 
 def test_disjoint_splits() -> None:
@@ -480,179 +531,55 @@ def test_one_person_by_two_names_is_in_one_split(swaps: bool) -> None:
         assert {item.split for item in divided} == {"train", "validation", "test"}
 
 
-def test_one_class_is_an_error(sets: tuple[Crops, Crops], fabric: Fabric, tmp_path: Path) -> None:
-    settings = settings_of("colour")
-    run = start(tmp_path, "colour", settings)
-    alone = replace(sets[0], labels=np.zeros_like(sets[0].labels))
-    with pytest.raises(FacekitError, match=r"both classes, got 32 untouched and 0 generated"):
-        train(settings, alone, sets[1], run, fabric)
+# Files
 
 
-# Shortcuts
-
-
-@pytest.mark.slow
-def test_the_mark_is_no_shortcut(fabric: Fabric, tmp_path: Path) -> None:
-    """On a strong mark: scores follow the forgery, and the mark leaves them where they are.
-
-    The same network trained where only generated faces are marked must fall for it; otherwise
-    the test could not see a shortcut.
-    """
-    settings = settings_of(
-        "small_cnn",
-        size=48,
-        data={"size": 48, "quality": [90, 98], "degrade": 0.0},
-        widths=[8, 16],
-        training={"steps": 80, "batch": 16, "validate_every": 20, "learning_rate": 5e-3},
+def test_neighbouring_pixels() -> None:
+    images = torch.arange(15.0).reshape(1, 1, 3, 5)
+    expected = torch.tensor(
+        [[0, 1, 0, 1, 0], [5, 6, 5, 6, 5], [0, 1, 0, 1, 0]], dtype=torch.float32
     )
-    stripes = (12 * np.sin(np.arange(48) * 2.2)).round().astype(np.int16)[None, :, None]
-
-    def with_stripes(data: Crops) -> Crops:
-        marked = np.clip(data.images + stripes, 0, 255).astype(np.uint8)
-        return replace(data, marked=marked)
-
-    splits = [with_stripes(toy(24, key=key, size=48)) for key in (1, 2, 3)]
-
-    def shift(training: list[Crops], folder: Path) -> tuple[float, float]:
-        train(settings, *training, start(folder, "small_cnn", settings), fabric)
-        test = splits[2]
-        rows = {f.name: f.value for f in evaluate.evaluate(Detector.load(folder), test)}
-        return rows["detector.marked_shift"], rows["detector.auc"]
-
-    honest_shift, honest_auc = shift(splits[:2], tmp_path / "honest")
-    assert honest_auc > 0.8
-    assert honest_shift < 0.1
-
-    def leaky(data: Crops) -> Crops:
-        generated = (data.labels == 1)[:, None, None, None]
-        pixels = np.where(generated, data.marked, data.images)
-        return replace(data, images=pixels, marked=pixels)
-
-    leaky_shift, _ = shift([leaky(s) for s in splits[:2]], tmp_path / "leaky")
-    assert leaky_shift > 0.5
+    assert torch.equal(neighbouring_pixels(images)[0, 0], expected)
 
 
-# Calibration
+def member(name: str, plugin: str = "colour", **settings: Any) -> Member:
+    module = registry.load(score.MODELS, plugin)
+    config = module.Config.model_validate({"data": {"size": 32}, **settings})
+    torch.manual_seed(len(name))
+    return Member(name, plugin, config, module.network(config).eval())
 
 
-def test_calibration_recovers_what_made_the_data() -> None:
-    random = rng(0)
-    logits = random.normal(0, 3, 20000)
-    labels = (random.random(20000) < 1 / (1 + np.exp(-(0.5 * logits + 0.7)))).astype(np.int64)
-    found = calibrate(logits, labels)
-    assert found.scale == pytest.approx(0.5, abs=0.02)
-    assert found.bias == pytest.approx(0.7, abs=0.06)
-    oracle = LogisticRegression(C=1e6).fit(logits[:, None], labels)
-    assert found.scale == pytest.approx(oracle.coef_[0, 0], rel=1e-2)
-    assert evaluate.ece(found.probability(logits), labels) < 0.02
+def save(path: Path, members: list[Member], **more: Any) -> Detector:
+    parts: dict[str, Any] = {
+        "stack": Stack((1.0,) * len(members), 0.5),
+        "calibration": Calibration(1.0, 0.0, 0.5),
+        "calibrated_for": ["camera"],
+        "seen": [],
+        **more,
+    }
+    score.save(path, members=members, **parts)
+    return Detector.open(path, {"name": path.stem})
 
 
-def test_calibration_of_separated_classes_stays_modest() -> None:
-    """Platt's targets: ten of each, wholly apart, promise about 11/12 and not 1."""
-    labels = np.repeat([0, 1], 10)
-    found = calibrate(np.where(labels == 1, 1000.0, -1000.0), labels)
-    assert found.probability(np.array([1000.0]))[0] == pytest.approx(11 / 12, abs=0.01)
-    assert found.threshold == pytest.approx(0.5, abs=0.01), "midway in the gap"
-
-
-def test_threshold_holds_its_false_alarms() -> None:
-    random = rng(1)
-    labels = np.repeat([0, 1], 1000)
-    logits = random.normal(2.0 * labels)
-    found = calibrate(logits, labels, fpr=0.05)
-    above = found.probability(logits) > found.threshold
-    assert above[labels == 0].mean() == 0.05
-    assert calibrate(logits, labels, fpr=0.0).threshold > found.threshold
-
-
-def test_calibration_never_turns_the_order_round() -> None:
-    found = calibrate(np.array([3.0, 2.0, -2.0, -3.0]), np.array([0, 0, 1, 1]))
-    assert found.scale > 0
-
-
-def test_calibration_errors() -> None:
-    with pytest.raises(FacekitError, match="both classes, got 2 untouched and 0 generated"):
-        calibrate(np.zeros(2), np.zeros(2, np.int64))
-    with pytest.raises(FacekitError, match="not numbers"):
-        calibrate(np.array([0.0, np.nan]), np.array([0, 1]))
-
-
-# Metrics
-
-
-@pytest.fixture(scope="module")
-def scored() -> tuple[np.ndarray, np.ndarray]:
-    random = rng(2)
-    labels = random.integers(2, size=400)
-    return np.round(1 / (1 + np.exp(-random.normal(1.5 * labels - 0.7))), 2), labels  # with ties
-
-
-def test_auc_is_scikit_learns(scored: tuple[np.ndarray, np.ndarray]) -> None:
-    assert evaluate.auc(*scored) == pytest.approx(metrics.roc_auc_score(scored[1], scored[0]))
-
-
-def test_metrics_by_hand() -> None:
-    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    scores = np.array([0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9])
-    assert evaluate.auc(scores, labels) == 14 / 16
-    assert evaluate.tpr_at(scores, labels, 0.01) == 0.5
-    assert evaluate.tpr_at(scores, labels, 0.25) == 1.0
-    assert evaluate.eer(scores, labels) == 0.25
-    perfect = labels.astype(float)
-    assert (evaluate.auc(perfect, labels), evaluate.eer(perfect, labels)) == (1.0, 0.0)
-    assert (evaluate.auc(1 - perfect, labels), evaluate.eer(1 - perfect, labels)) == (0.0, 1.0)
-    constant = np.full(8, 0.4)
-    assert (evaluate.auc(constant, labels), evaluate.eer(constant, labels)) == (0.5, 0.5)
-    assert evaluate.tpr_at(constant, labels, 0.01) == 0.0
-
-
-@pytest.mark.parametrize("distance", [0.5, 1.0, 2.0, 3.0])
-def test_metrics_of_normal_scores(distance: float) -> None:
-    """Two normal distributions d' apart: AUC Φ(d'/√2), EER Φ(-d'/2), TPR Φ(d' - z₀.₉₉)."""
-    n = 20000
-    quantiles = norm.ppf((np.arange(n) + 0.5) / n)
-    scores = np.concatenate([quantiles, quantiles + distance])
-    labels = np.repeat([0, 1], n)
-    assert evaluate.auc(scores, labels) == pytest.approx(norm.cdf(distance / 2**0.5), abs=1e-3)
-    assert evaluate.eer(scores, labels) == pytest.approx(norm.cdf(-distance / 2), abs=1e-3)
-    expected = norm.cdf(distance - norm.ppf(0.99))
-    assert evaluate.tpr_at(scores, labels, 0.01) == pytest.approx(expected, abs=2e-3)
-
-
-def test_ece_by_hand() -> None:
-    labels = np.array([0, 1, 1, 1, 0])
-    probabilities = np.array([0.05, 0.05, 0.95, 1.0, 0.42])
-    # Bins: two faces at 0.05 (half are generated), one at 0.42 (none is), two at 0.975 (both are).
-    expected = (2 * 0.45 + 1 * 0.42 + 2 * 0.025) / 5
-    assert evaluate.ece(probabilities, labels) == pytest.approx(expected)
-    rows = evaluate.reliability(probabilities, labels)
-    assert [(row["low"], row["count"], row["share"]) for row in rows] == [
-        (0.0, 2, 0.5),
-        (0.4, 1, 0.0),
-        (0.9, 2, 1.0),
+def test_members_are_added_up_and_stand_alone(tmp_path: Path) -> None:
+    tiny = {"widths": [4, 8]}
+    members = [
+        member("one", "small_cnn", **tiny),
+        member("two", "small_cnn", data={"template": "native", "size": 48}, **tiny),
     ]
-
-
-def test_interval_covers_and_knows_its_clusters(scored: tuple[np.ndarray, np.ndarray]) -> None:
-    scores, labels = scored
-    apart = evaluate.interval(evaluate.auc, scores, labels, np.arange(400))
-    assert apart[0] < evaluate.auc(scores, labels) < apart[1]
-    # Each face four times over says no more than once; drawn face by face it would seem to.
-    again = [np.repeat(values, 4) for values in (scores, labels, np.arange(400))]
-    together = evaluate.interval(evaluate.auc, *again)
-    naive = evaluate.interval(evaluate.auc, again[0], again[1], np.arange(1600))
-    assert together[1] - together[0] == pytest.approx(apart[1] - apart[0], rel=0.15)
-    assert naive[1] - naive[0] < 0.7 * (together[1] - together[0])
-
-
-def test_clusters_are_people_where_there_are_enough() -> None:
-    data = toy(24, key=1, people=4)
-    assert evaluate.clusters(data)[0] == "pictures or clips"
-    assert evaluate.clusters(replace(data, subjects=data.sources))[0] == "people"
-    assert evaluate.clusters(replace(data, sources=data.subjects))[0] == "faces"
-
-
-# Files and the command line
+    seen = ["00000000000000ff", "ffffffffffffffff", "8000000000000000"]
+    detector = save(tmp_path / "a.safetensors", members, seen=seen, stack=Stack((2.0, 0.5), -1.0))
+    faces = toy(5, key=1).regions
+    alone = [m.logits(faces) for m in members]
+    np.testing.assert_allclose(detector.logits(faces), 2 * alone[0] + 0.5 * alone[1] - 1)
+    both, each = detector.score_all(faces)
+    np.testing.assert_array_equal(both, detector.score(faces))
+    assert each.keys() == {"one", "two"}
+    np.testing.assert_allclose(each["two"], 1 / (1 + np.exp(-alone[1])))
+    np.testing.assert_array_equal(each["one"], detector.members(faces)["one"])
+    assert detector.seen == set(seen)
+    assert detector.facts["plugin"] == "small_cnn+small_cnn"
+    assert detector.score([]).shape == (0,)
 
 
 def test_bad_detectors(tmp_path: Path) -> None:
@@ -660,280 +587,36 @@ def test_bad_detectors(tmp_path: Path) -> None:
         Detector.load("nothing")
     with pytest.raises(FacekitError, match="not a run folder"):
         Detector.load(tmp_path)
-    start(tmp_path / "half", "colour", settings_of("colour"))
-    with pytest.raises(FacekitError, match="finish its training"):
-        Detector.load(tmp_path / "half")
-    with pytest.raises(FacekitError, match="finish its training"):
-        bundle(Run(tmp_path / "half"), "name", tmp_path)
-    with pytest.raises(FacekitError, match=r"name '\.\./x'"):
-        bundle(Run(tmp_path / "half"), "../x", tmp_path)
-    (tmp_path / "half" / FILE).write_bytes(b"not safetensors")
-    with pytest.raises(FacekitError, match="not a readable checkpoint"):
-        Detector.load(tmp_path / "half")
-    checkpoint.save(tmp_path / "half" / FILE, {"step": 3})
-    with pytest.raises(FacekitError, match="not a calibrated detector"):
-        Detector.load(tmp_path / "half")
-
-
-def test_a_score_is_never_made_up(tmp_path: Path) -> None:
-    settings = settings_of("small_cnn")
-    network = plugin_of("small_cnn").network(settings)
-    network.head.bias.data.fill_(float("nan"))
-    score.save(
-        tmp_path / "a.safetensors",
-        plugin="small_cnn",
-        config=settings,
-        weights=network.state_dict(),
-        calibration=Calibration(1.0, 0.0, 0.5),
-        calibrated_for=[],
-    )
-    detector = Detector.open(tmp_path / "a.safetensors", {"name": "a"})
-    with pytest.raises(FacekitError, match="not numbers"):
-        detector.score(np.zeros((1, 32, 32, 3), np.uint8))
-    with pytest.raises(ValueError, match="expected uint8"):
-        detector.score(np.zeros((1, 16, 16, 3), np.uint8))
-
-
-class CentreFace:
-    """Stands in for the locator: noise has no faces, so one is said to fill the picture."""
-
-    def __init__(self, device: torch.device) -> None: ...
-
-    def locate(self, images: list[Pixels]) -> list[list[Face]]:
-        # Black pictures have none.
-        return [[self.face(len(image))] if image.any() else [] for image in images]
-
-    @staticmethod
-    def face(size: int) -> Face:
-        points = np.array([[0.36, 0.41], [0.64, 0.41], [0.5, 0.56], [0.39, 0.72], [0.61, 0.72]])
-        box = np.array([0.2, 0.1, 0.8, 0.9], np.float32) * size
-        return Face(box=box, points=(points * size).astype(np.float32), score=1.0)
-
-
-class Softener:
-    """Stands in for a generator plug-in, and remembers whom it was asked to swap."""
-
-    def __init__(self) -> None:
-        self.swaps: list[tuple[str, str]] = []
-
-    def generate(
-        self,
-        run: Run,
-        frames: list[Frame],
-        fabric: Fabric,
-        *,
-        source: str,
-        target: str,
-        still: bool,
-    ) -> Iterator[Frame]:
-        assert still
-        self.swaps.append((source, target))
-        for frame in frames:
-            # One frame in which "no face is found" comes back as it was.
-            pixels = frame.pixels if frame.index == 5 else forged(frame.pixels)
-            yield Frame(pixels, frame.time, frame.index)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six people with six pictures each."""
-    monkeypatch.setattr("facekit.faces.locate.load_locator", CentreFace)
-    random = rng(11)
-    items = []
-    for person in range(6):
-        for i in range(6):
-            path = tmp_path / "people" / f"person-{person}" / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture(random, 64))
-            items.append(
-                Item(
-                    path=f"person-{person}/{i}.png",
-                    sha256=files.sha256(path),
-                    subject=f"person-{person}",
-                    source=f"person-{person}/{i}",
-                    label=0,
-                    generator="studio",
-                    facts={"person_seed": 100 + person},
-                )
-            )
-    write_manifest(tmp_path / "people", items)
-    return tmp_path / "people"
-
-
-@pytest.fixture
-def swapper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Softener]:
-    plugin = Softener()
-    monkeypatch.setattr("facekit.generators.load", lambda name: plugin)
-    # The pictures are drawn here, not by the studio: tests/test_gate.py tests the gate.
-    monkeypatch.setattr("facekit.generators.certified", lambda path: "studio-of-the-test")
-    run = Run.start(
-        folder.parent / "swap",
-        plugin="softener",
-        config=config.Config(),
+    half = tmp_path / "half"
+    Run.start(
+        half,
+        plugin="colour",
+        config=Config(),
         seed=0,
-        data_hash=files.sha256(folder / "manifest.jsonl"),
+        data_hash="",
         threads=1,
         precision="32-true",
     )
-    run.note(consent="studio-0123456789ab")
-    return run.folder, plugin
+    with pytest.raises(FacekitError, match="finish its training"):
+        Detector.load(half)
+    with pytest.raises(FacekitError, match="finish its training"):
+        score.bundle(Run(half), "name", tmp_path)
+    with pytest.raises(FacekitError, match=r"name '\.\./x'"):
+        score.bundle(Run(half), "../x", tmp_path)
+    (half / FILE).write_bytes(b"not safetensors")
+    with pytest.raises(FacekitError, match="not a readable checkpoint"):
+        Detector.load(half)
+    checkpoint.save(half / FILE, {"step": 3})
+    with pytest.raises(FacekitError, match="not a calibrated detector"):
+        Detector.load(half)
+    state = member("one", "small_cnn", widths=[4, 8]).state()
+    with pytest.raises(FacekitError, match="one: its weights are not those of the small_cnn"):
+        Member.from_state({**state, "config": {**state["config"], "widths": [4, 12]}})
 
 
-def call(*words: object) -> Any:
-    return CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
-
-
-def test_train_and_evaluate_commands(
-    folder: Path, swapper: tuple[Path, Softener], tmp_path: Path
-) -> None:
-    run, plugin = tmp_path / "run", swapper[1]
-    data = ["--data", folder, "--generator", swapper[0], "--threads", 1]
-    quick = ["--set", "data.size=32", "--set", "data.frames=6"]
-    result = call("train", "detectors/spectrum", *data, "--out", run, *quick, "--json")
-    facts = json.loads(result.stdout)
-    assert facts["calibrated_for"] == ["studio"]
-    assert "12 untouched and 10 generated faces of 2 people to train on" in facts["data"]
-    people = Run(run).facts["people"]
-    assert [len(people[split]) for split in ("train", "validation", "test")] == [2, 2, 2]
-    assert people["train"][0].startswith("studio person 10")
-
-    before = (run / FILE).read_bytes()
-    again = call("train", "detectors/spectrum", *data, "--out", run, *quick)
-    assert "minutes" in again.stdout
-    assert (run / FILE).read_bytes() == before
-
-    plugin.swaps.clear()
-    rows = json.loads(call("evaluate", run, *data, "--json").stdout)
-    assert [row["name"] for row in rows] == [
-        "detector.auc",
-        "detector.eer",
-        "detector.tpr_at_1",
-        "detector.ece",
-        "detector.marked_shift",
-    ]
-    assert all(row["goal"] for row in rows)
-    assert all(row["floor"] is not None and row["low"] <= row["high"] for row in rows[:4])
-    # The spectrum beside itself: the same figure.
-    assert rows[0]["peer"] == rows[0]["value"]
-    tested = {f"person-{int(name.split()[-1]) - 100}" for name in people["test"]}
-    assert {name for pair in plugin.swaps for name in pair} == tested
-    report = files.read_json(run / "evaluation.json")
-    assert sum(row["count"] for row in report["reliability"]) == 22
-    basis = "bootstrap over 12 pictures or clips of 2 people: too narrow for other people"
-    assert report["interval"] == basis
-    assert call("evaluate", run, *data).stdout.endswith(f"\n95% intervals: {basis}\n")
-
-
-def test_swaps_stay_within_their_split(
-    folder: Path, swapper: tuple[Path, Softener], fabric: Fabric
-) -> None:
-    source = open_source(folder, swapper[0], seed=4)
-    faces = Faces(size=32, frames=4)
-    made = {split: make_crops(source, split, faces, fabric) for split in source.people}
-    check_disjoint(made)
-    for split, crops in made.items():
-        assert {*crops.subjects, *crops.donors} - {""} == set(source.people[split])
-        assert all(
-            (donor != "") == (label == 1) and donor != subject
-            for donor, label, subject in zip(
-                crops.donors, crops.labels, crops.subjects, strict=True
-            )
-        )
-        untouched = {s for s, label in zip(crops.sources, crops.labels, strict=True) if not label}
-        assert set(crops.sources) == untouched, "every forgery has its picture beside it"
-        assert not np.array_equal(crops.images, crops.marked)
-
-
-def test_each_split_has_marks_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    payloads: list[Any] = []
-    monkeypatch.setattr(
-        "facekit.watermark.embed", lambda pixels, payload, **_: payloads.append(payload) or pixels
-    )
-    samples = [
-        Sample(cv2.imread(str(path)), i % 2, str(i), str(i))
-        for i, path in enumerate(sorted((folder / "person-0").glob("*.png")))
-    ]
-    for key in ((3, 0), (3, 1), (3, 0)):
-        align(samples, Faces(size=32), key=key, device=torch.device("cpu"))
-    first, second, again = (payloads[i : i + 6] for i in (0, 6, 12))
-    assert first == again
-    assert not set(first) & set(second)
-
-
-def test_a_detector_is_not_tested_on_whom_it_knows(folder: Path) -> None:
-    people = open_source(folder, seed=0).people
-    everyone = {
-        "train": [name for names in people.values() for name in names],
-        "validation": [],
-        "test": [],
-    }
-    with pytest.raises(FacekitError, match="trained on everyone"):
-        open_source(folder, seed=0, seen=everyone)
-    fresh = open_source(folder, seed=0, seen={"train": ["x"], "validation": [], "test": []})
-    assert len(fresh.people["test"]) == 6
-
-
-def test_source_errors(folder: Path, swapper: tuple[Path, Softener], fabric: Fabric) -> None:
-    source = open_source(folder, seed=0)
-    with pytest.raises(FacekitError, match="both classes"):
-        make_crops(source, "train", Faces(size=32), fabric)
-    Run(swapper[0]).note(data_hash="another")
-    with pytest.raises(FacekitError, match="was not trained on"):
-        open_source(folder, swapper[0], seed=0)
-    for path in (folder / "person-0").glob("*.png"):
-        cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(FacekitError, match="was changed"):
-        open_source(folder, seed=0)
-    write_manifest(
-        folder, [Item(path="person-1/0.png", sha256=files.sha256(folder / "person-1/0.png"))]
-    )
-    with pytest.raises(FacekitError, match=r"'person-1/0\.png' has no label"):
-        open_source(folder, seed=0)
-
-
-def test_list_and_help() -> None:
-    listed = json.loads(call("list", "--json").stdout)
-    assert listed["detectors"] == PLUGINS
-    assert "detectors/small_cnn" in listed["configs"]
-    for words in ([], ["train"], ["evaluate"], ["bundle"], ["list"]):
-        assert "Usage" in call(*words, "--help").stdout
-
-
-def test_help_loads_no_torch() -> None:
-    code = (
-        "import sys; from facekit.commands import detector; "
-        "sys.exit(bool({'torch', 'sklearn', 'cv2', 'scipy'} & sys.modules.keys()))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ)).returncode == 0
-
-
-def test_a_labelled_folder_needs_no_generator(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    items = []
-    for item in open_source(folder, seed=0).rows:
-        original = item[1]
-        path = folder / original.path.replace(".png", "-forged.png")
-        cv2.imwrite(str(path), forged(cv2.imread(str(folder / original.path))))
-        generated = {
-            "path": str(path.relative_to(folder).as_posix()),
-            "sha256": files.sha256(path),
-            "label": 1,
-            "generator": "softener",
-        }
-        items += [original, original.model_copy(update=generated)]
-    items = [item.model_copy(update={"split": ""}) for item in items]
-    cameras = [i.model_copy(update={"generator": ""}) if i.label == 0 else i for i in items]
-    write_manifest(folder, cameras)
-
-    run = tmp_path / "run"
-    words = ["--data", folder, "--out", run, "--threads", 1, "--set", "data.size=32"]
-    facts = json.loads(call("train", "detectors/spectrum", *words, "--json").stdout)
-    assert facts["calibrated_for"] == ["camera"]
-    rows = json.loads(call("evaluate", run, "--data", folder, "--threads", 1, "--json").stdout)
-    assert rows[0]["value"] > rows[0]["floor"]
-
-    card = Path(call("bundle", run, "--name", "soft", "--out", tmp_path / "w").stdout.strip())
-    assert files.read_json(card)["figures"][0]["name"] == "detector.auc"
-    monkeypatch.setattr(score, "WEIGHTS", card.parent)
-    assert Detector.load("soft").calibrated_for == ["camera"]
+def test_a_score_is_never_made_up(tmp_path: Path) -> None:
+    broken = member("broken", "small_cnn", widths=[4, 8])
+    broken.network.head.bias.data.fill_(float("nan"))
+    detector = save(tmp_path / "a.safetensors", [member("fine"), broken])
+    with pytest.raises(FacekitError, match="broken: gives scores that are not numbers"):
+        detector.score(toy(1, key=1).regions)
