@@ -50,7 +50,7 @@ def rebuild(folder: Path) -> dict[str, Any]:
     """Compute every figure of an evaluation anew from its folder, and write what shows them.
 
     Args:
-        folder: what :func:`detectors.evaluate.measure` has written to.
+        folder: what :func:`detectors.protocol.measure` has written to.
 
     Returns:
         The evaluation as ``detectors.report.evaluation`` shows it; also written to the folder, as
@@ -66,7 +66,8 @@ def rebuild(folder: Path) -> dict[str, Any]:
     path = folder / VARIANTS
     found = summary(protocol, rows, files.read_jsonl(path) if path.is_file() else [])
     files.write_json(folder / "evaluation.json", found)
-    files.write_text(folder / "evaluation.html", page.render(page.Evaluation.model_validate(found)))
+    shown = {**found, "figures": _beside(found["figures"], protocol["peers"])}
+    files.write_text(folder / "evaluation.html", page.render(page.Evaluation.model_validate(shown)))
     return found
 
 
@@ -104,6 +105,19 @@ def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, An
     if trained := protocol.get("matrix"):
         found["matrix"] = matrix(rows, trained)
     return found
+
+
+def _beside(figures: Sequence[Row], peers: Sequence[str]) -> list[Row]:
+    """The detector's figures alone, each with its peers' in columns instead of rows."""
+    value_of = {row["name"]: row["value"] for row in figures}
+    theirs = {f"{name}.{peer}" for name in value_of for peer in peers}
+    shown = []
+    for row in figures:
+        if row["name"] not in theirs:
+            own = {peer: value_of.get(f"{row['name']}.{peer}") for peer in peers}
+            known = {peer: value for peer, value in own.items() if value is not None}
+            shown.append({**row, "peers": known, "peer": None if known else row["peer"]})
+    return shown
 
 
 def tests_in(rows: Sequence[Row]) -> list[str]:
