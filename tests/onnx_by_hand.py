@@ -43,14 +43,14 @@ def value(name: str, shape: Sequence[int | str], kind: int = 1) -> bytes:
     return field(1, name) + field(2, field(1, field(1, kind) + field(2, dims)))
 
 
-def weights(name: str, values: ArrayLike, kind: int = 1) -> bytes:
+def constant(name: str, values: ArrayLike, kind: int = 1) -> bytes:
     """Numbers that a layer takes: 32-bit floats, or 64-bit integers for kind 7."""
     array = np.asarray(values, np.float32 if kind == 1 else np.int64)
     dims = b"".join(field(1, side) for side in array.shape)
     return field(5, dims + field(2, kind) + field(8, name) + field(9, array.tobytes()))
 
 
-def model(
+def onnx_file(
     nodes: Sequence[bytes],
     inputs: Sequence[bytes],
     outputs: Sequence[bytes],

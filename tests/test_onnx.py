@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_by_hand import model, node, value, weights
+from onnx_by_hand import constant, node, onnx_file, value
 from scipy.special import expit, softmax
 
 from detectors.onnx import OnnxDetector, read_header
@@ -34,11 +34,11 @@ def linear(batch: Batch = "N", columns: int = 1, end: str | None = None) -> byte
     ]
     if end:
         nodes.append(node(end, ["m"], "y"))
-    return model(
+    return onnx_file(
         nodes,
         [value("x", (batch, 3, SIZE, SIZE))],
         [value("y", (batch, columns))],
-        [weights("w", WEIGHTS[:, :columns])],
+        [constant("w", WEIGHTS[:, :columns])],
     )
 
 
@@ -92,7 +92,7 @@ def test_what_the_number_says_can_be_stated(write, regions, end, columns, output
 
 
 def test_colours_may_come_blue_first_and_last_in_shape(write, regions) -> None:
-    turned = model(
+    turned = onnx_file(
         [
             node("Transpose", ["x"], "t", perm=(0, 3, 1, 2)),
             node("GlobalAveragePool", ["t"], "p"),
@@ -101,7 +101,7 @@ def test_colours_may_come_blue_first_and_last_in_shape(write, regions) -> None:
         ],
         [value("x", ("N", SIZE, SIZE, 3))],
         [value("y", ("N", 1))],
-        [weights("w", WEIGHTS[::-1, :1])],
+        [constant("w", WEIGHTS[::-1, :1])],
     )
     scorer = OnnxDetector.load(
         write(turned), size=SIZE, mean=MEAN[::-1], std=STD[::-1], template="wide", bgr=True
@@ -111,7 +111,7 @@ def test_colours_may_come_blue_first_and_last_in_shape(write, regions) -> None:
 
 def test_a_network_that_was_made_for_one_picture_is_given_one(write, regions) -> None:
     """It reshapes to one row, which OpenCV would do to a batch as well."""
-    one = model(
+    one = onnx_file(
         [
             node("GlobalAveragePool", ["x"], "p"),
             node("Reshape", ["p", "shape"], "f"),
@@ -119,14 +119,14 @@ def test_a_network_that_was_made_for_one_picture_is_given_one(write, regions) ->
         ],
         [value("x", ("N", 3, SIZE, SIZE))],
         [value("y", ("N", 1))],
-        [weights("w", WEIGHTS[:, :1]), weights("shape", [1, 3], kind=7)],
+        [constant("w", WEIGHTS[:, :1]), constant("shape", [1, 3], kind=7)],
     )
     scores = OnnxDetector.load(write(one), **PLAIN).score(regions)
     np.testing.assert_allclose(scores, expit(expected(regions)[:, 0]), atol=1e-5)
 
 
 def test_weights_that_are_listed_as_inputs_are_none(write, regions) -> None:
-    old = model(
+    old = onnx_file(
         [
             node("GlobalAveragePool", ["x"], "p"),
             node("Flatten", ["p"], "f"),
@@ -134,7 +134,7 @@ def test_weights_that_are_listed_as_inputs_are_none(write, regions) -> None:
         ],
         [value("x", (1, 3, SIZE, SIZE)), value("w", (3, 1))],
         [value("y", (1, 1))],
-        [weights("w", WEIGHTS[:, :1])],
+        [constant("w", WEIGHTS[:, :1])],
     )
     assert len(OnnxDetector.load(write(old), **PLAIN).score(regions)) == len(regions)
 
@@ -147,7 +147,7 @@ def two_outputs() -> bytes:
     ]
     outputs = [value("score", ("N", 1)), value("features", ("N", 3))]
     inputs = [value("x", ("N", 3, SIZE, SIZE))]
-    return model(nodes, inputs, outputs, [weights("w", WEIGHTS[:, :1])])
+    return onnx_file(nodes, inputs, outputs, [constant("w", WEIGHTS[:, :1])])
 
 
 def test_of_two_outputs_one_must_be_named(write, regions) -> None:
@@ -168,13 +168,13 @@ def one_layer(kind: str, shape: tuple[Batch, ...] = (1, 3, SIZE, SIZE), dtype: i
         node("MatMul", ["f", "w"], "y"),
     ]
     inputs, outputs = [value("x", shape, dtype)], [value("y", (1, 1))]
-    return model(nodes, inputs, outputs, [weights("w", WEIGHTS[:, :1])])
+    return onnx_file(nodes, inputs, outputs, [constant("w", WEIGHTS[:, :1])])
 
 
 def two_inputs() -> bytes:
     add = node("Add", ["x", "z"], "y")
     sides = (1, 3, SIZE, SIZE)
-    return model([add], [value("x", sides), value("z", sides)], [value("y", sides)])
+    return onnx_file([add], [value("x", sides), value("z", sides)], [value("y", sides)])
 
 
 @pytest.mark.parametrize(

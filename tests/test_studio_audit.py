@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx_by_hand import constant, node, onnx_file, value
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from facekit.cli import cli
@@ -29,43 +30,11 @@ from facekit.studio.person import Person
 from facekit.studio.render import model, posed, render
 from facekit.types import Face
 
-# --- a judge, written as ONNX by hand: the package onnx is not needed for so little -------------
+# --- a judge, written as ONNX by hand -----------------------------------------------------------
 
 
-def field(number: int, value: int | bytes | str) -> bytes:
-    """One field of a protocol buffer: a number, or bytes with their length."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    content = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def node(kind: str, inputs: Sequence[str], output: str, **sizes: Sequence[int]) -> bytes:
-    attributes = b"".join(
-        field(5, field(1, name) + b"".join(field(8, i) for i in values) + field(20, 7))
-        for name, values in sizes.items()
-    )
-    names = b"".join(field(1, name) for name in inputs) + field(2, output)
-    return field(1, names + field(4, kind) + attributes)
-
-
-def value(name: str, shape: Sequence[int]) -> bytes:
-    dims = b"".join(field(1, field(1, side)) for side in shape)
-    return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
-
-
-def onnx(*nodes: bytes, size: int, extra: bytes = b"") -> bytes:
-    graph = b"".join(nodes) + field(2, "judge") + extra
-    graph += field(11, value("x", (1, 3, 112, 112))) + field(12, value("y", (1, size)))
-    return field(1, 7) + field(7, graph) + field(8, field(1, "") + field(2, 13))
+def onnx(*nodes: bytes, size: int, extra: Sequence[bytes] = ()) -> bytes:
+    return onnx_file(nodes, [value("x", (1, 3, 112, 112))], [value("y", (1, size))], extra)
 
 
 def pooled(side: int) -> bytes:
@@ -77,10 +46,9 @@ def pooled(side: int) -> bytes:
 
 def mismatched() -> bytes:
     """A network whose weights do not fit to its input."""
-    weights = np.zeros((7, 16), np.float32).tobytes()
-    tensor = field(1, 7) + field(1, 16) + field(2, 1) + field(8, "w") + field(9, weights)
+    tensor = constant("w", np.zeros((7, 16)))
     flat = node("Flatten", ["x"], "f")
-    return onnx(flat, node("MatMul", ["f", "w"], "y"), size=16, extra=field(5, tensor))
+    return onnx(flat, node("MatMul", ["f", "w"], "y"), size=16, extra=[tensor])
 
 
 @pytest.fixture
