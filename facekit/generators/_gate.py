@@ -39,6 +39,9 @@ T = TypeVar("T")
 CHECK_EVERY = 1.0
 """Seconds after which consent is asked for again while frames are made."""
 
+SETTLED = 1.0
+"""Seconds after which a file that was written is taken for finished."""
+
 _CERTIFICATE = re.compile(r"studio-[0-9a-f]{12}")
 
 _REMEDY = (
@@ -318,9 +321,9 @@ def closed_file(name: str) -> Path:
         raise FacekitError(f"{name}: a folder; give one video or picture in it")
     if not stat.S_ISREG(before.st_mode):
         raise FacekitError(f"{name}: a pipe or device; {rule}")
-    if time.time() - before.st_mtime < 1.0:
+    if time.time() - before.st_mtime < SETTLED:
         # Written this very second: whoever writes it may not be done.
-        time.sleep(1.0)
+        time.sleep(SETTLED)
         if _stat(path).st_size != before.st_size:
             raise FacekitError(f"{name}: still growing; {rule}")
     return path
