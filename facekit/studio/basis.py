@@ -11,6 +11,7 @@ import gzip
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
@@ -274,8 +275,8 @@ def _target_files(data: Path) -> list[tuple[str, Path]]:
 def _read_target(path: Path, count: int) -> Array:
     """(count, 3) displacements from lines of ``vertex dx dy dz``."""
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    rows = [line for line in content.split(b"\n") if line.strip() and not line.startswith(b"#")]
-    numbers = np.array(b" ".join(rows).split(), dtype=np.float64).reshape(-1, 4)
+    words = re.sub(rb"(?m)^#.*", b"", content).split()
+    numbers = np.array(words, dtype=np.float64).reshape(-1, 4)
     displacements = np.zeros((count, 3), np.float32)
     displacements[numbers[:, 0].astype(np.int64)] = numbers[:, 1:]
     return displacements
@@ -429,7 +430,7 @@ def _distance(vertices: Array, triangles: Indices) -> Array:
     outwards = np.tile(normals(vertices, triangles)[triangles].mean(1), (7, 1))
     axes = [_CORNER[i] + _CELL * np.arange(_CELLS[i], dtype=np.float32) for i in range(3)]
     nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    far, nearest = cKDTree(samples).query(nodes, k=3)
+    far, nearest = cKDTree(samples).query(nodes, k=3, workers=-1)
     # The mean of three normals: at an edge one of them alone may face the wrong way.
     off = nodes[:, None] - samples[nearest]
     inside = np.einsum("nki,nki->n", off, outwards[nearest]) < 0
