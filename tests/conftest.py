@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 
 import pytest
 
@@ -16,6 +17,19 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("FACEKIT_HOME", "FACEKIT_CACHE"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def people_are_set_up_once() -> Iterator[None]:
+    """The studio keeps three people's models, which take half a second each; a session, a dozen.
+
+    The same few people are rendered all over the tests.
+    """
+    from facekit.studio import render
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render, "model", lru_cache(maxsize=12)(render.model.__wrapped__))
         yield
 
 
