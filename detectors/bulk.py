@@ -15,11 +15,13 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 from detectors.faces import Finder, at_least_apart, score_each
@@ -29,6 +31,7 @@ from facekit import __version__
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
+from facekit.core.text import plain
 from facekit.faces.track import Tracker
 from facekit.media import images
 from facekit.media.decode import Video
@@ -148,17 +151,16 @@ def score_files(
         "facekit": __version__,
     }
     with _Journal(out, settings) as journal:
-        kept = [path for path in named if journal.has(path)]
+        todo = {path: error for path, error in named.items() if not journal.has(path)}
+        kept = len(named) - len(todo)
         if kept:
-            log.info("%s: goes on; %d of %d inputs are done", out, len(kept), len(named))
-        todo = {path: error for path, error in named.items() if path not in set(kept)}
+            log.info("%s: goes on; %d of %d inputs are done", out, kept, len(named))
         with progress("scoring", len(named)) as advance:
-            done = len(kept)
-            advance(done, "")
-            for path in _Walk(detector, looking, device).score(todo, journal):
-                done += 1
-                advance(done, path.name)
-        summary = Summary(str(out), detector.name, kept=len(kept))
+            advance(kept, "")
+            scored = _Walk(detector, looking, device).score(todo, journal)
+            for number, path in enumerate(scored, start=kept + 1):
+                advance(number, plain(path.name))
+        summary = Summary(str(out), detector.name, kept=kept)
         journal.publish(named, summary)
     return summary
 
@@ -196,20 +198,12 @@ class _Walk:
         waiting: list[tuple[Path, Pixels, _Identity]] = []
         for path, wrong in todo.items():
             identity = _identity(path)
-            try:
-                if wrong:
-                    raise FacekitError(wrong)
-                images.require_file(path)
-                if images.is_image(path):
-                    waiting.append((path, images.read_image(path), identity))
+            for part in self._parts(path, wrong):
+                if isinstance(part, np.ndarray):
+                    waiting.append((path, part, identity))
                 else:
-                    for rows in self._video(path):
-                        journal.write(rows)
-                    journal.end(path, identity)
-                    yield path
-            except (FacekitError, OSError) as error:
-                log.warning("facekit: %s: %s", path, _said(path, error))
-                journal.write([_row(path, reason=f"{UNREADABLE}: {_said(path, error)}")])
+                    journal.write(part)
+            if not waiting or waiting[-1][0] != path:
                 journal.end(path, identity)
                 yield path
             held = sum(pixels.size // 3 for _, pixels, _ in waiting)
@@ -217,6 +211,20 @@ class _Walk:
                 yield from self._pictures(waiting, journal)
                 waiting = []
         yield from self._pictures(waiting, journal)
+
+    def _parts(self, path: Path, wrong: str | None) -> Iterator[Pixels | list[Row]]:
+        """A picture's pixels; or a video's rows, a few at a time; or a row on what is wrong."""
+        try:
+            if wrong:
+                raise FacekitError(wrong)
+            images.require_file(path)
+            if images.is_image(path):
+                yield images.read_image(path)
+            else:
+                yield from self._video(path)
+        except (FacekitError, OSError) as error:
+            log.warning("facekit: %s", plain(f"{path}: {_said(path, error)}"))
+            yield [_row(path, reason=f"{UNREADABLE}: {_said(path, error)}")]
 
     def _pictures(
         self, waiting: "list[tuple[Path, Pixels, _Identity]]", journal: "_Journal"
@@ -389,8 +397,9 @@ class _Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if kind is not None:
+        with suppress(OSError) if kind else nullcontext():  # the disk may be full
+            self._file.close()
+        if kind:
             log.warning(
                 "%s: not finished; what is done is kept in %s: give the same command to go on",
                 *(self._out, self._path),
@@ -404,13 +413,12 @@ class _Journal:
     def write(self, rows: Iterable[Row]) -> None:
         """Add rows of the file that is under way."""
         for row in rows:
-            self._file.write(_line(row))
+            self._put(row)
 
     def end(self, path: Path, identity: _Identity) -> None:
         """The file's rows are all there."""
         end = self._file.tell()
-        self._file.write(_line({"done": path.as_posix(), "identity": identity}))
-        self._file.flush()
+        self._put({"done": path.as_posix(), "identity": identity}, flush=True)
         self._done[path.as_posix()] = (identity, self._begin, end)
         self._begin = self._file.tell()
 
@@ -441,6 +449,18 @@ class _Journal:
         summary.reasons = dict(sorted(reasons.items()))
         self._path.unlink()
 
+    def _put(self, value: Row, *, flush: bool = False) -> None:
+        """Add a line."""
+        try:
+            # ASCII: names of files may hold what is no UTF-8.
+            self._file.write((json.dumps(value) + "\n").encode("ascii"))
+            if flush:
+                self._file.flush()
+        except OSError as error:
+            raise FacekitError(
+                f"{self._path}: cannot be written ({error.strerror or error})"
+            ) from error
+
     def _read(self) -> None:
         """Find what is done, and cut off what is not."""
         self._file.seek(0)
@@ -465,14 +485,8 @@ class _Journal:
         self._file.truncate(end)
         self._file.seek(0, 2)
         if not end:
-            self._file.write(_line({"settings": self._settings}))
-            self._file.flush()
+            self._put({"settings": self._settings}, flush=True)
         self._begin = self._file.tell()
-
-
-def _line(value: Row) -> bytes:
-    # ASCII: names of files may hold what is no UTF-8.
-    return (json.dumps(value) + "\n").encode("ascii")
 
 
 def _parsed(line: bytes) -> Row | None:

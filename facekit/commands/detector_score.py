@@ -73,8 +73,7 @@ def score(
     row. 'facekit detector evaluate --scores FILE --labels FILE' measures them.
 
     What is done is kept in FILE.part. After an interruption give the same command again: it goes
-    on behind the last input that was done, leaves out what is done and unchanged, and the rows are
-    the same as without the interruption.
+    on with what is not done or has changed, and the rows are the same as without it.
 
     \b
     Exit codes:
