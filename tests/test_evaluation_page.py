@@ -187,6 +187,20 @@ def test_plots_draw_what_they_say(whole: dict[str, Any]) -> None:
             assert x.min() >= 54 and x.max() <= 350 and y.min() >= 10 and y.max() <= 212
 
 
+def test_other_scorers_figures_stand_beside_the_detectors(whole: dict[str, Any]) -> None:
+    rows = [
+        {"name": "detect.drop", "value": 0.1},
+        {"name": "detect.drop.Meso4", "value": 0.2},
+        {"name": "detect.drop.jpeg", "value": 0.3},
+        {"name": "detect.else.Meso4", "value": 0.4},
+    ]
+    page = render(Evaluation.model_validate({"figures": rows, "roc": whole["roc"]}))
+    headers = texts(page, "th")
+    assert headers[2] == "Meso4" and "detect.drop.Meso4" not in headers
+    assert {"detect.drop", "detect.drop.jpeg", "detect.else.Meso4"} <= set(headers)
+    assert texts(page, "td")[:3] == ["0.100", "0.200", "0.300"]
+
+
 PARTS = sorted(set(Evaluation.model_fields) - {"title"})
 
 

@@ -23,7 +23,7 @@ Whoever measures something fills the part that is theirs::
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
@@ -215,6 +215,7 @@ def render(evaluation: Evaluation) -> str:
     judged = [row for row in evaluation.figures if row.holds is not None]
     html = _template().render(
         evaluation=evaluation,
+        figures=_folded(evaluation.figures, evaluation.roc),
         version=__version__,
         judged=judged,
         failed=[row for row in judged if not row.holds],
@@ -263,6 +264,20 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
         return row.group or before * bool(dot)
 
     return [(name, list(own)) for name, own in groupby(rows, key)]
+
+
+def _folded(rows: Sequence[Row], scorers: Collection[str]) -> list[Row]:
+    """Rows ``FIGURE.SCORER`` put beside the row ``FIGURE``, as what another scorer reaches."""
+    names = {row.name for row in rows}
+    kept: list[Row] = []
+    beside: dict[str, dict[str, float | None]] = {}
+    for row in rows:
+        figure, _, scorer = row.name.rpartition(".")
+        if figure in names and scorer in scorers and row.goal is None:
+            beside.setdefault(figure, {})[scorer] = row.value
+        else:
+            kept.append(row)
+    return [row.model_copy(update={"peers": row.peers | beside.get(row.name, {})}) for row in kept]
 
 
 def _x(share: float) -> float:
