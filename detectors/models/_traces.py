@@ -17,7 +17,6 @@
 Written anew from the papers. All are float64: differences of tiny powers are what counts.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Literal
@@ -77,9 +76,13 @@ class Spectrum(nn.Module):
         self.count = size // 2
         hann = torch.hann_window(size, periodic=False, dtype=torch.float64)
         cycles = torch.fft.fftfreq(size, d=1 / size, dtype=torch.float64)
-        radius = torch.hypot(cycles[:, None], cycles[None, :]).round().flatten()
+        # A real picture's spectrum is the same on both sides: half of it is computed, and its inner
+        # columns count twice.
+        half = cycles[: size // 2 + 1].abs()
+        twice = torch.where((half == 0) | (2 * half == size), 1.0, 2.0).expand(size, -1).flatten()
+        radius = torch.hypot(cycles[:, None], half[None, :]).round().flatten()
         # The mean over each ring as one matrix product; corners beyond Nyquist are left out.
-        rings = (radius[:, None] == torch.arange(1, size // 2 + 1)).double()
+        rings = (radius[:, None] == torch.arange(1, size // 2 + 1)) * twice[:, None].double()
         # These follow from the size, so they are no part of the saved weights.
         self.register_buffer("window", hann[:, None] * hann[None, :], persistent=False)
         self.register_buffer("rings", rings / rings.sum(0), persistent=False)
@@ -88,7 +91,7 @@ class Spectrum(nn.Module):
         """The spectrum of each picture."""
         luma = luma / 127.5
         luma = luma - luma.mean((1, 2), keepdim=True)
-        power = torch.fft.fft2(luma * self.window).abs().square()
+        power = torch.fft.rfft2(luma * self.window).abs().square()
         # The floor lies far below one grey level's power, and keeps a flat picture finite.
         return 10 * torch.log10(power.flatten(1) @ self.rings + 1e-6)
 
@@ -123,47 +126,54 @@ class Cooccurrence(nn.Module):
     preference among them.
     """
 
-    kind: Tensor
+    kinds: Tensor
 
     def __init__(self, size: int) -> None:
         """For pictures of any size."""
         super().__init__()
-        kinds: dict[tuple[int, ...], int] = {}
+        numbers: dict[tuple[int, ...], int] = {}
         half = _LEVELS // 2
-        numbers = []
+        kinds = []
         for a, b, c in product(range(-half, half + 1), repeat=3):
             alike = max((a, b, c), (c, b, a), (-a, -b, -c), (-c, -b, -a))
-            numbers.append(kinds.setdefault(alike, len(kinds)))
-        self.kinds = len(kinds)
-        self.count = 2 * self.kinds
-        self.register_buffer("kind", torch.tensor(numbers), persistent=False)
+            kinds.append(numbers.setdefault(alike, len(numbers)))
+        self.count = 2 * len(numbers)
+        # Which of the 125 triples are of each kind.
+        one_hot = F.one_hot(torch.tensor(kinds), len(numbers)).double()
+        self.register_buffer("kinds", one_hot, persistent=False)
 
     def forward(self, luma: Tensor) -> Tensor:
         """Along, then across."""
-        # Whole numbers, so that no rounding depends on how a sum was computed.
-        levels = luma.round().long()
+        # Whole numbers, so that no rounding depends on how a sum was computed; small ones are
+        # quicker.
+        levels = luma.round().short()
         along: list[Tensor] = []
         across: list[Tensor] = []
-        for turned in (levels, levels.transpose(1, 2)):
+        for turned in (levels, levels.transpose(1, 2).contiguous()):
             second = turned[:, :, 2:] - 2 * turned[:, :, 1:-1] + turned[:, :, :-2]
-            # In steps of two grey levels, the residual's own weight of the pixel.
-            residual = (second.abs() + 1).div(2, rounding_mode="floor").clamp(max=_LEVELS // 2)
-            residual = residual * second.sign() + _LEVELS // 2
-            along.append(self._triples(residual))
-            across.append(self._triples(residual.transpose(1, 2)))
+            # In steps of two grey levels, the residual's own weight of the pixel, away from zero.
+            half = _LEVELS // 2
+            steps = (second.clamp(-2 * half, 2 * half) + second.sign()).div(
+                2, rounding_mode="trunc"
+            )
+            residual = steps + half
+            along.append(
+                self._counts(residual[:, :, :-2], residual[:, :, 1:-1], residual[:, :, 2:])
+            )
+            across.append(self._counts(residual[:, :-2], residual[:, 1:-1], residual[:, 2:]))
         return torch.cat([self._shares(along), self._shares(across)], dim=1)
 
-    def _triples(self, residual: Tensor) -> Tensor:
-        """The kind of each triple along the last axis: (B, any number)."""
-        first, second, third = residual[..., :-2], residual[..., 1:-1], residual[..., 2:]
-        return self.kind[(first * _LEVELS + second) * _LEVELS + third].flatten(1)
+    def _counts(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        """How many triples of each of the 125: (B, 125)."""
+        triples = ((first * _LEVELS + second) * _LEVELS + third).flatten(1).int()
+        bins = _LEVELS**3
+        offset = torch.arange(len(triples), dtype=torch.int32, device=triples.device)[:, None]
+        counted = torch.bincount((triples + offset * bins).flatten(), minlength=bins * len(triples))
+        return counted.view(-1, bins)
 
-    def _shares(self, triples: list[Tensor]) -> Tensor:
-        together = torch.cat(triples, dim=1)
-        count, length = together.shape
-        offset = torch.arange(count, device=together.device)[:, None] * self.kinds
-        counted = torch.bincount((together + offset).flatten(), minlength=count * self.kinds)
-        return (counted.view(count, self.kinds).double() / max(1, length)).sqrt()
+    def _shares(self, counts: list[Tensor]) -> Tensor:
+        kinds = sum(counts, torch.zeros_like(counts[0])).double() @ self.kinds
+        return (kinds / kinds.sum(dim=1, keepdim=True)).sqrt()
 
 
 _Part = Spectrum | BlockDCT | Cooccurrence
@@ -174,6 +184,6 @@ def luma_of(images: Tensor) -> Tensor:
 
     The pictures are 8-bit ones; their levels are found again, so that the result is exact.
     """
-    levels = ((images.double() + 1) * 127.5).round()
+    levels = ((images + 1) * 127.5).round()
     red, green, blue = (levels[:, i] * weight for i, weight in enumerate(_LUMA))
-    return (red + green + blue) / math.fsum(_LUMA)
+    return (red + green + blue).double() / sum(_LUMA)  # whole numbers that float32 can hold
