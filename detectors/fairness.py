@@ -120,7 +120,7 @@ def rates(seen: Sequence[Seen], threshold: float) -> list[Rate]:
         threshold: a face counts as generated if its probability is above it.
 
     Returns:
-        Everyone first, then each attribute's groups by name.
+        Everyone first, then the attributes and their groups by name.
 
     Raises:
         FacekitError: if there are no pictures, or a probability is not a number.
@@ -209,9 +209,7 @@ class _Table:
         self.missed: Counts = np.bincount(who, ~found, count).astype(np.int64)
         called = found & (np.where(found, scores, 0) > threshold)
         self.called: Counts = np.bincount(who, called, count).astype(np.int64)
-        order = list(dict.fromkeys(attribute for s in seen for attribute in s.groups))
-        pairs = {(attribute, group) for s in seen for attribute, group in s.groups.items()}
-        self.groups = sorted(pairs, key=lambda pair: (order.index(pair[0]), pair[1]))
+        self.groups = sorted({pair for s in seen for pair in s.groups.items()})
         column = {pair: k for k, pair in enumerate(self.groups)}
         self.member = np.zeros((count, len(self.groups)), bool)
         for s in seen:
