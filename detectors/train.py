@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectors.calibrate import Method, calibrate
+from detectors.calibrate import Method, Scores, calibrate
 from detectors.collections import SHARES, Collection
 from detectors.data import (
     Batch,
@@ -301,7 +301,7 @@ def _learn(
     data: Faces = config.data
     seed = int(run.facts["seed"])
     batches = Batches(splits.train, data, batch=training.batch, seed=seed)
-    watched, truth = _watched(splits.validation, data)
+    watched, truth, weights = _watched(splits.validation, data)
     plugin = registry.load(MODELS, run.facts["plugin"])
     objective = getattr(plugin, "objective", log_loss)
 
@@ -350,7 +350,7 @@ def _learn(
             if done % training.validate_every and done != training.steps:
                 continue
             scores = network_logits(average, watched, fabric.device)
-            now = float(np.mean(np.logaddexp(0, scores) - truth * scores))
+            now = float(weights @ (np.logaddexp(0, scores) - truth * scores))
             if not math.isfinite(now):
                 raise FacekitError(
                     f"{run.folder}: the validation loss is no number at step {done}; lower "
@@ -387,12 +387,22 @@ def log_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
-def _watched(validation_set: FaceSet, data: Faces) -> tuple[Pixels, Labels]:
-    """What validation looks at: uint8 (N, S, S, 3), and the labels (N,)."""
+def _watched(validation_set: FaceSet, data: Faces) -> tuple[Pixels, Labels, Scores]:
+    """What validation looks at: uint8 (N, S, S, 3), the labels (N,), and each face's weight.
+
+    Untouched faces weigh half of all, and each kind of generated ones as much as in training: else
+    the loss would ask for other odds than training does.
+    """
     whole = _whole(validation_set, list(data.forgeries), _VALIDATION)
     require_both(whole.labels)
     seen = befallen(whole, data.world, key=_VALIDATION)
-    return crops(seen.regions, data.template, data.size), seen.labels
+    kinds = [
+        "untouched" if label == 0 else maker if maker in data.forgeries else "library"
+        for label, maker in zip(seen.labels, seen.makers, strict=True)
+    ]
+    shares = {"untouched": 1.0, "library": 1 - sum(data.forgeries.values()), **data.forgeries}
+    weights = np.array([shares[kind] / kinds.count(kind) for kind in kinds])
+    return crops(seen.regions, data.template, data.size), seen.labels, weights / weights.sum()
 
 
 def _begin_with(network: nn.Module, other: nn.Module) -> None:
