@@ -93,7 +93,11 @@ def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, An
         "title": f"{protocol['detector']['name']}: {', '.join(tests)}",
         "facts": _facts(protocol, rows),
         "figures": _shown(figures),
-        "tables": [*_by_collection(rows, tests), *_by_unit(rows, tests)],
+        "tables": [
+            *_verdicts(rows, tests),
+            *_by_collection(rows, tests),
+            *_by_unit(rows, tests),
+        ],
         **tables.plots(*arrays(rows_against(rows, tests))),
         "corruptions": curves,
         "generators": _by_maker(rows, tests),
@@ -297,6 +301,36 @@ def label_of(row: Row) -> tables.Label:
         generator=row["maker"],
         video=row["video"],
     )
+
+
+def _verdicts(rows: Sequence[Row], tests: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each class, the share of which the detector says nothing, and the share it says wrong."""
+    figures = []
+    for name in (REAL, *tests):
+        chosen = [row for row in rows if row["set"] == name and row["verdict"] is not None]
+        if not chosen:
+            continue
+        scores, labels = arrays(chosen)
+        verdicts = np.array([row["verdict"] for row in chosen])
+        for what, which in (
+            ("abstained", verdicts == -1),
+            ("wrong", (verdicts != -1) & (verdicts != labels)),
+        ):
+            figures.append(
+                _figure(f"{name} {what}", _share(which), scores, labels, clusters(chosen))
+            )
+    title = "Verdicts with abstention: of all faces of a set"
+    return [{"title": title, "figures": _shown(figures)}] if figures else []
+
+
+def _share(which: NDArray[np.bool_]) -> Metric:
+    """The share of the rows that are marked."""
+
+    def of_draws(_: Scores, labels: Labels, weights: Scores) -> Scores:
+        share: Scores = weights @ which / weights.sum(axis=1)
+        return share
+
+    return Metric(of_draws)
 
 
 def _by_unit(rows: Sequence[Row], tests: Sequence[str]) -> list[dict[str, Any]]:

@@ -600,6 +600,7 @@ def _outputs(scorer: Scorer, shown: Sequence[Region]) -> dict[str, list[Any]]:
         "probability": [_rounded(value) for value in calibration.probability(logits)],
         "ratio": [_rounded(value) for value in calibration.likelihood_ratio(logits)],
         "sets": calibration.sets(logits).tolist(),
+        "verdict": calibration.prediction(logits).tolist(),
         "scores": [
             {name: _rounded(expit(values[i])) for name, values in members.items()}
             for i in range(len(shown))
@@ -636,6 +637,7 @@ def _row(one: TestSet, path: str, sample: Sample, number: int) -> Row:
         "reason": None,
         "ratio": None,
         "sets": None,
+        "verdict": None,
         "set": one.name,
         "tested": one.tested,
         "paired": one.paired,

@@ -46,6 +46,7 @@ def row(number: int, of: str, label: int, score: float | None, **facts: Any) -> 
         "probability": score,
         "ratio": None,
         "sets": None,
+        "verdict": None,
         "peers": {"peer": 0.5},
         "scores": {},
         "reason": None,
@@ -156,6 +157,22 @@ def test_coverage_is_that_of_the_class_for_which_it_is_kept_worse() -> None:
     assert value_of(figures, "detect.coverage.generated") == pytest.approx(0.75)
     assert value_of(figures, "detect.coverage_gap") == pytest.approx(0.15)
     assert [f.name for f in outcome.belief_figures(rows, None)] == ["detect.ece"]
+
+
+def test_verdicts_are_counted_with_abstentions() -> None:
+    said = {REAL: [0, 0, -1, 1], "b": [1, -1, -1, 0]}
+    rows = [
+        row(len(of) * 10 + i, of, int(of == "b"), 0.5, verdict=verdict)
+        for of, verdicts in said.items()
+        for i, verdict in enumerate(verdicts)
+    ]
+    (table,) = outcome._verdicts(rows, ["b"])
+    assert {one["name"]: one["value"] for one in table["figures"]} == {
+        "real abstained": 0.25,
+        "real wrong": 0.25,
+        "b abstained": 0.5,
+        "b wrong": 0.25,
+    }
 
 
 def test_a_mark_moves_the_mean_score() -> None:
@@ -392,6 +409,7 @@ def test_a_detector_also_gives_members_ratios_and_sets() -> None:
             name: pytest.approx(values[i], abs=1e-6) for name, values in members.items()
         }
         assert len(row["sets"]) == 2 and np.isfinite(row["ratio"])
+        assert row["verdict"] in (-1, 0, 1)
 
 
 def test_an_empty_class_is_an_error(data: Path, config: Config) -> None:
