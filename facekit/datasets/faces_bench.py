@@ -103,15 +103,15 @@ def bench(
         folder = Path(temporary)
         shots = _footage(videos / _CLIP if videos else None, quick)
         clip = folder / "1080p.mp4"
-        _compose(clip, shots, _FULL_HD, rate=_RATE, frames=12 if quick else 300)
+        _compose(clip, shots, _FULL_HD, rate=_RATE, frames=6 if quick else 300)
         rows += speed(
             stage, clip, device, repeats=1 if quick else 3, peer_frames=2 if quick else 24
         )
         small = [_on_canvas(shot, _SMALL) for shot in shots[:: max(1, len(shots) // _BATCH)]]
-        rows += batch_speed(small[: 4 if quick else _BATCH], device, repeats=2 if quick else 7)
-        rows += warp_speed(repeats=2 if quick else 7)
-        rows += quality_speed(stage, small, repeats=2 if quick else 7)
-        rows += memory(folder, shots, device, frames=100 if quick else 3000, rate=5.0)
+        rows += batch_speed(small[: 4 if quick else _BATCH], device, repeats=1 if quick else 7)
+        rows += warp_speed(count=32 if quick else 256, repeats=1 if quick else 7)
+        rows += quality_speed(stage, small, repeats=1 if quick else 7)
+        rows += memory(folder, shots, device, frames=20 if quick else 3000, rate=5.0)
         if videos:
             clips = sorted(videos.glob("*.mp4"))
             rows += recall(stage, clips, device, most=4 if quick else 10_000)
@@ -153,7 +153,7 @@ def _footage(clip: Path | None, quick: bool) -> list[Pixels]:
     if clip:
         with Video(clip) as video:
             return [frame.pixels for frame in islice(video, 16 if quick else 300)]
-    moments = Performance.clip(8 / _RATE if quick else 2.0, _RATE, seed=1)
+    moments = Performance.clip(4 / _RATE if quick else 2.0, _RATE, seed=1)
     renders = render_frames([(Person.sample(1), moment) for moment in moments], 512, 2)
     with progress("rendering a clip", len(moments)) as advance:
         shots = []
