@@ -172,8 +172,10 @@ def _named(inputs: Sequence[Path]) -> dict[Path, str | None]:
     for entry in inputs:
         try:
             for path in find_media([entry], unread=True):
-                if path.resolve() not in seen:
-                    seen.add(path.resolve())
+                # A link is an input of its own: somebody may have labelled it by its own name.
+                place = path.parent.resolve() / path.name
+                if place not in seen:
+                    seen.add(place)
                     found[path] = None
         except (FacekitError, OSError) as error:
             found.setdefault(entry, _said(entry, error))

@@ -438,6 +438,32 @@ def test_names_may_hold_anything(face, tmp_path):
     assert Path(row["path"]).name == name and row["probability"] is not None
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_file_named_twice_counts_once_and_a_link_to_it_by_itself(face, tmp_path):
+    write_image(tmp_path / "a.png", face)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "link.png").symlink_to(tmp_path / "a.png")
+    inputs = [tmp_path / "a.png", tmp_path / "below" / ".." / "a.png", tmp_path / "*.png",
+              tmp_path / "below"]  # fmt: skip
+    _, rows = run(inputs, tmp_path / "s.jsonl")
+    assert [Path(row["path"]).name for row in rows] == ["a.png", "link.png"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_is_an_error_and_no_reason_of_an_input(many, tmp_path, monkeypatch):
+    real = bulk.json.dumps
+    left = iter(range(6))
+
+    def dumps(row):
+        if next(left, None) is None:
+            raise OSError(28, "No space left on device")
+        return real(row)
+
+    monkeypatch.setattr(bulk.json, "dumps", dumps)
+    with pytest.raises(FacekitError, match="No space left"):
+        run([many], tmp_path / "s.jsonl", moments=3)
+
+
 # The command line
 
 
