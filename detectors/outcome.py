@@ -6,7 +6,8 @@ shown to all scorers alike, with ``labels.jsonl`` for whoever reads scores and l
 ``variants.jsonl``, the detector's after corruptions and with a mark.
 Each test tells the forgeries of one maker from untouched faces:
 
-- ``b``, or another collection of generated faces: from all untouched ones.
+- ``b``, or another collection of generated faces: from all untouched ones; but from its own, if it
+  holds such, as data sets of forged clips hold the originals.
 - ``selfblend`` and ``splice``, made from the test's own people: from the very pictures that they
   were made from. Nothing that comes with a collection can help there.
 
@@ -131,13 +132,15 @@ def tests_in(rows: Sequence[Row]) -> list[str]:
 
 
 def rows_of(rows: Sequence[Row], test: str) -> list[Row]:
-    """A test's forgeries, and the untouched faces that they are to be told from."""
-    forged = [row for row in rows if row["set"] == test]
+    """A test's faces: the generated ones, and the untouched ones they are to be told from."""
+    own = [row for row in rows if row["set"] == test]
+    if any(row["label"] == 0 for row in own):
+        return own
     untouched = [row for row in rows if row["set"] == REAL]
-    if any(row["paired"] for row in forged):
-        sources = {row["source"] for row in forged}
+    if any(row["paired"] for row in own):
+        sources = {row["source"] for row in own}
         untouched = [row for row in untouched if row["source"] in sources]
-    return untouched + forged
+    return untouched + own
 
 
 def rows_against(rows: Sequence[Row], tests: Iterable[str]) -> list[Row]:

@@ -70,7 +70,8 @@ class Config(BaseConfig):
             calls train is what the spectrum is fitted on.
         training_seed: of that training.
         untouched: further collections of untouched faces, for testing only.
-        generated: collections of generated faces, for testing only; each is a test by its name.
+        generated: collections for testing only, of generated faces, or of these beside their
+            originals; each is a test by its name.
         most: of the untouched faces, at most so many of each collection.
         face: pixels of every face's box, its longer side.
         quality: of the JPEG that every face goes through, from and to.

@@ -94,6 +94,13 @@ def test_pairs_are_measured_against_their_own_pictures() -> None:
     }
 
 
+def test_a_collection_with_originals_is_measured_against_these() -> None:
+    rows = rows_by_chance()
+    rows += [row(200 + i, "clips", i % 2, 0.1 + 0.8 * (i % 2)) for i in range(20)]
+    assert [r["set"] for r in outcome.rows_of(rows, "clips")] == ["clips"] * 20
+    assert outcome.tests_in(rows) == ["b", "selfblend", "clips"]
+
+
 def test_frames_of_videos_are_also_counted_by_video() -> None:
     random = np.random.default_rng(0)
     rows = [
