@@ -161,6 +161,9 @@ def measure(
             detector was trained on some of it, or gives scores that are no numbers.
     """
     began = time.monotonic()
+    notes = missing(config, data)
+    for note in notes:
+        log.warning("%s", note)
     sets, untouched = gather_sets(config, data, device)
     refuse_seen(scorer, sets)
     facts = {"name": scorer.name, **getattr(scorer, "facts", {})}
@@ -173,7 +176,7 @@ def measure(
         threads=torch.get_num_threads(),
         precision="32-true",
     )
-    references, notes = peers_of(config, data)
+    references = peers_of(config, data)
     spectra, trained = fitted_scorers(config, data, device)
     rows = score_sets(sets, scorer, [*references, *spectra])
     variants = [
@@ -215,13 +218,13 @@ def gather_sets(
     division = divided(config, data)
     test = [entry for entry in division if entry.item.split == "test"]
     untouched = [entry for entry in test if entry.item.label == 0]
-    untouched += collections.read_for_testing(config.untouched, data, division)
+    untouched += collections.read_for_testing(_present(config.untouched, data), data, division)
     untouched = _at_most(untouched, config.most, config.seed)
     real, paths, lost = _gathered(untouched, data, device)
     if not len(real):
         raise FacekitError(f"{data}: holds no untouched face that training has not seen")
     sets = [TestSet(REAL, prepared(real, config, 0), paths, lost)]
-    generated = collections.read_for_testing(config.generated, data, division)
+    generated = collections.read_for_testing(_present(config.generated, data), data, division)
     # What training's own generated faces are, only the matrix asks.
     alone = [entry for entry in test if entry.item.label == 1 and config.matrix]
     for tested, entries in ((True, generated), (False, alone)):
@@ -247,10 +250,34 @@ def gather_sets(
 
 
 def divided(config: Config, data: Path) -> list[Entry]:
-    """The entries of the training's own collections, each in its split."""
+    """The entries of the training's own collections that are there, each in its split.
+
+    What is not there changes nothing for the others: each collection is divided by itself.
+
+    Raises:
+        FacekitError: if none is there.
+    """
     _, recipe = read_config(config.training)
-    entries = collections.read(recipe.collections, data)
+    entries = collections.read(_present(recipe.collections, data), data)
+    if not entries:
+        wanted = ", ".join(one.path for one in recipe.collections)
+        raise FacekitError(f"{data}: holds none of what {config.training} lists ({wanted})")
     return collections.divide(entries, recipe.shares, config.training_seed, classes=(0,))
+
+
+def _present(listed: Sequence[Collection], data: Path) -> list[Collection]:
+    return [one for one in listed if (data / one.path).exists()]
+
+
+def missing(config: Config, data: Path) -> list[str]:
+    """What is to be said of collections and weights that the data lacks: a sentence each."""
+    _, recipe = read_config(config.training)
+    listed = [*recipe.collections, *config.untouched, *config.generated]
+    paths = [one.path for one in listed if not (data / one.path).exists()]
+    paths += [name for of in config.peers.values() for name in of if not (data / name).is_file()]
+    return [
+        f"{path} is not in the data: what needs it is left out" for path in dict.fromkeys(paths)
+    ]
 
 
 def _at_most(entries: Sequence[Entry], most: int, seed: int) -> list[Entry]:
@@ -383,23 +410,20 @@ def _marked(pixels: Pixels, random: np.random.Generator) -> Pixels | None:
         return None
 
 
-def peers_of(config: Config, data: Path) -> tuple[list[Scorer], list[str]]:
-    """The published networks whose weights are there, and what is to be said of those that are not.
+def peers_of(config: Config, data: Path) -> list[Scorer]:
+    """The published networks whose weights are there.
 
     Raises:
         FacekitError: if a file is there, but is not what the config says.
     """
     found: list[Scorer] = []
-    notes = []
     for plugin, weights in config.peers.items():
-        for name in weights:
-            if not (data / name).is_file():
-                notes.append(f"{name} is not in the data: its rows are left out")
-                continue
-            scorer = registry.load(MODELS, plugin).load_h5(data / name)
-            scorer.name = Path(name).stem
-            found.append(scorer)
-    return found, notes
+        for path in (data / name for name in weights):
+            if path.is_file():
+                scorer = registry.load(MODELS, plugin).load_h5(path)
+                scorer.name = path.stem
+                found.append(scorer)
+    return found
 
 
 def fitted_scorers(

@@ -419,6 +419,17 @@ def test_a_detector_also_gives_members_ratios_and_sets() -> None:
         assert row["verdict"] in (-1, 0, 1)
 
 
+def test_what_is_not_there_is_left_out_and_said(data: Path, config: Config, tmp_path: Path) -> None:
+    absent = Collection(name="c", layout="pictures", path="nowhere", label=1)
+    more = config.model_copy(update={"generated": [*config.generated, absent]})
+    assert protocol.missing(more, data) == [
+        "nowhere is not in the data: what needs it is left out",
+        "weights/Meso4_DF.h5 is not in the data: what needs it is left out",
+    ]
+    with pytest.raises(FacekitError, match=r"holds none of what .* lists \(people\)"):
+        protocol.gather_sets(more, tmp_path, torch.device("cpu"))
+
+
 def test_an_empty_class_is_an_error(data: Path, config: Config) -> None:
     nothing = config.model_copy(update={"generated": [], "self_blends": 0, "splices": 0})
     with pytest.raises(FacekitError, match="holds nothing generated to test on"):
