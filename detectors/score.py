@@ -25,6 +25,7 @@ from detectors.stack import Stack
 from facekit.core import checkpoint, files, registry, weights
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
+from facekit.core.progress import log
 from facekit.core.run import Run
 from facekit.types import Pixels
 
@@ -32,6 +33,7 @@ MODELS = "detectors.models"
 FILE = "detector.safetensors"
 WEIGHTS = Path(__file__).parent / "weights"
 _BATCH = 32
+_FREE = "Apache-2.0"
 _PARTS = {"members", "stack", "calibration", "calibrated_for", "seen"}
 
 
@@ -161,6 +163,8 @@ class Detector:
     def load(cls, detector: str | Path, device: torch.device | None = None) -> "Detector":
         """Load from a run folder of ``facekit detector train``, or a bundled one by its name.
 
+        A licence of bundled weights that binds the user is logged.
+
         Args:
             detector: the folder, or the name.
             device: where to compute; None: where the weights are read to.
@@ -179,6 +183,10 @@ class Detector:
             path, facts = folder / FILE, {"name": folder.name, "licence": run.facts.get("licence")}
         else:
             path, facts = weights.find(WEIGHTS, str(detector))
+            if facts["licence"] != _FREE:
+                log.info(
+                    "detector %s: the licence of its weights is: %s", detector, facts["licence"]
+                )
         return cls.open(path, facts, device)
 
     @classmethod
@@ -273,27 +281,39 @@ def save(
     checkpoint.save(path, state)
 
 
-def bundle(run: Run, name: str, folder: Path = WEIGHTS, *, licence: str = "Apache-2.0") -> Path:
+def bundle(
+    run: Run,
+    name: str,
+    folder: Path = WEIGHTS,
+    *,
+    licence: str = _FREE,
+    evaluation: Path | None = None,
+) -> Path:
     """Write a finished run's detector as ``folder/NAME.safetensors`` with its card beside it.
 
     float32 weights become float16, which halves the file; statistics kept in float64 stay.
 
     Args:
-        run: of ``facekit detector train``; its figures are those of ``detector evaluate``.
+        run: of ``facekit detector train``.
         name: of letters, digits, ``_`` and ``-``.
         folder: where to.
         licence: of the weights; it follows from the data they were trained on.
+        evaluation: folder with the ``evaluation.json`` of ``facekit detector evaluate`` that the
+            card's figures are taken from; None: the run's own.
 
     Returns:
         The card's path.
 
     Raises:
-        FacekitError: for a bad name, or a run that is not finished.
+        FacekitError: for a bad name, a run that is not finished, or a missing evaluation.
     """
     if not name.replace("_", "").replace("-", "").isalnum():
         raise FacekitError(f"name '{name}': use letters, digits, '_' and '-'")
     if not (run.folder / FILE).is_file():
         raise FacekitError(f"{run.folder}: no {FILE}; finish its training first")
+    measured = (evaluation or run.folder) / "evaluation.json"
+    if evaluation and not measured.is_file():
+        raise FacekitError(f"{evaluation}: no evaluation.json; give the --out of an evaluation")
     state = checkpoint.load(run.folder / FILE)
     for member in state["members"]:
         member["weights"] = {
@@ -302,7 +322,6 @@ def bundle(run: Run, name: str, folder: Path = WEIGHTS, *, licence: str = "Apach
         }
     path = folder / f"{name}.safetensors"
     checkpoint.save(path, state)
-    evaluation = run.folder / "evaluation.json"
     card = {
         "name": name,
         "file": path.name,
@@ -310,7 +329,7 @@ def bundle(run: Run, name: str, folder: Path = WEIGHTS, *, licence: str = "Apach
         "plugin": "+".join(member["plugin"] for member in state["members"]),
         "calibrated_for": state["calibrated_for"],
         "licence": licence,
-        "figures": files.read_json(evaluation)["figures"] if evaluation.is_file() else [],
+        "figures": files.read_json(measured)["figures"] if measured.is_file() else [],
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
         "command": shlex.join(["facekit", *run.facts["command"][1:]]),
     }

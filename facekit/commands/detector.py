@@ -180,7 +180,12 @@ def train(
     help="Where to write NAME.safetensors and its card NAME.json.",
 )
 @click.option("--licence", default="Apache-2.0", show_default=True, help="Of the weights.")
-def bundle(run: Path, name: str, out: Path, licence: str) -> None:
+@click.option(
+    "--evaluation",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The --out of an evaluation, whose figures the card is to show.  [default: RUN]",
+)
+def bundle(run: Path, name: str, out: Path, licence: str, evaluation: Path | None) -> None:
     """Write the detector of RUN as one small file with its card.
 
     \b
@@ -190,4 +195,4 @@ def bundle(run: Path, name: str, out: Path, licence: str) -> None:
     from detectors.score import bundle as write
     from facekit.core.run import Run
 
-    click.echo(str(write(Run(run), name, out, licence=licence)))
+    click.echo(str(write(Run(run), name, out, licence=licence, evaluation=evaluation)))
