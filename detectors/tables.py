@@ -22,7 +22,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
@@ -141,6 +141,14 @@ class Units:
     def counted(self) -> Scores:
         """The scores, (N,); what has none is as wrong as can be."""
         return np.where(self.scored, self.scores, 1.0 - self.labels)
+
+    def same(self, other: "Units") -> bool:
+        """Whether another unit has the same scores of the same inputs."""
+        return (
+            np.array_equal(self.scores, other.scores, equal_nan=True)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.clusters, other.clusters)
+        )
 
     def subset(self, chosen: NDArray[np.bool_]) -> "Units":
         """Those of a mask (N,); their clusters are numbered anew."""
@@ -414,12 +422,19 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
     members = sorted({name for row in rows for name in row.scores})
     frames = units(inputs, "frame", group)
     curves = {"detector": metrics.roc(frames.counted, frames.labels)}
+    own: list[Figure] = []
+    last = frames
     for name in UNITS:
         counted = units(inputs, name, group)
         peers = {member: units(inputs, name, group, _of(member)) for member in members}
         if name == "frame":
             curves |= {key: metrics.roc(of.counted, of.labels) for key, of in peers.items()}
-        own = with_goals(metrics.summary(counted.counted, counted.labels, counted.clusters, name))
+        if own and counted.same(last):  # of pictures all three are the same
+            own = [replace(row, name=row.name.replace(last.name, name, 1)) for row in own]
+        else:
+            own = metrics.summary(counted.counted, counted.labels, counted.clusters, name)
+        own = with_goals(own)
+        last = counted
         figures += own
         shown += [_row(figure, peers) for figure in own]
         without += _without_unscored(counted, notes)

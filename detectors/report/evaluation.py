@@ -297,9 +297,10 @@ _QUARTERS_UP = [(_y(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.
 
 
 def _rocs(curves: dict[str, list[tuple[float, float]]]) -> list[Plot]:
-    """The ROC curves, and again with a logarithmic axis of false alarms."""
+    """The ROC curves, the detector's first, and again with a logarithmic axis of false alarms."""
     if not curves:
         return []
+    curves = dict(sorted(curves.items(), key=lambda curve: curve[0] != "detector"))
 
     def at(curve: Sequence[tuple[float, float]], fpr: float) -> float:
         return max((tpr for x, tpr in curve if x <= fpr), default=0.0)
