@@ -6,6 +6,7 @@ packages. Each rule is tried on code that breaks it, so that it cannot fall sile
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -99,6 +100,9 @@ MARKERS = {
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
 
+parsed = cache(ast.parse)
+
+
 def imports(tree: ast.AST) -> Iterator[str]:
     """Every module that is imported, wherever in the file, also by ``import_module``."""
     for node in ast.walk(tree):
@@ -123,7 +127,7 @@ def within(module: str, forbidden: set[str]) -> bool:
 
 
 def writes_pictures(source: str) -> list[str]:
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = [module for module in imports(tree) if within(module, WRITERS)]
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     found += [name_of(call.func) for call in calls if name_of(call.func) in WRITING_CALLS]
@@ -146,10 +150,10 @@ def saves(tree: ast.AST) -> list[str]:
 
 def makes_media(source: str) -> list[str]:
     """What makes files of pixels, other than ``export.write_image`` and ``export.write_video``."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = saves(tree)
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
+        if not isinstance(node, ast.Call) or name_of(node.func) not in {*MEDIA_CALLS, "open"}:
             continue
         call = ast.unparse(node.func)
         if name_of(node.func) in MEDIA_CALLS and not call.startswith("export."):
@@ -162,18 +166,19 @@ def makes_media(source: str) -> list[str]:
 
 def embeds_marks(source: str) -> list[str]:
     """Calls of the watermark's ``embed``; the embedding of faces has nothing to do with it."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     names = {"spread.embed", "watermark.embed"}
     if any(m.startswith("facekit.watermark") and m.endswith(".embed") for m in imports(tree)):
         names.add("embed")
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return [called for call in calls if (called := ast.unparse(call.func)) in names]
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    called = (ast.unparse(call) for call in calls if name_of(call) == "embed")
+    return [call for call in called if call in names]
 
 
 def badges(source: str) -> list[str]:
     """What is given for ``badge=``, or as ``**{"badge": …}``."""
     given = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.keyword) and node.arg == "badge":
             given.append(ast.unparse(node.value))
         elif isinstance(node, ast.Dict):
@@ -194,7 +199,7 @@ def by_module(rule: Callable[[str], list[str]]) -> dict[str, list[str]]:
 
 
 def names_devices(source: str) -> list[str]:
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -206,7 +211,7 @@ def names_devices(source: str) -> list[str]:
 
 
 def unpickles(source: str) -> list[str]:
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = [module for module in imports(tree) if within(module, PICKLES)]
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or name_of(node.func) not in ("load", "read_pickle"):
