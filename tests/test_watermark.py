@@ -1,6 +1,7 @@
 import hashlib
 import io
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -20,10 +21,15 @@ PAYLOAD = Payload(Kind.GENERATED, 0xABCDEF012345)
 OTHER_KEY = b"a key that nobody marked with"
 
 
+@cache
+def photo_of(name: str) -> Pixels:
+    found = getattr(data, name)()
+    return np.dstack([found] * 3) if found.ndim == 2 else found
+
+
 def photos(*more: str) -> dict[str, Pixels]:
     names = ("astronaut", "camera", "chelsea", "coffee", "rocket", "moon", *more)
-    found = {name: getattr(data, name)() for name in names}
-    return {n: np.dstack([p] * 3) if p.ndim == 2 else p for n, p in found.items()}
+    return {name: photo_of(name) for name in names}
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -141,10 +147,14 @@ ATTACKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def marked_photos():
+    return {n: watermark.embed(resized(p, 512, 512), PAYLOAD) for n, p in photos().items()}
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_payload_outlives(attack):
-    for name, photo in photos().items():
-        marked = watermark.embed(resized(photo, 512, 512), PAYLOAD)
+def test_payload_outlives(attack, marked_photos):
+    for name, marked in marked_photos.items():
         assert watermark.read(ATTACKS[attack](marked)).payload == PAYLOAD, name
 
 
@@ -215,6 +225,11 @@ def test_frames_of_a_video_add_up():
 # --- where a picture lies in the marked one -------------------------------------------------------
 
 
+@cache
+def marked_rocket():
+    return watermark.embed(resized(photo_of("rocket"), 720, 600), PAYLOAD)
+
+
 @settings(deadline=None, max_examples=12)
 @given(
     st.floats(0.7, 1.6),
@@ -224,7 +239,7 @@ def test_frames_of_a_video_add_up():
     st.floats(0, 1),
 )
 def test_geometry_is_what_was_done(scale, degrees, kept, right, down):
-    marked = watermark.embed(resized(photos()["rocket"], 720, 600), PAYLOAD)
+    marked = marked_rocket()
     height, width = (round(side * kept) for side in marked.shape[:2])
     y, x = round(down * (600 - height)), round(right * (720 - width))
     size = round(width * scale), round(height * scale)
