@@ -166,7 +166,8 @@ def _agreement(lines: NDArray[np.complex64], of: Code) -> NDArray[np.float64]:
     lines = lines * of.weights[of.presence]
     sparse = np.zeros((len(lines), _PLACES, _PLACES // 2 + 1), np.complex64)
     sparse[:, of.y[of.presence], of.x[of.presence]] = np.conj(lines) * of.signs[of.presence]
-    highest = fft.irfft2(sparse).max(axis=(1, 2))
+    # Each by itself, so that they are the same in any number of threads.
+    highest = fft.irfft2(sparse, workers=-1).max(axis=(1, 2))
     size = np.sqrt(np.sum(np.square(np.abs(lines)), axis=1)) + 1e-12
     agreement: NDArray[np.float64] = highest / size
     return agreement
