@@ -22,6 +22,7 @@ from torch import nn
 from detectors.calibrate import Calibration, Scores
 from detectors.regions import Region, crops
 from detectors.stack import Stack
+from detectors.world import within
 from facekit.core import checkpoint, files, registry, weights
 from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
@@ -75,19 +76,18 @@ class Member:
     def logits(self, regions: Sequence[Region]) -> Scores:
         """The network's own output, float64 (N,); only a batch of crops is held at a time.
 
+        Faces that are larger or smaller than any that training showed are resized first.
+
         Raises:
             FacekitError: if an output is not a number.
         """
         data = self.config.data
-        parts = [
-            network_logits(
-                self.network,
-                crops(regions[start : start + _BATCH], data.template, data.size),
-                self.device,
-            )
-            for start in range(0, len(regions), _BATCH)
-        ]
-        logits = np.concatenate([np.zeros(0), *parts])
+        parts = [np.zeros(0)]
+        for start in range(0, len(regions), _BATCH):
+            shown = [within(region, data.world) for region in regions[start : start + _BATCH]]
+            seen = crops(shown, data.template, data.size)
+            parts.append(network_logits(self.network, seen, self.device))
+        logits = np.concatenate(parts)
         if not np.isfinite(logits).all():
             raise FacekitError(f"{self.name}: gives scores that are not numbers")
         return logits

@@ -112,6 +112,13 @@ def degrade(
     return replace(region, pixels=np.asarray(chain(image=region.pixels)["image"], np.uint8))
 
 
+def within(region: Region, world: World) -> Region:
+    """The region, resized if its face is larger or smaller than any that the world shows."""
+    low, high = world.face
+    size = min(max(region.face.size, low), high)
+    return region if size == region.face.size else brought(region, size)
+
+
 def brought(region: Region, face_size: float) -> Region:
     """The region resized so that the longer side of its face's box is ``face_size`` pixels."""
     return resized(region, face_size / region.face.size)

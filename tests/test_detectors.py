@@ -582,6 +582,17 @@ def test_members_are_added_up_and_stand_alone(tmp_path: Path) -> None:
     assert detector.score([]).shape == (0,)
 
 
+def test_faces_of_other_sizes_than_in_training_are_resized(tmp_path: Path) -> None:
+    tiny = {
+        "widths": [4, 8],
+        "data": {"template": "native", "size": 32, "world": {"face": [40, 60]}},
+    }
+    one = member("one", "small_cnn", **tiny)
+    [small, _, large] = [resized(region(rng(1), 100), f) for f in (0.5, 1.0, 2.0)]
+    expected = one.logits([brought(small, 40), brought(large, 60)])
+    np.testing.assert_array_equal(one.logits([small, large]), expected)
+
+
 def test_bad_detectors(tmp_path: Path) -> None:
     with pytest.raises(FacekitError, match="no bundled weights 'nothing'"):
         Detector.load("nothing")
