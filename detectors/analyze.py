@@ -558,8 +558,18 @@ def _detector_facts(detector: Detector) -> DetectorFacts:
         sha256=detector.facts.get("sha256"),
         calibrated_for=list(detector.calibrated_for),
         threshold=round(float(detector.threshold), 6),
+        undecided_from=_undecided_from(detector),
+        coverage=detector.calibration.coverage if isinstance(detector, Detector) else None,
         facts={key: value for key, value in detector.facts.items() if key in _CARD},
     )
+
+
+def _undecided_from(detector: Detector) -> float | None:
+    """The least probability that generated faces commonly have; None if that is not known."""
+    if not isinstance(detector, Detector) or detector.calibration.coverage is None:
+        return None
+    lowest = np.array([detector.calibration.quantiles[1]])
+    return round(float(detector.calibration.probability(lowest)[0]), 6)
 
 
 _CARD = ("plugin", "licence", "seed", "data_hash", "figures")

@@ -10,7 +10,8 @@ A verdict is *evidence of manipulation*, *no evidence found* or *inconclusive*, 
 - A file is judged by its worst face: one forged face among ten others is not averaged away. In the
   same way a track is judged by its worst stretch, not by its mean over all of its time.
 - *No evidence found* needs all of it: every face large enough, seen often enough, scored by a
-  calibrated detector and below its threshold, and every other part read.
+  calibrated detector, below its threshold and where few generated faces are, and every other part
+  read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,17 @@ def origin_of(provenance: Provenance, certificate: Certificate) -> Origin:
 def is_calibrated(detector: DetectorFacts, origin: Origin) -> bool:
     """Whether the detector speaks on footage of this origin; unknown is taken for a camera's."""
     return (CAMERA if origin == "unknown" else origin) in detector.calibrated_for
+
+
+def is_undecided(detector: DetectorFacts, score: float) -> bool:
+    """Whether a score is too low for a verdict, and too much like generated faces' for the other.
+
+    A detector that tells little apart would else find "no evidence" nearly everywhere.
+    """
+    return (
+        detector.undecided_from is not None
+        and detector.undecided_from <= score <= detector.threshold
+    )
 
 
 def is_usable(sighting: Sighting) -> bool:
@@ -138,6 +150,12 @@ def judge_track(
         if score > detector.threshold:
             text = f"{what}, {score:.2f}, is above the threshold {detector.threshold:.2f}"
             reasons.append(Reason(code="score_above_threshold", weight="evidence", text=text))
+        elif is_undecided(detector, score):
+            text = (
+                f"{what}, {score:.2f}, is neither above the threshold {detector.threshold:.2f} nor "
+                f"below {detector.undecided_from:.2f}, from where on it may well be generated"
+            )
+            reasons.append(_abstain("score_undecided", text))
         else:
             text = f"{what}, {score:.2f}, is not above the threshold {detector.threshold:.2f}"
             reasons.append(Reason(code="score_below_threshold", weight="note", text=text))

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from detectors import analyze as analysis
+from detectors.calibrate import Calibration, calibrate
 from detectors.regions import crops as cut_crops
 from detectors.report import model
 from detectors.report.model import (
@@ -36,6 +37,7 @@ from detectors.report.model import (
 )
 from detectors.report.render import Box, Crop, Pictures, render
 from detectors.report.text import clock, file_size, p_value
+from detectors.score import Detector
 from detectors.verdict import (
     FEWEST_SIGHTINGS,
     RUN,
@@ -63,6 +65,7 @@ DETECTOR = DetectorFacts(
     name="small_cnn", sha256="ab" * 32, calibrated_for=["studio"], threshold=0.7, facts={}
 )
 CAMERA = DETECTOR.model_copy(update={"name": "default", "calibrated_for": ["camera"]})
+UNSURE = CAMERA.model_copy(update={"undecided_from": 0.3, "coverage": 0.9})
 NO_MARK = Watermark(status="absent", kind=None, id=None, p_value=0.4, corrected=None, frames=64)
 NO_MANIFEST = Provenance(status="absent", reason="none", kind=None, origin="unknown", claims={})
 NO_CERTIFICATE = Certificate(status="absent", reason="not in a studio folder")
@@ -168,6 +171,11 @@ CLEAN, FORGED = [0.1] * 20, [0.95] * 20
         ({"tracks": [CLEAN], "detector": CAMERA}, NO_EVIDENCE, "judged_as_camera"),
         ({"tracks": [FORGED], "detector": CAMERA}, EVIDENCE, "score_above_threshold"),
         ({"tracks": [CLEAN, FORGED], "detector": CAMERA}, EVIDENCE, "judged_as_camera"),
+        # A score that generated faces have as well is no verdict.
+        ({"tracks": [CLEAN], "detector": UNSURE}, NO_EVIDENCE, "score_below_threshold"),
+        ({"tracks": [CLEAN, [0.35] * 20], "detector": UNSURE}, INCONCLUSIVE, "score_undecided"),
+        ({"tracks": [[0.7] * 20], "detector": UNSURE}, INCONCLUSIVE, "score_undecided"),
+        ({"tracks": [[0.35] * 20, FORGED], "detector": UNSURE}, EVIDENCE, "score_undecided"),
         # The studio's is not a camera's: it needs a detector that knows it.
         (
             {"certificate": CERTIFIED, "tracks": [FORGED], "detector": CAMERA},
@@ -285,6 +293,27 @@ def test_a_forged_stretch_is_not_averaged_away_over_time():
 def test_a_score_at_the_threshold_is_not_above_it():
     verdict = judge_track(seen([0.7] * 9), detector=DETECTOR, origin="studio", image=False)
     assert verdict.conclusion == NO_EVIDENCE
+
+
+def test_a_detector_that_tells_little_apart_is_undecided_where_generated_faces_lie():
+    random = np.random.default_rng(0)
+    labels = np.arange(2000) % 2
+    logits = random.normal(0.5 * labels, 1.0)
+    detector = Detector.load("default", torch.device("cpu"))
+    detector.calibration = calibrate(logits, labels, coverage=0.9)
+    detector.threshold = detector.calibration.threshold
+    facts = analysis._detector_facts(detector)
+    scores = detector.calibration.probability(random.normal(0.5, 1.0, 20_000))
+    assert 0 < facts.undecided_from < facts.threshold
+    assert np.mean(scores < facts.undecided_from) == pytest.approx(0.1, abs=0.03)
+    verdict = judge_track(
+        seen([0.5] * 9), detector=facts.model_copy(update={"calibrated_for": ["camera"]}),
+        origin="unknown", image=False,
+    )  # fmt: skip
+    assert verdict.conclusion == INCONCLUSIVE
+    # One that was calibrated without abstention goes by its threshold alone.
+    detector.calibration = Calibration(1.0, 0.0, 0.7)
+    assert analysis._detector_facts(detector).undecided_from is None
 
 
 def test_an_unsigned_mark_is_called_a_claim():

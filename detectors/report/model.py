@@ -26,6 +26,7 @@ Code = Literal[
     "manifest_says_generated",
     "score_above_threshold",
     "score_below_threshold",
+    "score_undecided",
     "no_detector",
     "not_calibrated",
     "judged_as_camera",
@@ -197,6 +198,15 @@ class DetectorFacts(Part):
     sha256: str | None = Field(description="Of its weights.")
     calibrated_for: list[str]
     threshold: float = Field(ge=0, le=1)
+    undecided_from: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="A score from here to the threshold gives no verdict: of generated faces like "
+        "those it was calibrated on, at most 1 - coverage lie below. Null if it was not calibrated "
+        "for that.",
+    )
+    coverage: float | None = Field(default=None, description="What undecided_from promises.")
     facts: dict[str, Any]
 
 
