@@ -481,6 +481,7 @@ def test_killed_at_a_random_step_and_resumed_the_weights_are_the_same_to_the_bit
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    subprocess.run(train_command(people, out), check=True, capture_output=True)
+    result = CliRunner().invoke(cli, train_arguments(people, out), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     same_state(Run(trained), Run(out))
     assert checkpoint.load(out / "step-00000012.safetensors")["step"] == 12
