@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -19,6 +20,12 @@ from tests.test_track import FACE, Colours
 
 CPU = torch.device("cpu")
 SIZE = (240, 320)  # of frames
+
+
+@cache
+def backdrops():
+    shown = [skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket()]
+    return [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_AREA) for one in shown]
 
 
 class World:
@@ -55,10 +62,8 @@ class World:
         return found
 
     def frames(self):
-        backdrops = [skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket()]
-        backdrops = [cv2.resize(b, SIZE[::-1], interpolation=cv2.INTER_AREA) for b in backdrops]
         for index in range(self.length):
-            pixels = backdrops[sum(cut <= index for cut in self.cuts) % 3].copy()
+            pixels = backdrops()[sum(cut <= index for cut in self.cuts) % 3].copy()
             for name, points in self.points(index).items():
                 x0, y0, x1, y1 = np.clip(box_of(points), 0, SIZE[::-1] * 2).astype(int)
                 pixels[y0:y1, x0:x1] = self.colours[name]

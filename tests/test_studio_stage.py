@@ -569,7 +569,7 @@ _LIMITED = (
     ("limit", "words", "named"),
     [
         (4000, ["render", "--people", "1", "--frames", "2", "--size", "96"], "0000.png"),
-        (3000, ["clip", "--frames", "40", "--size", "64"], "clip.mp4"),
+        (3000, ["clip", "--frames", "12", "--size", "64"], "clip.mp4"),
         (4000, ["sheet", "--people", "2", "--size", "96"], "out.png"),
     ],
 )
