@@ -13,7 +13,7 @@ import skimage.data
 from click.testing import CliRunner
 
 from facekit import generators
-from facekit.commands import detector as detector_command
+from facekit.commands import detector_faces
 from facekit.commands.generator import command as generator_command
 from facekit.commands.generator import convert_file
 from facekit.core import checkpoint, config, device, files
@@ -301,7 +301,7 @@ def test_a_run_without_consent_changes_nothing(plugin: str, people: Path, tmp_pa
     with pytest.raises(FacekitError, match="records no certificate"):
         convert_file(run.folder, path, tmp_path / "out.png", fabric, source="person-0001")
     with pytest.raises(FacekitError, match="records no certificate"):
-        detector_command.open_source(people, run.folder, seed=0)
+        detector_faces.open_source(people, run.folder, seed=0)
 
 
 class Tinter:
@@ -346,14 +346,12 @@ def test_a_detector_is_handed_no_swap_of_uncertified_people(
     run = Run(tinter[1])
     run.note(data_hash=files.sha256(copy / "manifest.jsonl"))
     with pytest.raises(FacekitError, match="consent"):
-        detector_command.open_source(copy, tinter[1], seed=0)
+        detector_faces.open_source(copy, tinter[1], seed=0)
 
 
 def test_only_people_of_the_generators_folder_are_swapped(
     people: Path, tinter: tuple[Tinter, Path], tmp_path: Path
 ) -> None:
-    from detectors.data import Faces
-
     other = tmp_path / "other"
     rows = []
     for item in read_manifest(people):
@@ -367,9 +365,9 @@ def test_only_people_of_the_generators_folder_are_swapped(
     plugin, run = tinter
     fabric = device.setup("cpu", threads=1)
     everyone = {"train": [], "validation": [], "test": []}
-    source = detector_command.open_source(people, run, other, seed=0, seen=everyone)
-    chosen = detector_command._chosen(source, "test", Faces(size=32, frames=3))
-    samples = list(detector_command._samples(source, "test", chosen, fabric))
+    source = detector_faces.open_source(people, run, other, seed=0, seen=everyone)
+    chosen = detector_faces._chosen(source, "test", 3)
+    samples = list(detector_faces._samples(source, "test", chosen, fabric))
     assert {sample.subject for sample in samples if sample.label == 0} == set(source.people["test"])
     assert set(plugin.given) == {"person-0000", "person-0001", "person-0002"}
 
