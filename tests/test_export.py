@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -33,12 +34,18 @@ def out(tmp_path, monkeypatch):
     return folder
 
 
+@lru_cache
+def chelsea() -> Pixels:
+    return data.chelsea()[:, 60:360]
+
+
 def picture(size: int = 256) -> Pixels:
-    return cv2.resize(data.chelsea()[:, 60:360], (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.resize(chelsea(), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def clip(count: int = 12, size: int = 256) -> list[Frame]:
-    return [Frame(np.roll(picture(size), 2 * i, axis=1), i / 25, i) for i in range(count)]
+    first = picture(size)
+    return [Frame(np.roll(first, 2 * i, axis=1), i / 25, i) for i in range(count)]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
