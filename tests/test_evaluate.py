@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from detectors import outcome, protocol
+from detectors import evaluate, outcome, protocol
 from detectors.collections import Collection
 from detectors.data import FaceSet
 from detectors.outcome import REAL
@@ -203,6 +204,22 @@ def test_the_matrix_holds_every_maker_by_every_other() -> None:
     assert found["rows"] == ["the detector measured", "b", "selfblend"]
     assert found["auc"][1] == [1.0, 0.5]
     assert found["auc"][2] == [0.5, 0.5]
+
+
+# --- a training's own evaluation ------------------------------------------------------------------
+
+
+def test_a_bootstrap_draws_people_if_there_are_enough_of_them() -> None:
+    pixels = np.zeros((160, 160, 3), np.uint8)
+    faces = face_set([pixels] * 24, [i % 2 for i in range(24)])
+    assert evaluate.clusters(faces)[0] == "people"
+    pairs = replace(faces, subjects=[f"s{i % 3}" for i in range(24)])
+    assert evaluate.interval_basis(pairs) == (
+        "bootstrap over 24 pictures or clips of 3 people: too narrow for other people"
+    )
+    few = replace(pairs, sources=pairs.subjects)
+    name, numbers = evaluate.clusters(few)
+    assert name == "faces" and len(set(numbers.tolist())) == 24
 
 
 # --- the protocol itself --------------------------------------------------------------------------
