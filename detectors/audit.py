@@ -253,7 +253,7 @@ def _split_of(numbers: Sequence[int]) -> dict[str, str]:
 
 
 def _named(number: int) -> str:
-    """As ``detectors.data.person_of`` calls a studio person anywhere."""
+    """As ``facekit.datasets.manifest.person_of`` calls a studio person in any folder."""
     return f"studio person {number}"
 
 

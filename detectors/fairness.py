@@ -252,7 +252,7 @@ def wilson(called: Counts, faces: Counts) -> tuple[float, float]:
     """
     called, faces = called[faces > 0], faces[faces > 0]
     people, total = len(faces), float(faces.sum())
-    rate = called.sum() / total
+    rate = float(called.sum() / total)
     if 0 < rate < 1 and people > 1:
         by_people = people / (people - 1) * np.sum((called - rate * faces) ** 2) / total**2
         effect = by_people / (rate * (1 - rate) / total)
