@@ -63,8 +63,14 @@ class _Onnx:
 @click.option("--labels", type=_FILE, help="With --scores: CSV or JSONL with path and label.")
 @click.option("--onnx", type=_FILE, help="With CONFIG: somebody else's detector.")
 @click.option("--size", type=click.IntRange(1), help="Of its square input, in pixels.")
-@click.option("--mean", callback=_numbers, help="It takes (pixel / 255 - mean) / std, e.g. 0.5 or")
-@click.option("--std", callback=_numbers, help="0.229,0.224,0.225 for red, green and blue.")
+@click.option(
+    "--mean",
+    callback=_numbers,
+    help="Of what it takes, pixels being 0 to 1, e.g. 0.485,0.456,0.406.",
+)
+@click.option(
+    "--std", callback=_numbers, help="By which it is divided then, e.g. 0.229,0.224,0.225."
+)
 @click.option("--template", default="wide", show_default=True, help="How its crops show a face.")
 @click.option(
     "--output",
