@@ -449,7 +449,7 @@ class _Journal:
                 summary.unscored += not scored
                 summary.unreadable += unreadable
         summary.reasons = dict(sorted(reasons.items()))
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)
 
     def _put(self, value: Row, *, flush: bool = False) -> None:
         """Add a line."""
