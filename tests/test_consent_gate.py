@@ -48,6 +48,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(autouse=True)
+def nothing_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that were just written are not waited for; those that grow are test_generators'."""
+    monkeypatch.setattr(_gate, "SETTLED", 0.0)
+
+
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("studio") / "people"
@@ -55,14 +61,20 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def album(studio: Path, tmp_path: Path) -> Path:
-    """Photos of ann, a real person, and of ben, whom no certificate calls synthetic here."""
+@pytest.fixture(scope="session")
+def photos(studio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "album"
     face = skimage.data.astronaut()[:300, 80:380]
     for i, turn in enumerate((0, 4)):
-        write_image(tmp_path / "album" / f"ann-{i}.png", np.roll(face, turn, 1))
-        shutil.copy(studio / "person-0000" / f"{i:04d}.png", tmp_path / "album" / f"ben-{i}.png")
-    return tmp_path / "album"
+        write_image(folder / f"ann-{i}.png", np.roll(face, turn, 1))
+        shutil.copy(studio / "person-0000" / f"{i:04d}.png", folder / f"ben-{i}.png")
+    return folder
+
+
+@pytest.fixture
+def album(photos: Path, tmp_path: Path) -> Path:
+    """Photos of ann, a real person, and of ben, whom no certificate calls synthetic here."""
+    return Path(shutil.copytree(photos, tmp_path / "album"))
 
 
 @pytest.fixture
