@@ -6,11 +6,14 @@ pinned here and recorded in the run folder. Nothing in this project has been run
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from facekit.core.errors import FacekitError, did_you_mean
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = {"auto": "", "32": "32-true", "bf16": "bf16-mixed"}
@@ -22,7 +25,7 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def setup(device: str = "auto", precision: str = "32", threads: int | None = None) -> Fabric:
+def setup(device: str = "auto", precision: str = "32", threads: int | None = None) -> "Fabric":
     """Resolve where and how to compute, and pin torch's thread count.
 
     Args:
@@ -46,6 +49,10 @@ def setup(device: str = "auto", precision: str = "32", threads: int | None = Non
         raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
     if threads is not None and threads < 1:
         raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
+    # It brings torch's compiler along, which takes longer than all else; who looks at faces in a
+    # process of many needs neither.
+    from lightning_fabric import Fabric
+
     # Fabric announces the precision at every set-up, also under -q.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     torch.set_num_threads(threads or default_threads())
@@ -61,7 +68,7 @@ def on_host(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def precision_of(fabric: Fabric) -> str:
+def precision_of(fabric: "Fabric") -> str:
     """The resolved precision, by Fabric's name: results depend on it, so runs record it."""
     return str(fabric.strategy.precision.precision)
 
