@@ -44,11 +44,16 @@ def known_unmarked(monkeypatch):
 quick = pytest.mark.usefixtures("known_unmarked")
 
 
-def photo(name: str, size: int | None = None) -> Pixels:
+@cache
+def shipped(name: str) -> Pixels:
     pixels = getattr(data, name)()
-    pixels = np.dstack([pixels] * 3) if pixels.ndim == 2 else pixels
+    return np.dstack([pixels] * 3) if pixels.ndim == 2 else pixels
+
+
+def photo(name: str, size: int | None = None) -> Pixels:
+    pixels = shipped(name)
     if size is None:
-        return pixels
+        return pixels.copy()
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
