@@ -26,6 +26,7 @@ from detectors import corruptions, metrics, tables
 from detectors.calibrate import Labels, Scores
 from detectors.metrics import METRICS, Metric
 from facekit.core import files
+from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure, with_goals
 
 PROTOCOL = "protocol.json"
@@ -38,6 +39,17 @@ REAL = "real"
 """The ``set`` of the untouched faces."""
 MARK = "mark"
 """The ``corruption`` of faces that were scored without a mark and with one."""
+
+# What each file's rows must hold.
+_OF_PROTOCOL = (
+    *("detector", "coverage", "peers", "matrix", "measured", "shortcuts", "notes"),
+    *("seed", "data_hash", "packages"),
+)
+_OF_ROW = (
+    *("id", "path", "set", "tested", "paired", "label", "subject", "source", "maker"),
+    *("collection", "video", "probability", "ratio", "sets", "verdict", "peers"),
+)
+_OF_VARIANT = ("id", "corruption", "probabilities")
 
 Row = dict[str, Any]
 
@@ -63,13 +75,25 @@ def rebuild(folder: Path) -> dict[str, Any]:
     from detectors.report import evaluation as page
 
     protocol = files.read_json(folder / PROTOCOL)
-    rows = files.read_jsonl(folder / SCORES)
-    path = folder / VARIANTS
-    found = summary(protocol, rows, files.read_jsonl(path) if path.is_file() else [])
+    rows, variants = (files.read_jsonl(folder / name) for name in (SCORES, VARIANTS))
+    _check(folder / PROTOCOL, [protocol], _OF_PROTOCOL)
+    _check(folder / SCORES, rows, _OF_ROW)
+    _check(folder / VARIANTS, variants, _OF_VARIANT)
+    found = summary(protocol, rows, variants)
     files.write_json(folder / "evaluation.json", found)
-    shown = {**found, "figures": _beside(found["figures"], protocol["peers"])}
+    shown = {**found, "figures": _beside(found["figures"], rows, protocol["peers"])}
     files.write_text(folder / "evaluation.html", page.render(page.Evaluation.model_validate(shown)))
     return found
+
+
+def _check(path: Path, rows: Sequence[Any], keys: Sequence[str]) -> None:
+    for number, row in enumerate(rows, start=1):
+        lacking = [key for key in keys if not isinstance(row, dict) or key not in row]
+        if lacking:
+            raise FacekitError(
+                f"{path}, row {number}: lacks '{lacking[0]}'; it is damaged or of another version "
+                "of facekit; evaluate anew"
+            )
 
 
 def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, Any]:
@@ -86,7 +110,7 @@ def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, An
     figures = [
         *(figure for test in tests for figure in figures_of(rows, test, peers)),
         *drops,
-        *belief_figures(rows, protocol.get("coverage")),
+        *belief_figures(rows, protocol["coverage"]),
         *marked_shift(variants, rows),
         *(Figure(**row) for row in protocol["measured"]),
     ]
@@ -107,22 +131,25 @@ def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, An
     }
     for peer in peers:
         found["roc"][peer] = metrics.roc(*arrays(rows_against(rows, tests), peer))
-    if trained := protocol.get("matrix"):
+    if trained := protocol["matrix"]:
         found["matrix"] = matrix(rows, trained)
     return found
 
 
-def _beside(figures: Sequence[Row], peers: Sequence[str]) -> list[Row]:
-    """The detector's figures alone, each with its peers' in columns instead of rows."""
-    value_of = {row["name"]: row["value"] for row in figures}
-    theirs = {f"{name}.{peer}" for name in value_of for peer in peers}
-    shown = []
-    for row in figures:
-        if row["name"] not in theirs:
-            own = {peer: value_of.get(f"{row['name']}.{peer}") for peer in peers}
-            known = {peer: value for peer, value in own.items() if value is not None}
-            shown.append({**row, "peers": known, "peer": None if known else row["peer"]})
-    return shown
+def _beside(figures: Sequence[Row], rows: Sequence[Row], peers: Sequence[str]) -> list[Row]:
+    """The detector's figures alone, with its peers' in columns instead of rows."""
+    theirs = {
+        f"detect.{test}_{key}": {peer: _value(key, rows_of(rows, test), peer) for peer in peers}
+        for test in tests_in(rows)
+        for key in OF_A_TEST
+    }
+    in_rows = {f"{name}.{peer}" for name in theirs for peer in peers}
+    return [
+        {**row, "peers": beside, "peer": None if beside else row["peer"]}
+        for row in figures
+        if row["name"] not in in_rows
+        for beside in [theirs.get(row["name"], {})]
+    ]
 
 
 def tests_in(rows: Sequence[Row]) -> list[str]:

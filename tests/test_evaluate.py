@@ -339,6 +339,18 @@ def test_figures_are_rebuilt_without_data_or_detector(
     assert "sharpness" in (copy / "evaluation.html").read_text()
 
 
+def test_damaged_files_are_named(evaluation: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(evaluation[0], copy)
+    rows = files.read_jsonl(copy / outcome.SCORES)
+    files.write_jsonl(copy / outcome.SCORES, [rows[0], {"path": "x", "probability": 0.5}])
+    with pytest.raises(FacekitError, match=r"scores\.jsonl, row 2: lacks 'id'; it is damaged"):
+        outcome.rebuild(copy)
+    files.write_json(copy / outcome.PROTOCOL, [])
+    with pytest.raises(FacekitError, match=r"protocol\.json, row 1: lacks 'detector'"):
+        outcome.rebuild(copy)
+
+
 def test_the_run_folder_says_what_was_measured(
     config: Config, evaluation: tuple[Path, dict[str, Any]]
 ) -> None:
