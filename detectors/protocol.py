@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -411,7 +412,7 @@ def _marked(pixels: Pixels, random: np.random.Generator) -> Pixels | None:
 
 
 def peers_of(config: Config, data: Path) -> list[Scorer]:
-    """The published networks whose weights are there.
+    """The published networks whose weights are there and can be read.
 
     Raises:
         FacekitError: if a file is there, but is not what the config says.
@@ -419,7 +420,7 @@ def peers_of(config: Config, data: Path) -> list[Scorer]:
     found: list[Scorer] = []
     for plugin, weights in config.peers.items():
         for path in (data / name for name in weights):
-            if path.is_file():
+            if path.is_file() and find_spec("h5py"):
                 scorer = registry.load(MODELS, plugin).load_h5(path)
                 scorer.name = path.stem
                 found.append(scorer)

@@ -448,13 +448,17 @@ def test_a_detector_also_gives_members_ratios_and_sets() -> None:
         assert row["verdict"] in (-1, 0, 1)
 
 
-def test_what_is_not_there_is_left_out_and_said(data: Path, config: Config, tmp_path: Path) -> None:
+def test_what_is_not_there_is_left_out_and_said(
+    data: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     absent = Collection(name="c", layout="pictures", path="nowhere", label=1)
     more = config.model_copy(update={"generated": [*config.generated, absent]})
     assert protocol.missing(more, data) == [
         "nowhere is not in the data: what needs it is left out",
         "weights/Meso4_DF.h5 is not in the data: what needs it is left out",
     ]
+    monkeypatch.setattr(protocol, "find_spec", lambda name: None)
+    assert "h5py" in protocol.missing(more, data)[-1]
     with pytest.raises(FacekitError, match=r"holds none of what .* lists \(people\)"):
         protocol.gather_sets(more, tmp_path, torch.device("cpu"))
 
