@@ -276,9 +276,15 @@ def missing(config: Config, data: Path) -> list[str]:
     listed = [*recipe.collections, *config.untouched, *config.generated]
     paths = [one.path for one in listed if not (data / one.path).exists()]
     paths += [name for of in config.peers.values() for name in of if not (data / name).is_file()]
-    return [
+    notes = [
         f"{path} is not in the data: what needs it is left out" for path in dict.fromkeys(paths)
     ]
+    if config.peers and not find_spec("h5py"):
+        notes.append(
+            "h5py, which reads published weights, is not installed: what needs it is left out; "
+            "pip install 'facekit-toolkit[references]'"
+        )
+    return notes
 
 
 def _at_most(entries: Sequence[Entry], most: int, seed: int) -> list[Entry]:
