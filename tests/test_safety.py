@@ -96,6 +96,7 @@ MARKERS = {
     "facekit/datasets/marks_schemes.py": "test-real, in memory: a measurement",
     "facekit/datasets/marks_small.py": "test-real, in memory: a measurement",
     "detectors/data.py": "any, in memory, for both classes alike",
+    "detectors/protocol.py": "any, in memory: a measurement",
 }
 PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
