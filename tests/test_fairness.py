@@ -259,7 +259,12 @@ def fakes(monkeypatch):
 
     monkeypatch.setattr(audit, "photos", fake_photos)
     monkeypatch.setattr(audit, "gather", gathered)
+
+    def blended(faces, kinds, *, key):
+        return faces + forged(faces, None, kinds)
+
     monkeypatch.setattr(audit.held_out, "splices", forged)
+    monkeypatch.setattr(audit, "with_forgeries", blended)
     monkeypatch.setattr(audit, "befallen", lambda faces, world, key: faces)
 
 
@@ -290,6 +295,13 @@ def test_an_unfair_detector_is_found_out(fakes, tmp_path):
     assert "skin tone 9-10" in shown.output and "detect.studio_fpr_gap" in shown.output
     assert (tmp_path / "audit.html").is_file()
     assert files.read_json(tmp_path / "audit.json") == told
+
+
+def test_an_audit_of_what_is_no_detector_says_so():
+    seen = crowd(60, {"1-2": 0.5, "9-10": 0.5})
+    forged = [replace(s, groups={}) for s in crowd(60, {"1-2": 0.5, "9-10": 0.5}, seed=1)]
+    told = audit.report([audit.Audit("studio", "coin", 0.5, seen, forged)])
+    assert "hardly a detector's" in " ".join(told["page"]["notes"])
 
 
 def test_a_detector_is_not_audited_on_what_it_was_trained_on(fakes, tmp_path):
