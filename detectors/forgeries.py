@@ -184,7 +184,9 @@ def forge(kind: str, target: Region, donor: Region | None, random: Random) -> Fo
         raise FacekitError(f"unknown forgery '{kind}'; {did_you_mean(kind, KINDS)}")
     if kind in WITH_DONOR and donor is None:
         raise ValueError(f"a {kind} needs a donor")
-    inner, (x, y) = _about_face(target)
+    # A self-blend may recolour all of the picture; the others change the face alone, and need no
+    # more than what is about it.
+    inner, (x, y) = (target, (0, 0)) if kind == "self_blend" else _about_face(target)
     other = None if donor is None else _about_face(donor)[0]
     made, laid_over = KINDS[kind](inner, other, random)
     height, width = made.shape[:2]

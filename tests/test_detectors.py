@@ -215,6 +215,18 @@ def test_a_forgery_changes_what_its_mask_says(kind: str) -> None:
     assert np.array_equal(target.pixels, region(rng(1), 120).pixels), "the original is left alone"
 
 
+def test_a_self_blend_has_no_seam_but_its_own() -> None:
+    """Where the ground is recoloured it is so out to the border: no rectangle about the face."""
+    flat = replace(region(rng(1), 200), pixels=np.full((200, 200, 3), 120, np.uint8))
+    recoloured = 0
+    for seed in range(40):
+        made = forgeries.forge("self_blend", flat, None, rng(seed))
+        ground = made.region.pixels[made.mask == 0].astype(int)
+        assert np.ptp(ground, axis=0).max() <= 1
+        recoloured += np.abs(ground[0] - 120).max() > 2
+    assert 10 < recoloured < 30
+
+
 def test_a_spliced_face_lies_on_the_targets_points() -> None:
     """The donor's face is white but for black eyes: they end where the target's eyes are."""
     target, donor = region(rng(1), 160), region(rng(2), 240)
