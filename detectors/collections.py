@@ -398,18 +398,18 @@ def _check_classes(entries: Sequence[Entry], splits: Iterable[str], classes: set
 
 
 def samples(entries: Sequence[Entry]) -> Iterator[Sample]:
-    """The samples of :func:`decoded`, without their entries."""
-    return (sample for _, sample in decoded(entries))
+    """The samples of :func:`decoded`, without their entries; what cannot be read is left out."""
+    return (found for _, found in decoded(entries) if isinstance(found, Sample))
 
 
-def decoded(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sample]]:
+def decoded(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sample | FacekitError]]:
     """Decode pictures, and of each video its collection's ``frames``, spread over all of it.
 
-    What cannot be read is left out; the log says how many files of which collection, and why.
+    The log says how many files of which collection cannot be read, or not to the end, and why.
 
     Yields:
         Each entry with its sample, or in turn with each of its samples, in the order of the
-        entries.
+        entries; after these, or instead, with the error that ended reading it.
 
     Raises:
         FacekitError: at the end, if nothing of a collection could be read.
@@ -419,18 +419,10 @@ def decoded(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sample]]:
         for done, entry in enumerate(entries, start=1):
             try:
                 for pixels in _pixels(entry):
-                    sample = Sample(
-                        pixels=pixels,
-                        label=int(entry.item.label or 0),
-                        subject=entry.item.subject,
-                        source=entry.item.source,
-                        donor=entry.donor,
-                        maker=entry.item.generator,
-                        collection=entry.collection.name,
-                    )
-                    yield entry, sample
+                    yield entry, sample(entry, pixels)
             except FacekitError as error:
                 unread[entry.collection.name].append(str(error))
+                yield entry, error
             advance(done, entry.collection.name)
     totals = Counter(entry.collection.name for entry in entries)
     for name, errors in unread.items():
@@ -439,9 +431,22 @@ def decoded(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sample]]:
                 f"collection '{name}': none of its {totals[name]} files can be read; {errors[0]}"
             )
         log.warning(
-            "collection '%s': left out %d of %d files that cannot be read, e.g. %s",
+            "collection '%s': %d of %d files cannot be read, or not to the end, e.g. %s",
             *(name, len(errors), totals[name], errors[0]),
         )
+
+
+def sample(entry: Entry, pixels: Pixels) -> Sample:
+    """A picture of an entry, with what is known of it."""
+    return Sample(
+        pixels=pixels,
+        label=int(entry.item.label or 0),
+        subject=entry.item.subject,
+        source=entry.item.source,
+        donor=entry.donor,
+        maker=entry.item.generator,
+        collection=entry.collection.name,
+    )
 
 
 def _pixels(entry: Entry) -> Iterator[Pixels]:

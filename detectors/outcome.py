@@ -11,7 +11,8 @@ Each test tells the forgeries of one maker from untouched faces:
 - ``selfblend`` and ``splice``, made from the test's own people: from the very pictures that they
   were made from. Nothing that comes with a collection can help there.
 
-What has no score (no face was found) counts as wrong: as 0 if generated, as 1 if not.
+What has no score (no face was found, or the file cannot be read) counts as wrong: as 0 if
+generated, as 1 if not.
 """
 
 from collections.abc import Callable, Iterable, Sequence

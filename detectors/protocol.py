@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -116,6 +116,20 @@ class Config(BaseConfig):
         return self.model_copy(update={**few, "fitted": 24})
 
 
+class Lost(NamedTuple):
+    """A picture that gave no face, and why.
+
+    Attributes:
+        path: relative to the data.
+        entry: of which it is, or is a frame.
+        reason: as the scores give it.
+    """
+
+    path: str
+    entry: Entry
+    reason: str
+
+
 @dataclass(frozen=True)
 class TestSet:
     """Faces as they are shown to every scorer.
@@ -124,7 +138,7 @@ class TestSet:
         name: ``real``, or that of a collection or of a kind of forgery.
         faces: brought to one size, and compressed.
         paths: of the file that each was cut from, or made from, relative to the data.
-        lost: pictures in which no face was found.
+        lost: pictures in which no face was found, or that cannot be read.
         tested: whether it is a test, or only a column of the matrix.
         paired: whether its faces are made from the untouched ones.
     """
@@ -132,7 +146,7 @@ class TestSet:
     name: str
     faces: FaceSet
     paths: list[str]
-    lost: "list[tuple[str, Sample]]"
+    lost: list[Lost]
     tested: bool = True
     paired: bool = False
 
@@ -307,29 +321,39 @@ def _spread(entries: Sequence[Entry], config: Config) -> list[Entry]:
 
 def _gathered(
     entries: Sequence[Entry], data: Path, device: torch.device
-) -> tuple[FaceSet, list[str], list[tuple[str, Sample]]]:
+) -> tuple[FaceSet, list[str], list[Lost]]:
     """The faces of some pictures, the path of each, and the pictures without one."""
     # By their pixels; copies of a picture have the same.
-    pictures: dict[str, list[tuple[str, Sample]]] = {}
+    pictures: dict[str, list[Lost]] = {}
+    unread: list[Lost] = []
 
     def noted() -> Iterator[Sample]:
-        for path, sample in _named(entries, data):
-            bare = replace(sample, pixels=np.empty(0, np.uint8))
-            pictures.setdefault(_digest(sample.pixels), []).append((path, bare))
-            yield sample
+        for path, entry, found in _named(entries, data):
+            if isinstance(found, FacekitError):
+                why = str(found).removeprefix(f"{entry.path}: ")
+                unread.append(Lost(path, entry, f"unreadable: {why}"))
+                continue
+            lost = Lost(path, entry, "no face found")
+            pictures.setdefault(_digest(found.pixels), []).append(lost)
+            yield found
 
     faces = gather(noted(), device=device)
-    paths = [pictures[digest].pop(0)[0] for digest in faces.digests]
-    return faces, paths, [lost for without in pictures.values() for lost in without]
+    paths = [pictures[digest].pop(0).path for digest in faces.digests]
+    return faces, paths, [lost for without in pictures.values() for lost in without] + unread
 
 
-def _named(entries: Sequence[Entry], data: Path) -> Iterator[tuple[str, Sample]]:
-    """Each picture, decoded, with its path relative to the data; frames of a video are numbered."""
+def _named(
+    entries: Sequence[Entry], data: Path
+) -> Iterator[tuple[str, Entry, Sample | FacekitError]]:
+    """What each entry decodes to, with paths relative to the data; a video's frames are numbered.
+
+    The number after its last frame is that of what cannot be read of a video.
+    """
     counted: Counter[Path] = Counter()
-    for entry, sample in collections.decoded(entries):
+    for entry, found in collections.decoded(entries):
         path = entry.path.relative_to(data).as_posix()
         still = entry.path.suffix.lower() not in VIDEO_SUFFIXES
-        yield (path if still else f"{path}{outcome.FRAME}{counted[entry.path]}"), sample
+        yield (path if still else f"{path}{outcome.FRAME}{counted[entry.path]}"), entry, found
         counted[entry.path] += 1
 
 
@@ -350,7 +374,7 @@ def _splices(real: FaceSet, config: Config) -> FaceSet | None:
 
 
 def score_sets(sets: Sequence[TestSet], scorer: Scorer, peers: Sequence[Scorer]) -> list[Row]:
-    """A row for each face of each set, and for each picture without one; see ``outcome``."""
+    """A row for each face of each set, and for each picture that gave none; see ``outcome``."""
     rows: list[Row] = []
     with progress("Scoring", sum(len(one.faces) for one in sets)) as advance:
         for one in sets:
@@ -365,9 +389,10 @@ def score_sets(sets: Sequence[TestSet], scorer: Scorer, peers: Sequence[Scorer])
                     row["peers"] = {name: _rounded(values[k]) for name, values in others.items()}
                     rows.append(row)
                 advance(len(rows), one.name)
-            for path, sample in one.lost:
-                row = _row(one, path, sample, len(rows))
-                rows.append(row | {"reason": "no face found", "peers": {}})
+            for lost in one.lost:
+                bare = collections.sample(lost.entry, np.empty(0, np.uint8))
+                row = _row(one, lost.path, bare, len(rows))
+                rows.append(row | {"reason": lost.reason, "peers": {}})
     return rows
 
 
@@ -390,7 +415,9 @@ def marked_rows(
     locator = load_locator(device)
     numbers = {row["path"]: row["id"] for row in rows if row["set"] == REAL}
     found: list[Row] = []
-    for path, sample in _named([untouched[i] for i in sorted(order)], data):
+    for path, _, sample in _named([untouched[i] for i in sorted(order)], data):
+        if isinstance(sample, FacekitError):
+            continue
         random = rng(config.seed, numbers[path], Purpose.MARKS)
         marked = _marked(sample.pixels, random)
         (faces,) = regions.locate([sample.pixels], locator)
