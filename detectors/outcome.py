@@ -243,15 +243,19 @@ def corruption_figures(
 def belief_figures(rows: Sequence[Row], promised: float | None) -> list[Figure]:
     """Whether what the detector promises holds over all tests: ``detect.ece``, ``.coverage_gap``.
 
-    The gap is that of the class for which the promise is kept worse, in either direction.
+    The gap is that of the class for which the promise is kept worse, in either direction. What has
+    no score is as wrong as can be in the first, and not covered in the second.
     """
-    chosen = [row for row in rows_against(rows, tests_in(rows)) if row["probability"] is not None]
+    chosen = rows_against(rows, tests_in(rows))
     scores, labels = arrays(chosen)
     drawn = clusters(chosen)
     figures = [_measured("detect.ece", "ece", chosen)]
-    if promised is None or any(row["sets"] is None for row in chosen):
+    scored = [row for row in chosen if row["probability"] is not None]
+    if promised is None or any(row["sets"] is None for row in scored):
         return figures
-    kept = np.array([row["sets"][row["label"]] for row in chosen], np.float64)
+    kept = np.array(
+        [row["sets"] is not None and row["sets"][row["label"]] for row in chosen], np.float64
+    )
 
     def share(label: int) -> Callable[[Scores, Labels, Scores], Scores]:
         return lambda _, truth, weights: (

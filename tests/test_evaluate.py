@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from detectors import collections, evaluate, outcome, protocol
+from detectors import collections, evaluate, outcome, protocol, tables
 from detectors.collections import Collection, Entry
 from detectors.data import FaceSet
 from detectors.outcome import REAL
@@ -165,6 +165,25 @@ def test_coverage_is_that_of_the_class_for_which_it_is_kept_worse() -> None:
     assert value_of(figures, "detect.coverage.generated") == pytest.approx(0.75)
     assert value_of(figures, "detect.coverage_gap") == pytest.approx(0.15)
     assert [f.name for f in outcome.belief_figures(rows, None)] == ["detect.ece"]
+
+
+def test_beliefs_count_what_has_no_score_as_wrong() -> None:
+    rows = [
+        row(i, of, label, float(label), sets=[label == 0, label == 1])
+        for i, (of, label) in enumerate([(REAL, 0), ("b", 1)] * 40)
+    ]
+    for one in rows[:20:2]:  # 10 of 40 untouched ones
+        one |= {"probability": None, "sets": None}
+    figures = outcome.belief_figures(rows, 0.9)
+    assert value_of(figures, "detect.coverage.untouched") == pytest.approx(0.75)
+    assert value_of(figures, "detect.coverage.generated") == 1
+    assert value_of(figures, "detect.coverage_gap") == pytest.approx(0.15)
+    # As --scores counts them: of 50 that are said to be generated with certainty, 40 are.
+    labelled = [outcome.label_of(one) for one in rows]
+    given = [tables.Row(path=one["path"], probability=one["probability"]) for one in rows]
+    of_scores, _ = tables.measure(given, labelled)
+    assert value_of(figures, "detect.ece") == pytest.approx(10 / 80)
+    assert value_of(of_scores, "frame.ece") == pytest.approx(10 / 80)
 
 
 def test_verdicts_are_counted_with_abstentions() -> None:
