@@ -10,8 +10,9 @@ in two splits, be it by way of another collection:
   so that every split holds something of everything;
 - a collection may be of one split as a whole, and then draws all that is tied to it there.
 
-Everything follows from names and the seed, not from the order of files: what is added to one
-collection leaves the others' splits as they were.
+Everything follows from names and the seed, not from the order of files. What is added to one
+collection leaves the splits of those as they were that share no person and no source with it; of
+one that does, it may move people to other splits.
 """
 
 import hashlib

@@ -267,7 +267,9 @@ def gather_sets(
 def divided(config: Config, data: Path) -> list[Entry]:
     """The entries of the training's own collections that are there, each in its split.
 
-    What is not there changes nothing for the others: each collection is divided by itself.
+    What is not there changes nothing for collections that share no person and no source with it.
+    One that does may be divided otherwise than in training: :func:`refuse_seen` then stops, if
+    that makes a picture a test that the detector has learnt from.
 
     Raises:
         FacekitError: if none is there.

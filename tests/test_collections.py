@@ -228,11 +228,20 @@ def test_every_split_has_its_share_of_every_collection():
     assert splits(divide(entries, SHARES, 1)) != splits(divided)
 
 
-def test_more_data_of_one_collection_leaves_the_others_as_they_were():
-    before = divide(many(REAL, 50) + many(FAKE, 50, 1), SHARES, 0)
-    after = divide(many(REAL, 50) + many(FAKE, 70, 1), SHARES, 0)
-    new = splits(after)
-    assert all(new[e.path] == e.item.split for e in before if e.collection is REAL)
+def test_more_data_of_one_collection_leaves_others_that_share_nobody_as_they_were():
+    def of_real(forgeries):
+        return splits(
+            e for e in divide(many(REAL, 50) + forgeries, SHARES, 0) if e.collection is REAL
+        )
+
+    untied, tied = (
+        many(FAKE, 50, 1),
+        [entry("x.jpg", FAKE, 1, subject="real-0.jpg")],
+    )
+    before = of_real(untied)
+    assert of_real(untied + many(FAKE, 70, 1)[50:]) == before
+    # What shows one of the others' people may move them.
+    assert of_real(untied + tied) != before
 
 
 def test_classes_of_one_collection_are_dealt_out_apart():
