@@ -304,6 +304,20 @@ def test_forms_that_do_not_go_together(files: tuple[Path, Path], tmp_path: Path)
     assert "no config 'nowhere'" in refused("nowhere", *whole[:0], "--data", tmp_path)
 
 
+def test_an_evaluation_by_a_config_is_not_written_over(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("protocol.json", "scores.jsonl", "labels.jsonl"):
+        (out / name).write_text(name)
+    for words in (files, (out / "scores.jsonl", out / "labels.jsonl")):
+        said = refused("--scores", words[0], "--labels", words[1], "--out", out)
+        assert "holds an evaluation by a config" in said and "give another folder" in said
+    assert all(path.read_text() == path.name for path in out.iterdir())
+    assert len(list(out.iterdir())) == 3
+
+
 def test_a_bad_file_is_one_line(files: tuple[Path, Path]) -> None:
     files[0].write_text('{"path": "1.jpg", "probability": NaN}\n')
     said = refused("--scores", files[0], "--labels", files[1])

@@ -199,6 +199,15 @@ def _kept(folder: Path) -> str | None:
     return "--scores" if (folder / LABELS).is_file() else None
 
 
+def _spare(out: Path | None) -> None:
+    """Refuse to write over what only data and detector could make again."""
+    if out and _kept(out) == "CONFIG":
+        raise FacekitError(
+            f"--out {out}: holds an evaluation by a config, whose scores would be lost; give "
+            "another folder"
+        )
+
+
 def _again(folder: Path, form: str, as_json: bool) -> None:
     """Make every figure of a finished evaluation anew."""
     from detectors.outcome import rebuild
@@ -216,6 +225,7 @@ def _from_files(scores: Path | None, labels: Path | None, out: Path | None, as_j
 
     if scores is None or labels is None:
         raise FacekitError("--scores FILE and --labels FILE belong together; one is missing")
+    _spare(out)
     rows, known = tables.read_scores(scores), tables.read_labels(labels)
     _, evaluation = tables.measure(rows, known)
     if out:
@@ -305,6 +315,7 @@ def _of_training(
     from facekit.core.progress import log
     from facekit.core.run import Run
 
+    _spare(out)
     detector = Detector.load(run, fabric.device)
     floor, peer = (
         Detector.open(run / f"{role}.safetensors", {"name": role}, fabric.device)
