@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression, minimize_scalar
-from scipy.special import expit
-from scipy.stats import binom
+from scipy.special import expit, logit
+from scipy.stats import binom, norm
 from sklearn.calibration import _SigmoidCalibration
 
 from detectors.calibrate import Calibration, Labels, Method, Scores, calibrate
@@ -140,6 +140,25 @@ def test_a_gap_is_shared_by_both_classes() -> None:
 
 
 # Abstention
+
+
+def test_frames_of_few_people_keep_the_promises_about_only() -> None:
+    """What the documents say of 24 people a class with 40 frames each is so."""
+    people, frames = 24, 40
+    labels = np.repeat([0, 1], people * frames)
+    flagged, covered = [], []
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        own = np.repeat(random.normal(size=2 * people), frames)
+        made = calibrate(own + random.normal(size=len(labels)) + 4 * labels, labels)
+        at = (logit(made.threshold) - made.bias) / made.scale
+        # Of untouched frames of new people, exactly.
+        flagged.append(norm.sf(at, scale=np.sqrt(2)))
+        covered.append(norm.cdf(made.quantiles[0], scale=np.sqrt(2)))
+        assert made.fpr == pytest.approx(0.0104, abs=1e-4)
+    assert np.mean(flagged) == pytest.approx(0.014, abs=0.002)
+    assert np.mean(covered) == pytest.approx(0.895, abs=0.01)
+    assert np.quantile(covered, 0.1) == pytest.approx(0.845, abs=0.015)
 
 
 @settings(max_examples=6, deadline=None)
