@@ -304,6 +304,43 @@ def test_forms_that_do_not_go_together(files: tuple[Path, Path], tmp_path: Path)
     assert "no config 'nowhere'" in refused("nowhere", *whole[:0], "--data", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["--size", 64], ["--mean", "0.5"], ["--std", "0.5"], ["--template", "wide"]),
+        *(["--output", "logit"], ["--head", "x"], ["--bgr"]),
+    ],
+)
+def test_what_is_said_of_an_onnx_file_needs_one(
+    option: list[object], files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for form in (["--scores", files[0], "--labels", files[1]], ["--data", tmp_path]):
+        assert f"{option[0]} says nothing without --onnx" in refused(*form, *option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["--quick"], ["--set", "seed=1"], ["--detector", "default"], ["--onnx", "x.onnx"]),
+        *(["--generator", "run"], ["--generated", "folder"]),
+    ],
+)
+def test_options_of_another_form_are_refused(
+    option: list[object], files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    both = ["--scores", files[0], "--labels", files[1]]
+    assert f"{option[0]} says nothing beside --scores" in refused(*both, *option)
+    finished, run = tmp_path / "finished", tmp_path / "run"
+    for folder, name in ((finished, "labels.jsonl"), (run, "run.json")):
+        folder.mkdir()
+        (folder / name).touch()
+    said = f"{option[0]} says nothing beside a finished evaluation"
+    assert said in refused(finished, *option)
+    if option[0] not in ("--generator", "--generated"):
+        said = f"{option[0]} says nothing beside a training's RUN"
+        assert said in refused(run, "--data", tmp_path, *option)
+
+
 def test_an_evaluation_by_a_config_is_not_written_over(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """``facekit detector evaluate``: how well scores tell generated faces from untouched ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +35,14 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> lis
 
 @dataclass(frozen=True)
 class _Onnx:
-    """An ONNX file and what is said of it."""
+    """An ONNX file and what is said of it; None, or not ``bgr``, is what is not said."""
 
     path: Path
     size: int | None
     mean: list[float] | None
     std: list[float] | None
-    template: str
-    output: str
+    template: str | None
+    output: str | None
     head: str | None
     bgr: bool
 
@@ -71,12 +71,11 @@ class _Onnx:
 @click.option(
     "--std", callback=_numbers, help="By which it is divided then, e.g. 0.229,0.224,0.225."
 )
-@click.option("--template", default="wide", show_default=True, help="How its crops show a face.")
+@click.option("--template", help="How its crops show a face.  [default: wide]")
 @click.option(
     "--output",
-    default="logit",
-    show_default=True,
-    help="What it gives: logit, probability, real-logit, real-probability, softmax:1.",
+    help="What it gives: logit, probability, real-logit, real-probability, softmax:1.  "
+    "[default: logit]",
 )
 @click.option("--head", metavar="NAME", help="Which of its outputs is the score.")
 @click.option("--bgr", is_flag=True, help="It takes blue first.")
@@ -111,8 +110,8 @@ def evaluate(
     size: int | None,
     mean: list[float] | None,
     std: list[float] | None,
-    template: str,
-    output: str,
+    template: str | None,
+    output: str | None,
     head: str | None,
     bgr: bool,
     generator: Path | None,
@@ -138,6 +137,7 @@ def evaluate(
 
     With the RUN of a training it meets the test people of the folder that it was trained on, or all
     of another; beside it stand a peer (spectra) and a floor (mean colours) fitted on the same.
+    One that was trained on collections is measured by a CONFIG, with --detector RUN.
 
     \b
     Examples:
@@ -149,13 +149,21 @@ def evaluate(
     """
     from facekit.core import device as devices
 
+    file = {
+        **{"size": size, "mean": mean, "std": std, "template": template, "output": output},
+        **{"head": head, "bgr": bgr},
+    }
+    if not onnx and (said := _given(file)):
+        raise FacekitError(f"{said} says nothing without --onnx; leave it out, or give --onnx FILE")
+    of_config = {"detector": detector, "onnx": onnx, "quick": quick, "set": overrides}
+    of_run = {"generator": generator, "generated": generated}
     if scores or labels:
-        _allow_none("--scores", what=what, data=data, detector=detector, onnx=onnx)
+        _allow_none("--scores", {"what": what, "data": data, **of_config, **of_run})
         _from_files(scores, labels, out, as_json)
         return
     kept = _kept(Path(what)) if what else None
     if kept:
-        _allow_none("a finished evaluation", data=data, detector=detector, onnx=onnx, out=out)
+        _allow_none("a finished evaluation", {"data": data, "out": out, **of_config, **of_run})
         _again(Path(str(what)), kept, as_json)
         return
     if data is None:
@@ -168,12 +176,12 @@ def evaluate(
             raise FacekitError(
                 f"{what}: neither an evaluation nor a training's run is in this folder"
             )
-        _allow_none("a training's RUN", detector=detector, onnx=onnx)
+        _allow_none("a training's RUN", of_config)
         _of_training(Path(what), data, generator, generated, out, fabric, as_json)
         return
-    _allow_none("CONFIG", generator=generator, generated=generated)
+    _allow_none("CONFIG", of_run)
     if onnx:
-        _allow_none("--onnx", detector=detector)
+        _allow_none("--onnx", {"detector": detector})
         scorer = _load(_Onnx(onnx, size, mean, std, template, output, head, bgr))
     else:
         from detectors.score import Detector
@@ -182,12 +190,18 @@ def evaluate(
     _by_config(what or "evaluations/default", overrides, scorer, data, out, quick, fabric, as_json)
 
 
-def _allow_none(form: str, **given: object) -> None:
+def _allow_none(form: str, given: Mapping[str, object]) -> None:
     """Refuse what another form of the command takes."""
-    for name, value in given.items():
-        if value is not None:
-            shown = f"'{value}'" if name == "what" else f"--{name}"
-            raise FacekitError(f"{shown} says nothing beside {form}; leave one of them out")
+    if said := _given(given):
+        raise FacekitError(f"{said} says nothing beside {form}; leave one of them out")
+
+
+def _given(options: Mapping[str, object]) -> str | None:
+    """The first of some options that was given, as it is typed."""
+    for name, value in options.items():
+        if value not in (None, False, ()):
+            return f"'{value}'" if name == "what" else f"--{name}"
+    return None
 
 
 def _kept(folder: Path) -> str | None:
@@ -288,8 +302,8 @@ def _load(onnx: _Onnx) -> "Scorer":
         size=onnx.size,
         mean=onnx.mean,
         std=onnx.std,
-        template=onnx.template,
-        output=onnx.output,
+        template=onnx.template or "wide",
+        output=onnx.output or "logit",
         head=onnx.head,
         bgr=onnx.bgr,
     )
