@@ -218,6 +218,7 @@ def train(
         began = time.monotonic()
         if hasattr(registry.load(MODELS, plugin), "fit"):
             members.append(_fit(name, plugin, config, splits.train))
+            own.resume()  # fitted anew in every call: an earlier one's seconds are forgotten
             own.log(1, seconds=time.monotonic() - began)
         else:
             start = {one.name: one.network for one in members}.get(config.training.start)

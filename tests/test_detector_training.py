@@ -19,12 +19,13 @@ from faces_of_noise import face, picture, softened, toy
 from lightning_fabric import Fabric
 
 from detectors import score
+from detectors.collections import Collection
 from detectors.data import FaceSet, check_disjoint
 from detectors.evaluate import evaluate
 from detectors.score import FILE, MODELS, Detector, bundle
 from detectors.train import Splits, read_config, train
 from facekit.commands.detector import command
-from facekit.commands.detector_faces import make_set, open_source
+from facekit.commands.detector_faces import make_set, open_collections, open_source
 from facekit.core import config, files, registry, weights
 from facekit.core.device import setup
 from facekit.core.errors import FacekitError
@@ -199,7 +200,9 @@ def test_too_few_people_calibrate_on_validation(
 ) -> None:
     plugin, recipe = read_config(write(tmp_path, "colour"))
     run = start(tmp_path / "run", plugin, recipe)
-    train(recipe, Splits(splits.train, splits.validation), run, fabric)
+    for _ in range(2):  # as after an interruption behind the member
+        train(recipe, Splits(splits.train, splits.validation), run, fabric)
+        assert [row["step"] for row in Run(run.folder / "members" / "colour").metrics()] == [1]
     assert Detector.load(run.folder).stack.weights == (1.0,)
 
 
@@ -495,6 +498,24 @@ def test_a_detector_is_not_tested_on_whom_it_knows(folder: Path) -> None:
         open_source(folder, seed=0, seen=everyone)
     fresh = open_source(folder, seed=0, seen={"train": ["x"], "validation": [], "test": []})
     assert len(fresh.people["test"]) == 6
+
+
+def test_of_collections_the_files_are_known_and_the_people_counted(folder: Path) -> None:
+    settings = {"name": "a", "layout": "people", "path": "people", "label": 0}
+    shares = {"train": 0.5, "validation": 0.25, "calibration": 0.25}
+    recipe = read_config("detectors/small_cnn")[1].model_copy(
+        update={"collections": [Collection(**settings)], "shares": shares}
+    )
+    # Forgeries are made of what is untouched, as in the configs of collections.
+    recipe.members["small_cnn"][1]["data"]["forgeries"] = {"self_blend": 0.5}
+    once = open_collections(recipe, folder.parent, seed=0)
+    assert open_collections(recipe, folder.parent, seed=0).data_hash == once.data_hash
+    with (folder / "person-0" / "0.png").open("ab") as file:
+        file.write(b"more")
+    changed = open_collections(recipe, folder.parent, seed=0)
+    assert changed.people == once.people and changed.data_hash != once.data_hash
+    with pytest.raises(FacekitError, match=r"detector evaluate CONFIG --detector RUN --data DATA"):
+        open_source(folder, seed=0, seen=once.people)
 
 
 def test_source_errors(folder: Path, swapper: tuple[Path, Softener], fabric: Fabric) -> None:

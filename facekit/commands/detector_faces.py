@@ -4,7 +4,7 @@ This file is where the two sides meet: it runs a generator and hands its frames,
 unmarked, to the detector's data. Neither side knows of the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ def open_source(
     generated: Path | None = None,
     *,
     seed: int,
-    seen: dict[str, list[str]] | None = None,
+    seen: Mapping[str, list[str] | int] | None = None,
 ) -> Source:
     """Read the manifests and divide the people.
 
@@ -86,7 +86,8 @@ def open_source(
 
     Raises:
         FacekitError: for a bad folder, a file that was changed, a picture without label, too few
-            people, or a generator that was trained on something else or may not change ``data``.
+            people, a generator that was trained on something else or may not change ``data``, or a
+            detector that was trained on collections, of whose people only the number is known.
     """
     from detectors.data import divide
     from facekit import generators
@@ -95,6 +96,15 @@ def open_source(
     from facekit.media.find import VIDEO_SUFFIXES
     from facekit.types import MANIFEST
 
+    known: set[str] = set()
+    for names in (seen["train"], seen["validation"]) if seen else ():
+        if isinstance(names, int):
+            raise FacekitError(
+                "the detector was trained on the collections of a config; measure it with "
+                "'facekit detector evaluate CONFIG --detector RUN --data DATA', CONFIG being e.g. "
+                "evaluations/default"
+            )
+        known.update(names)
     folders = [data, generated] if generated else [data]
     rows: list[tuple[Path, Item]] = []
     for folder in folders:
@@ -122,7 +132,6 @@ def open_source(
 
     items = [item for _, item in rows]
     if seen:
-        known = {*seen["train"], *seen["validation"]}
         rows = [
             (folder, item.model_copy(update={"split": "test"}))
             for folder, item in rows
@@ -155,7 +164,7 @@ class Collected:
     Attributes:
         entries: with their splits.
         seed: of all choices.
-        data_hash: of the files' names, labels and splits.
+        data_hash: of the files' names, sizes, labels, people and splits, not of their contents.
     """
 
     entries: "Sequence[Entry]"
@@ -212,8 +221,6 @@ def open_collections(recipe: "Recipe", data: Path, *, seed: int) -> Collected:
     Raises:
         FacekitError: for a folder that is missing or laid out otherwise, or too few people.
     """
-    import hashlib
-
     from detectors import collections
 
     # Where forgeries are made of untouched faces, a split need not hold others.
@@ -221,8 +228,9 @@ def open_collections(recipe: "Recipe", data: Path, *, seed: int) -> Collected:
     entries = collections.divide(
         collections.read(recipe.collections, data), recipe.shares, seed, classes=classes
     )
-    told = sorted(f"{e.item.path}|{e.item.label}|{e.item.split}" for e in entries)
-    return Collected(entries, seed, hashlib.sha256("\n".join(told).encode()).hexdigest())
+    return Collected(
+        entries, seed, collections.fingerprint(sorted(entries, key=lambda entry: entry.path))
+    )
 
 
 def _paths(rows: "list[tuple[Path, Item]]") -> list[Path]:
