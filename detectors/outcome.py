@@ -193,7 +193,9 @@ def clusters(rows: Sequence[Row]) -> NDArray[np.int64]:
 
 
 def figures_of(rows: Sequence[Row], test: str, peers: Sequence[str]) -> list[Figure]:
-    """A test's figures: the detector's, beside the best of the peers', then each peer's AUC.
+    """A test's figures: the detector's, beside the best of the peers', then each peer's.
+
+    Beside :data:`OF_A_TEST` it is told how many faces have no score, and so count as wrong.
 
     ``peer`` is the best of the peers in that figure.
     """
@@ -204,6 +206,8 @@ def figures_of(rows: Sequence[Row], test: str, peers: Sequence[str]) -> list[Fig
         others = [_value(key, chosen, peer) for peer in peers]
         found = _measured(f"detect.{test}_{key}", key, chosen)
         figures.append(replace(found, peer=best(others, default=None)))
+    unscored = sum(row["probability"] is None for row in chosen)
+    figures.append(Figure(f"detect.{test}_unscored", float(unscored), unit="faces"))
     return figures + [
         _measured(f"detect.{test}_{key}.{peer}", key, chosen, peer)
         for peer in peers

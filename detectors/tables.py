@@ -406,8 +406,9 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
     """Every figure of scores against labels, by frame, track and video.
 
     Returns:
-        The figures with all that has no score counted as wrong, named "frame.auc", …; and what
-        ``detectors.report.evaluation.Evaluation`` shows of them.
+        The figures with all that has no score counted as wrong, named "frame.auc", …, and how many
+        these are, "frame.unscored", …; and what ``detectors.report.evaluation.Evaluation`` shows of
+        them.
 
     Raises:
         FacekitError: if paths don't match, nothing was scored, or a class is empty.
@@ -435,8 +436,9 @@ def measure(rows: Sequence[Row], labels: Sequence[Label]) -> tuple[list[Figure],
             own = metrics.summary(counted.counted, counted.labels, counted.clusters, name)
         own = with_goals(own)
         last = counted
-        figures += own
-        shown += [_row(figure, peers) for figure in own]
+        unscored = Figure(f"{name}.unscored", float((~counted.scored).sum()), unit=f"{name}s")
+        figures += [*own, unscored]
+        shown += [*(_row(figure, peers) for figure in own), asdict(unscored)]
         without += _without_unscored(counted, notes)
     notes += _notes(inputs)
     generated = sum(one.label.label for one in inputs)

@@ -327,6 +327,7 @@ def test_all_figures_of_the_issue_but_those_of_missing_parts(
     assert "detect.made_auc.spectrum" in figures
     # Blurred faces are told from sharp ones; two of 17 files gave no face and count as wrong.
     assert figures["detect.made_auc"]["value"] == pytest.approx(15 / 17)
+    assert figures["detect.made_unscored"]["value"] == 2
     assert found["matrix"]["columns"] == ["made", "selfblend", "splice"]
     assert found["matrix"]["rows"] == ["the detector measured", "selfblend", "splice"]
 

@@ -261,7 +261,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 
 def test_scores_and_labels_alone_give_figures_and_page(
-    files: tuple[Path, Path], tmp_path: Path
+    files: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     words = ["--scores", files[0], "--labels", files[1]]
@@ -270,6 +270,8 @@ def test_scores_and_labels_alone_give_figures_and_page(
     figures = json.loads(result.stdout)
     values = {row["name"]: row["value"] for row in figures}
     assert values["video.auc"] == pytest.approx(11 / 12), "one of twelve is below all others"
+    assert values["frame.unscored"] == 1
+    assert "1 of 24 frames (4.2%) have no score" in caplog.text, "JSON holds only rows"
     assert {"low", "high", "goal", "holds"} <= figures[0].keys()
     page = (out / "evaluation.html").read_text()
     assert "Abstained" in page and "1 of 24 videos" in page

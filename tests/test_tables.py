@@ -299,7 +299,7 @@ def _many(count: int = 40, unscored: int = 0) -> tuple[list[Row], list[Label]]:
 def test_every_figure_by_frame_track_and_video() -> None:
     rows, labels = _many()
     figures, evaluation = tables.measure(rows, labels)
-    assert len(figures) == 27 and not evaluation["tables"]
+    assert len(figures) == 30 and not evaluation["tables"]
     values = {figure.name: figure.value for figure in figures}
     truth = [label.label for label in labels]
     expected = roc_auc_score(truth, [row.probability for row in rows])
@@ -324,6 +324,7 @@ def test_what_has_no_score_counts_as_wrong_unless_the_table_says_abstained() -> 
     given: Any = np.array([1.0, 0.0] * 4 + [row.probability for row in rows[6:]])
     assert values["video.auc"] == pytest.approx(roc_auc_score(truth, given))
     assert values["video.brier"] == pytest.approx(((given - truth) ** 2).mean())
+    assert [values[f"{unit}.unscored"] for unit in tables.UNITS] == [8, 8, 8]
     (table,) = evaluation["tables"]
     assert table["title"].startswith("Abstained")
     without = {row["name"]: row["value"] for row in table["figures"]}

@@ -49,6 +49,7 @@ _WORDS = {
     "brier": "mean squared error of the probability",
     "cllr": "cost of the likelihood ratio",
     "min_cllr": "the same, calibrated as well as can be",
+    "unscored": "without a score; each counts as wrong",
 }
 
 

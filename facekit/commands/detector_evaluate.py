@@ -355,7 +355,9 @@ def _of_training(
     page = {**shown, "title": run.name, "facts": {key: str(of) for key, of in known.items()}}
     _write_page(folder, page)
     figures.show(rows, as_json)
-    if not as_json:
+    if as_json:
+        log.warning("95%% intervals: %s", drawn)
+    else:
         click.echo(f"95% intervals: {drawn}")
 
 
@@ -368,11 +370,12 @@ def _write_page(out: Path, evaluation: dict[str, Any]) -> None:
 
 
 def _show(evaluation: dict[str, Any], as_json: bool) -> None:
-    """Print the figures, and as a table also what is to be said of them."""
+    """Print the figures and what is to be said of them: beside JSON, which is rows, in the log."""
     from dataclasses import fields
 
     from facekit.core import figures
     from facekit.core.figures import Figure
+    from facekit.core.progress import log
     from facekit.core.text import plain
 
     names = [field.name for field in fields(Figure)]
@@ -381,10 +384,13 @@ def _show(evaluation: dict[str, Any], as_json: bool) -> None:
         figures.show([Figure(**{key: row[key] for key in names}) for row in rows], as_json)
 
     show(evaluation["figures"])
+    notes = [plain(note) for note in evaluation.get("notes", [])]
     if as_json:
+        for note in notes:
+            log.warning("%s", note)
         return
     for table in evaluation.get("tables", []):
         click.echo(plain(table["title"]))
         show(table["figures"])
-    for note in evaluation.get("notes", []):
-        click.echo(plain(note))
+    for note in notes:
+        click.echo(note)
