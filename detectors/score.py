@@ -291,29 +291,28 @@ def bundle(
 ) -> Path:
     """Write a finished run's detector as ``folder/NAME.safetensors`` with its card beside it.
 
-    float32 weights become float16, which halves the file; statistics kept in float64 stay.
+    float32 weights become float16, which halves the file; statistics kept in float64 stay. The
+    calibration is that of the weights before; the card says so, and which file was measured.
 
     Args:
         run: of ``facekit detector train``.
         name: of letters, digits, ``_`` and ``-``.
         folder: where to.
         licence: of the weights; it follows from the data they were trained on.
-        evaluation: folder with the ``evaluation.json`` of ``facekit detector evaluate`` that the
-            card's figures are taken from; None: the run's own.
+        evaluation: folder that ``facekit detector evaluate CONFIG`` wrote, of the run's detector
+            or the bundled file, to take the card's figures from; None: what lies in the run.
 
     Returns:
         The card's path.
 
     Raises:
-        FacekitError: for a bad name, a run that is not finished, or a missing evaluation.
+        FacekitError: for a bad name, a run that is not finished, or an evaluation that is missing
+            or of another detector.
     """
     if not name.replace("_", "").replace("-", "").isalnum():
         raise FacekitError(f"name '{name}': use letters, digits, '_' and '-'")
     if not (run.folder / FILE).is_file():
         raise FacekitError(f"{run.folder}: no {FILE}; finish its training first")
-    measured = (evaluation or run.folder) / "evaluation.json"
-    if evaluation and not measured.is_file():
-        raise FacekitError(f"{evaluation}: no evaluation.json; give the --out of an evaluation")
     state = checkpoint.load(run.folder / FILE)
     for member in state["members"]:
         member["weights"] = {
@@ -321,17 +320,60 @@ def bundle(
             for key, value in member["weights"].items()
         }
     path = folder / f"{name}.safetensors"
-    checkpoint.save(path, state)
+    with files.replacing(path) as partial:
+        checkpoint.save(partial, state)
+        sha256 = files.sha256(partial)
+        own = files.sha256(run.folder / FILE)
+        figures, measured = _measured(run, evaluation, own, sha256)
     card = {
         "name": name,
         "file": path.name,
-        "sha256": files.sha256(path),
+        "sha256": sha256,
         "plugin": "+".join(member["plugin"] for member in state["members"]),
         "calibrated_for": state["calibrated_for"],
         "licence": licence,
-        "figures": files.read_json(measured)["figures"] if measured.is_file() else [],
+        "figures": figures,
+        "measured": measured,
+        # Those that scikit-learn fitted are float64, and stay.
+        "rounded": None if sha256 == own else "float32 weights to float16, after calibration",
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
         "command": shlex.join(["facekit", *run.facts["command"][1:]]),
     }
     files.write_json(path.with_suffix(".json"), card)
     return path.with_suffix(".json")
+
+
+def _measured(
+    run: Run, evaluation: Path | None, own: str, sha256: str
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The figures for a card, and which file they were measured on; none if none were.
+
+    Raises:
+        FacekitError: if ``evaluation`` is not one of the run's detector, whose file's hash is
+            ``own``, or of the bundled file, whose hash is ``sha256``.
+    """
+    from detectors.outcome import LABELS, PROTOCOL
+
+    folder = evaluation or run.folder
+    if not (folder / "evaluation.json").is_file():
+        if evaluation:
+            raise FacekitError(f"{evaluation}: no evaluation.json; give the --out of an evaluation")
+        return [], None
+    known = {
+        own: f"the run's {FILE}, before it was rounded (sha256 {own})",
+        sha256: "this file",
+    }
+    hint = "measure it with 'facekit detector evaluate CONFIG --detector RUN --data DATA --out DIR'"
+    if (folder / PROTOCOL).is_file():
+        protocol = files.read_json(folder / PROTOCOL)
+        detector = protocol.get("detector") if isinstance(protocol, dict) else None
+        found = detector.get("sha256") if isinstance(detector, dict) else None
+        if found not in (own, sha256):
+            raise FacekitError(f"{folder}: measured another detector than {run.folder}'s; {hint}")
+    elif (folder / LABELS).is_file() or folder.resolve() != run.folder.resolve():
+        # Of scores in a file, or of some run: only a run's own evaluation is kept in the run.
+        raise FacekitError(f"{folder}: does not say which detector it measured; {hint}")
+    else:
+        found = own
+    figures: list[dict[str, Any]] = files.read_json(folder / "evaluation.json")["figures"]
+    return figures, known[found]

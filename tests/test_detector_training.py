@@ -145,6 +145,34 @@ def test_a_bundled_one_scores_alike_and_is_checked(
         Detector.load("toy")
 
 
+def test_a_card_shows_figures_of_its_own_detector_only(trained: Run, tmp_path: Path) -> None:
+    theirs = tmp_path / "evaluation"
+    figures = [{"name": "detect.b_auc", "value": 0.75}]
+    files.write_json(theirs / "evaluation.json", {"figures": figures})
+
+    def card(evaluation: Path | None = theirs) -> Any:
+        return files.read_json(bundle(trained, "toy", tmp_path, evaluation=evaluation))
+
+    assert card(None)["figures"] == [] and card(None)["measured"] is None
+    before = weights.survey(tmp_path)
+    with pytest.raises(FacekitError, match="does not say which detector it measured"):
+        card()
+    files.write_json(theirs / "labels.jsonl", {})
+    of_another = {"detector": {"sha256": "0" * 64}}
+    for other in ({"detector": {"name": "onnx"}}, of_another, {"detector": None}, []):
+        files.write_json(theirs / "protocol.json", other)
+        with pytest.raises(FacekitError, match=r"measured another detector.*--detector RUN"):
+            card()
+    assert weights.survey(tmp_path) == before, "what was refused has changed nothing"
+    for file, said in (
+        (trained.folder / FILE, "before it was rounded"),
+        (tmp_path / "toy.safetensors", "this file"),
+    ):
+        files.write_json(theirs / "protocol.json", {"detector": {"sha256": files.sha256(file)}})
+        assert card()["figures"] == figures and said in card()["measured"]
+        assert "float16" in card()["rounded"]
+
+
 @pytest.mark.parametrize("member", ["patch", "blend"])
 def test_a_resumed_run_equals_an_unbroken_one(
     member: str,
@@ -501,10 +529,10 @@ def test_a_detector_is_not_tested_on_whom_it_knows(folder: Path) -> None:
 
 
 def test_of_collections_the_files_are_known_and_the_people_counted(folder: Path) -> None:
-    settings = {"name": "a", "layout": "people", "path": "people", "label": 0}
+    collection = Collection(name="a", layout="people", path="people", label=0)
     shares = {"train": 0.5, "validation": 0.25, "calibration": 0.25}
     recipe = read_config("detectors/small_cnn")[1].model_copy(
-        update={"collections": [Collection(**settings)], "shares": shares}
+        update={"collections": [collection], "shares": shares}
     )
     # Forgeries are made of what is untouched, as in the configs of collections.
     recipe.members["small_cnn"][1]["data"]["forgeries"] = {"self_blend": 0.5}
@@ -579,5 +607,7 @@ def test_a_labelled_folder_needs_no_generator(
 
     card = Path(call("bundle", run, "--name", "soft", "--out", tmp_path / "w").stdout.strip())
     assert files.read_json(card)["figures"][0]["name"] == "detector.auc"
+    assert files.read_json(card)["measured"] == "this file", "nothing of it is float32"
+    assert files.read_json(card)["rounded"] is None
     monkeypatch.setattr(score, "WEIGHTS", card.parent)
     assert Detector.load("soft").calibrated_for == ["camera"]

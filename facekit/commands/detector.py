@@ -183,7 +183,8 @@ def train(
 @click.option(
     "--evaluation",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The --out of an evaluation, whose figures the card is to show.  [default: RUN]",
+    help="The --out of an evaluation of RUN's detector, whose figures the card is to show.  "
+    "[default: RUN]",
 )
 def bundle(run: Path, name: str, out: Path, licence: str, evaluation: Path | None) -> None:
     """Write the detector of RUN as one small file with its card.
