@@ -8,11 +8,16 @@ set one off against another, by differences that the next collection does not sh
 The members' weights come from faces that none of them was fitted on, with a ridge penalty. How
 strong it is, and whether weights may be negative, is chosen by cross-validation over people; the
 freedom of negative weights must be earned by more than a standard error of the loss.
+
+In the same way it is chosen what is added up: the logits, or what each has for a forgery alone,
+softplus(logit). Members look for different traces. That one which knows blending finds none in a
+picture that was generated as a whole says nothing against its having been generated, and must not
+outvote the one that knows generators.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +40,13 @@ class Stack:
     Attributes:
         weights: one of each member, in the members' order.
         bias: is added.
+        evidence: whether softplus(logit) is added up, which is near 0 for a member that finds
+            nothing, in place of the logit.
     """
 
     weights: tuple[float, ...]
     bias: float
+    evidence: bool = False
 
     def logits(self, logits: Scores) -> Scores:
         """One logit a face, float64 (N,), of the members' (N, M).
@@ -50,12 +58,13 @@ class Stack:
         if logits.ndim != 2 or logits.shape[1] != len(self.weights):
             raise ValueError(f"expected logits (N, {len(self.weights)}), got {logits.shape}")
         # Not a matrix product: what BLAS gives for a face depends on how many stand beside it.
-        total: Scores = (logits * np.array(self.weights)).sum(axis=1) + self.bias
+        said = _said(logits, self.evidence)
+        total: Scores = (said * np.array(self.weights)).sum(axis=1) + self.bias
         return total
 
     def to_state(self) -> dict[str, Any]:
         """A plain dict that JSON can hold."""
-        return {"weights": list(self.weights), "bias": self.bias}
+        return {"weights": list(self.weights), "bias": self.bias, "evidence": self.evidence}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Stack":
@@ -65,7 +74,8 @@ class Stack:
             FacekitError: if it is damaged.
         """
         try:
-            stack = cls(tuple(float(weight) for weight in state["weights"]), float(state["bias"]))
+            weights = tuple(float(weight) for weight in state["weights"])
+            stack = cls(weights, float(state["bias"]), bool(state.get("evidence", False)))
         except (KeyError, TypeError, ValueError) as error:
             raise FacekitError(f"stack is damaged ({error!r}); train again") from error
         if not stack.weights or not np.isfinite([*stack.weights, stack.bias]).all():
@@ -98,22 +108,53 @@ def fit_stack(logits: Scores, labels: Labels, subjects: Sequence[str]) -> Stack:
     if not np.isfinite(logits).all():
         raise FacekitError("stacking: a member gives scores that are not numbers")
 
-    # The penalty is fair only between logits of one spread.
-    spread = logits.std(axis=0)
+    groups = np.unique(subjects, return_inverse=True)[1]
+    tried = {evidence: _try(_said(logits, evidence), labels, groups) for evidence in (False, True)}
+    evidence = tried[True].loss < tried[False].loss
+    best = tried[evidence]
+    log.info(
+        "stack: log loss %.3f on other people (of %s %.3f), penalty %g, weights %s",
+        *(best.loss, "logits" if evidence else "evidence alone", tried[not evidence].loss),
+        *(best.penalty, "of either sign" if best.free else "kept ≥ 0"),
+    )
+    return Stack(best.weights, best.bias, evidence)
+
+
+def _said(logits: Scores, evidence: bool) -> Scores:
+    """What is added up of each logit."""
+    return np.logaddexp(0, logits) if evidence else logits
+
+
+class _Tried(NamedTuple):
+    """One way of adding up: its log loss on other people, and what was fitted on all."""
+
+    loss: float
+    penalty: float
+    free: bool
+    weights: tuple[float, ...]
+    bias: float
+
+
+def _try(said: Scores, labels: Labels, groups: NDArray[np.intp]) -> _Tried:
+    # The penalty is fair only between columns of one spread.
+    spread = said.std(axis=0)
     spread[spread == 0] = 1.0
-    middle = logits.mean(axis=0)
-    scaled = (logits - middle) / spread
-    penalty, free = _choose(scaled, labels, np.unique(subjects, return_inverse=True)[1])
+    middle = said.mean(axis=0)
+    scaled = (said - middle) / spread
+    loss, penalty, free = _choose(scaled, labels, groups)
     weights, bias = _fit(scaled, labels, penalty, free=free)
     weights = weights / spread
-    return Stack(tuple(weights.tolist()), float(bias - weights @ middle))
+    return _Tried(loss, penalty, free, tuple(weights.tolist()), float(bias - weights @ middle))
 
 
-def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[float, bool]:
-    """The penalty, and whether weights may be negative: the least log loss on other people."""
+def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[float, float, bool]:
+    """The least log loss on other people; its penalty, and whether weights may be negative.
+
+    The loss is infinite where there are too few people to tell.
+    """
     people = min(len(np.unique(groups[labels == label])) for label in (0, 1))
     if people < 2:
-        return 1.0, False
+        return np.inf, 1.0, False
     splitter = StratifiedGroupKFold(min(_FOLDS, people), shuffle=True, random_state=0)
     folds = [
         (inside, outside)
@@ -121,7 +162,7 @@ def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[f
         if 0 < labels[inside].sum() < len(inside)
     ]
     if not folds:
-        return 1.0, False
+        return np.inf, 1.0, False
     tested = np.sort(np.concatenate([outside for _, outside in folds]))
     losses: dict[bool, tuple[float, float, Scores]] = {}
     for free in (False, True):
@@ -140,11 +181,7 @@ def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[f
     gain = losses[False][2] - losses[True][2]
     free = bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
     least, penalty, _ = losses[free]
-    log.info(
-        "stack: log loss %.3f on other people, penalty %g, weights %s",
-        *(least, penalty, "of either sign" if free else "kept ≥ 0"),
-    )
-    return penalty, free
+    return least, penalty, free
 
 
 def _fit(logits: Scores, labels: Labels, penalty: float, *, free: bool) -> tuple[Scores, float]:

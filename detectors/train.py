@@ -247,6 +247,8 @@ def train(
 
     # The baselines first: a run that holds the detector's own file is complete.
     for role, plugin in BASELINES.items():
+        if (run.folder / f"{role}.safetensors").is_file():
+            continue  # made before an interruption
         faces = recipe.data.model_copy(update={"template": "wide", "forgeries": _even(kinds)})
         settings = registry.load(MODELS, plugin).Config(data=faces, passes=_PASSES)
         finish(f"{role}.safetensors", [_fit(role, plugin, settings, splits.train)])

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from detectors import stack
 from detectors.calibrate import Labels, Scores
+from detectors.metrics import auc
 from detectors.stack import Stack, fit_stack
 from facekit.core.errors import FacekitError
 from facekit.core.seed import rng
@@ -55,11 +56,34 @@ def test_the_better_member_weighs_more() -> None:
 )
 def test_units_do_not_matter(seed: int, faces: int, quality: list[float], unit: float) -> None:
     logits, labels, people = members(seed, faces, quality)
-    fitted = fit_stack(logits, labels, people)
-    scaled = fit_stack(logits * unit + unit, labels, people)
+    groups = np.unique(people, return_inverse=True)[1]
+    fitted = stack._try(logits, labels, groups)
+    scaled = stack._try(logits * unit + unit, labels, groups)
     np.testing.assert_allclose(
-        scaled.logits(logits * unit + unit), fitted.logits(logits), atol=1e-3, rtol=1e-3
+        (logits * unit + unit) @ scaled.weights + scaled.bias,
+        logits @ fitted.weights + fitted.bias,
+        atol=1e-3,
+        rtol=1e-3,
     )
+
+
+def test_who_finds_nothing_does_not_outvote_who_does() -> None:
+    """Each of two members knows one kind of forgery, and is sure of nothing about the other's."""
+    random = rng(6)
+    kind = np.repeat([0, 1, 2], [600, 300, 300])  # untouched, the one's, the other's
+    logits = random.normal(-1, 0.7, (1200, 2))
+    logits[kind == 1, 0] += 6
+    logits[kind == 2, 1] += 6
+    logits[kind == 1, 1] -= 3  # the other finds it cleaner than any photo
+    labels = (kind > 0).astype(np.int64)
+    fitted = fit_stack(logits, labels, [f"person {i // 4}" for i in range(1200)])
+    assert fitted.evidence
+    scores = fitted.logits(logits)
+    assert auc(scores, labels) > 0.99
+    weights, bias = stack._fit(logits, labels, 1.0, free=False)
+    assert auc(scores, labels) > auc(logits @ weights + bias, labels) + 0.005
+    said = np.logaddexp(0, logits) @ fitted.weights + fitted.bias
+    np.testing.assert_allclose(scores, said, rtol=1e-12)
 
 
 def test_negative_weights_must_be_earned() -> None:
@@ -104,7 +128,8 @@ def test_a_face_scores_the_same_alone() -> None:
     apart = np.concatenate([fitted.logits(logits[i : i + 1]) for i in range(len(logits))])
     assert np.array_equal(together, apart)
     assert together.dtype == np.float64 and fitted.logits(logits[:0]).shape == (0,)
-    np.testing.assert_allclose(together, logits @ np.array(fitted.weights) + fitted.bias)
+    said = stack._said(logits, fitted.evidence)
+    np.testing.assert_allclose(together, said @ np.array(fitted.weights) + fitted.bias)
     with pytest.raises(ValueError, match=r"\(N, 3\)"):
         fitted.logits(logits[:, :2])
 
