@@ -72,9 +72,9 @@ def test_who_finds_nothing_does_not_outvote_who_does() -> None:
     random = rng(6)
     kind = np.repeat([0, 1, 2], [600, 300, 300])  # untouched, the one's, the other's
     logits = random.normal(-1, 0.7, (1200, 2))
-    logits[kind == 1, 0] += 6
-    logits[kind == 2, 1] += 6
-    logits[kind == 1, 1] -= 3  # the other finds it cleaner than any photo
+    logits[kind == 1, 0] += 4
+    logits[kind == 2, 1] += 4
+    logits[kind == 1, 1] -= 4  # the other finds it cleaner than any photo
     labels = (kind > 0).astype(np.int64)
     fitted = fit_stack(logits, labels, [f"person {i // 4}" for i in range(1200)])
     assert fitted.evidence
