@@ -6,6 +6,9 @@ chance at every strength, so that a curve shows the strength and not the dice.
 
 Lengths are given in shares of the face or of the picture, not in pixels: a blur of two pixels is
 nothing to a large face and the end of a small one.
+
+What is corrupted is a region: a face that was already found and cut. The losses are the detector's
+alone; that fewer faces are found in a corrupted picture is not in them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

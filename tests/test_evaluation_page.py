@@ -233,6 +233,15 @@ def test_what_no_page_can_show_is_refused(value: dict[str, Any]) -> None:
         Evaluation.model_validate(value)
 
 
+def test_the_page_says_that_corrupted_faces_were_found_before() -> None:
+    drop = {"name": "detect.corruption_drop", "value": 0.1}
+    page = render(
+        Evaluation.model_validate({"figures": [drop], "corruptions": {"jpeg": [0.9, 0.8]}})
+    )
+    assert "AUC lost on faces that were found before" in page
+    assert "laid on faces that were found, cut and brought to size before" in page
+
+
 # --- the command
 
 
