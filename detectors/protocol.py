@@ -409,7 +409,8 @@ def marked_rows(
     """The detector's scores of untouched pictures without a mark and with one.
 
     The mark is laid on the whole picture, as it comes in files, before the face is cut, resized and
-    compressed; with it or without, the face is the same and meets the same fate.
+    compressed; with it or without, the face is the same and meets the same fate. The log says how
+    many pictures of those drawn are left out, and why.
     """
     from facekit.faces.locate import load_locator
 
@@ -417,13 +418,19 @@ def marked_rows(
     locator = load_locator(device)
     numbers = {row["path"]: row["id"] for row in rows if row["set"] == REAL}
     found: list[Row] = []
+    left_out: Counter[str] = Counter()
     for path, _, sample in _named([untouched[i] for i in sorted(order)], data):
         if isinstance(sample, FacekitError):
+            left_out["cannot be read"] += 1
             continue
         random = rng(config.seed, numbers[path], Purpose.MARKS)
         marked = _marked(sample.pixels, random)
+        if marked is None:
+            left_out["bear a mark already, or cannot bear one"] += 1
+            continue
         (faces,) = regions.locate([sample.pixels], locator)
-        if marked is None or not faces:
+        if not faces:
+            left_out["show no face"] += 1
             continue
         key = (config.seed, numbers[path], _MARKED, Purpose.DEGRADING)
         pair = [
@@ -432,6 +439,8 @@ def marked_rows(
         ]
         scores = [_rounded(value) for value in scorer.score(pair)]
         found.append({"id": numbers[path], "corruption": outcome.MARK, "probabilities": scores})
+    for why, count in left_out.items():
+        log.info("without and with a mark: left out %d untouched pictures that %s", count, why)
     return found
 
 

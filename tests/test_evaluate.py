@@ -1,6 +1,7 @@
 """The evaluation by a config: what is shown to the scorers, and the figures rebuilt from scores."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,10 +21,12 @@ from detectors.outcome import REAL
 from detectors.protocol import Config, TestSet
 from detectors.regions import Region
 from detectors.score import Detector
+from facekit import watermark
 from facekit.core import files
 from facekit.core.config import find, read_yaml, validate
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
+from facekit.watermark.payload import Kind, Payload
 
 TestSet.__test__ = False  # type: ignore[attr-defined]  # no test class, for all its name
 
@@ -460,6 +463,29 @@ def face_set(pictures: Sequence[np.ndarray[Any, Any]], labels: Sequence[int]) ->
         payloads=[None] * n,
         digests=[f"{i:016x}" for i in range(n)],
     )
+
+
+def test_pictures_that_cannot_be_marked_are_counted(
+    data: Path, tmp_path: Path, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "facekit")
+    folder = tmp_path / "people"
+    folder.mkdir()
+    face = cv2.imread(str(data / "people" / "person 0" / "0.png"))
+    noise = np.random.default_rng(0).integers(0, 255, (160, 160, 3), np.uint8)
+    marked = watermark.embed(face, Payload(Kind.GENERATED, 1))
+    for name, pixels in (("face", face), ("noise", noise), ("marked", marked)):
+        cv2.imwrite(str(folder / f"{name}.png"), pixels)
+    (folder / "torn.png").write_bytes(b"torn")
+    people = Collection(name="people", layout="pictures", path="people", label=0)
+    entries = collections.read([people], tmp_path)
+    rows = [row(i, REAL, 0, 0.5, path=f"people/{e.path.name}") for i, e in enumerate(entries)]
+    every = config.model_copy(update={"marked": 10})
+    device = torch.device("cpu")
+    (one,) = protocol.marked_rows(entries, rows, Sharpness(), every, tmp_path, device)
+    assert rows[one["id"]]["path"] == "people/face.png"
+    for why in ("bear a mark already, or cannot bear one", "show no face", "cannot be read"):
+        assert f"left out 1 untouched pictures that {why}" in caplog.text
 
 
 def test_a_test_set_that_was_trained_on_is_refused(config: Config) -> None:
