@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from detectors import corruptions, metrics, tables
 from detectors.calibrate import Labels, Scores
@@ -71,7 +72,8 @@ def rebuild(folder: Path) -> dict[str, Any]:
         ``evaluation.json`` and the page ``evaluation.html``.
 
     Raises:
-        FacekitError: if the folder holds no evaluation, or a file of it is damaged.
+        FacekitError: if the folder holds no evaluation, or a file of it is damaged or of another
+            build.
     """
     from detectors.report import evaluation as page
 
@@ -80,10 +82,19 @@ def rebuild(folder: Path) -> dict[str, Any]:
     _check(folder / PROTOCOL, [protocol], _OF_PROTOCOL)
     _check(folder / SCORES, rows, _OF_ROW)
     _check(folder / VARIANTS, variants, _OF_VARIANT)
-    found = summary(protocol, rows, variants)
+    try:
+        found = summary(protocol, rows, variants)
+        beside = _beside(found["figures"], rows, protocol["peers"])
+        shown = page.Evaluation.model_validate({**found, "figures": beside})
+    # What stands deeper in the files than _check looks: another build may have written them.
+    except (KeyError, IndexError, TypeError, ValidationError) as error:
+        said = str(error).splitlines()[0]
+        raise FacekitError(
+            f"{folder}: its files do not fit together ({type(error).__name__}: {said}); they are "
+            "damaged or of another version of facekit; evaluate anew"
+        ) from error
     files.write_json(folder / "evaluation.json", found)
-    shown = {**found, "figures": _beside(found["figures"], rows, protocol["peers"])}
-    files.write_text(folder / "evaluation.html", page.render(page.Evaluation.model_validate(shown)))
+    files.write_text(folder / "evaluation.html", page.render(shown))
     return found
 
 

@@ -405,6 +405,30 @@ def test_damaged_files_are_named(evaluation: tuple[Path, dict[str, Any]], tmp_pa
         outcome.rebuild(copy)
 
 
+@pytest.mark.parametrize("lacks", ["corruption", "row", "figure", "name"])
+def test_a_folder_of_another_build_is_named(
+    lacks: str, evaluation: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(evaluation[0], copy)
+    variants = files.read_jsonl(copy / outcome.VARIANTS)
+    known = files.read_json(copy / outcome.PROTOCOL)
+    if lacks == "corruption":
+        variants = [row for row in variants if row["corruption"] != "social"]
+    elif lacks == "row":
+        variants[0]["id"] = 10_000
+    elif lacks == "figure":
+        del known["measured"][0]["name"]
+    else:
+        del known["detector"]["name"]
+    files.write_jsonl(copy / outcome.VARIANTS, variants)
+    files.write_json(copy / outcome.PROTOCOL, known)
+    before = (copy / "evaluation.json").read_bytes()
+    with pytest.raises(FacekitError, match=r"do not fit together .* of another version"):
+        outcome.rebuild(copy)
+    assert (copy / "evaluation.json").read_bytes() == before
+
+
 def test_the_run_folder_says_what_was_measured(
     config: Config, evaluation: tuple[Path, dict[str, Any]]
 ) -> None:
