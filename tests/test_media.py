@@ -1017,6 +1017,21 @@ def test_find_media(tmp_path: Path) -> None:
     assert [path.name for path in again] == ["notes.txt", "a.jpg", "b.MP4", "c.png"]
 
 
+def test_what_a_folder_holds_besides_is_counted_for_who_accounts_for_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ["a.jpg", "b.heic", "photo", "deep/clip.mp4_1", ".hidden/photo", ".DS_Store"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    caplog.set_level("INFO", "facekit")
+    assert [path.name for path in find_media([tmp_path], unread=True)] == ["a.jpg", "b.heic"]
+    said = "passed over 2 files without the suffix of a picture or a video, e.g. deep"
+    assert said in caplog.text
+    caplog.clear()
+    assert len(find_media([tmp_path, tmp_path / "photo"])) == 2
+    assert "passed over" not in caplog.text
+
+
 def test_patterns_that_the_shell_left_alone_are_expanded(tmp_path: Path) -> None:
     for name in ["b.jpg", "a.jpg", "c.png", "deep/er/d.jpg", ".e.jpg", "odd[1].png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,8 @@ def find_media(inputs: Sequence[Path], *, unread: bool = False) -> list[Path]:
     Args:
         inputs: files, folders and patterns.
         unread: also take a folder's pictures of kinds that are not read, which are otherwise left
-            out with a warning: for who accounts for every file.
+            out with a warning, and log how many files were passed over for their suffix: for who
+            accounts for every file.
 
     Raises:
         FacekitError: if an input does not exist, or a folder holds no picture and no video.
@@ -88,14 +89,22 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path, unread: bool) -> list[Path]:
-    files = sorted(
+    seen = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *NOT_READ)
-        and path.is_file()
+        if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *NOT_READ)
+    files = [path for path in seen if path.suffix.lower() in known]
     if unread:
+        if len(files) < len(seen):
+            other = next(path for path in seen if path.suffix.lower() not in known)
+            log.info(
+                "%s: passed over %d files without the suffix of a picture or a video, e.g. %s; to "
+                "have such a file read, name it itself",
+                *(folder, len(seen) - len(files), other.relative_to(folder)),
+            )
         return files
     strange = [path for path in files if path.suffix.lower() in NOT_READ]
     if strange:
