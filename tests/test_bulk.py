@@ -464,6 +464,22 @@ def test_a_full_disk_is_an_error_and_no_reason_of_an_input(many, tmp_path, monke
         run([many], tmp_path / "s.jsonl", moments=3)
 
 
+def test_other_files_touch_the_last_digits_only(astronaut, tmp_path):
+    """With the real locator, landmarks and bundled detector: alone, and among three others."""
+    for i in range(4):
+        shrunk = cv2.resize(astronaut, None, fx=1 - 0.05 * i, fy=1 - 0.05 * i)
+        write_image(tmp_path / f"{i}.png", shrunk)
+    detector = Detector.load("default", CPU)
+    paths = sorted(tmp_path.glob("*.png"))
+    _, together = run(paths, tmp_path / "all.jsonl", detector)
+    for path, row in zip(paths[:2], together, strict=False):
+        _, [alone] = run([path], tmp_path / "one.jsonl", detector)
+        assert alone["box"] == pytest.approx(row["box"], abs=0.11)
+        assert alone["probability"] == pytest.approx(row["probability"], abs=2e-3)
+    _, again = run(paths, tmp_path / "again.jsonl", detector)
+    assert again == together
+
+
 # The command line
 
 

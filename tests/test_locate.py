@@ -179,6 +179,8 @@ def test_faces_come_largest_first_and_plain_python(crowd, locator):
 
 def test_pictures_of_mixed_size_give_what_each_gives_alone(astronaut, crowd, locator):
     pictures = [astronaut, crowd, astronaut[:300, :400], crowd[:, ::-1].copy()]
+    # Of one size after shrinking, but not shrunk as much.
+    pictures += [cv2.resize(astronaut, (side, side)) for side in (700, 900)]
     for together, picture in zip(locator.locate(pictures), pictures, strict=True):
         alone = locator.locate([picture])[0]
         assert len(together) == len(alone) > 0

@@ -73,7 +73,8 @@ def score(
     row. 'facekit detector evaluate --scores FILE --labels FILE' measures them.
 
     What is done is kept in FILE.part. After an interruption give the same command again: it goes
-    on with what is not done or has changed, and the rows are the same as without it.
+    on with what is not done or has changed, and the rows are the same as without it, but for the
+    scores' last digits.
 
     \b
     Exit codes:

@@ -5,10 +5,10 @@ Networks", 2016. The weights are those that facenet-pytorch ships (MIT). The cas
 anew around them: the library refuses pictures of mixed size, and cuts and resizes every candidate
 on its own.
 
-Pictures of one working size go through together, and stay on the device from the first network
-to the last. The number of candidates depends on the pictures, so the host waits for it where
-they are picked and suppressed; the faces themselves are copied once, at the end of a batch. A
-batch is at most a million pixels, so 200 pictures need no more memory than a few.
+Pictures of one working size that are shrunk as much go through together, and stay on the device
+from the first network to the last. The number of candidates depends on the pictures, so the host
+waits for it where they are picked and suppressed; the faces themselves are copied once, at the end
+of a batch. A batch is at most a million pixels, so 200 pictures need no more memory than a few.
 
 With the library's thresholds, 0.6, 0.7 and 0.7, this finds the faces that its ``detect`` finds: on
 580 frames of six clips all 584 that score 0.9 or more, 663 of 665 that score 0.7 (the two are a
@@ -91,22 +91,26 @@ class Locator:
 
         Args:
             images: uint8 RGB (H, W, 3); sizes may differ. Those that are of one size after
-                shrinking to ``max_side`` go through the networks together.
+                shrinking to ``max_side``, and shrunk as much, go through the networks together.
 
         Returns:
             For each picture its faces, largest first; boxes may reach beyond the border.
         """
         shapes = [working_shape(image, self._max_side) for image in images]
         found: list[list[Face]] = [[] for _ in images]
-        for shape in dict.fromkeys(shapes):
-            same = [i for i, other in enumerate(shapes) if other == shape]
+        # Not one for a whole batch: what is found in a picture must not depend on the others.
+        smallest = [
+            max(_SMALLEST, self._min_face * shape[0] / image.shape[0])
+            for shape, image in zip(shapes, images, strict=True)
+        ]
+        ways = list(zip(shapes, smallest, strict=True))
+        for shape, least in dict.fromkeys(ways):
+            same = [i for i, other in enumerate(ways) if other == (shape, least)]
             at_once = max(1, _PIXELS_AT_ONCE // (shape[0] * shape[1]))
             for start in range(0, len(same), at_once):
                 chunk = same[start : start + at_once]
-                # The least shrunk picture of a chunk asks for the smallest faces.
-                shrink = max(shape[0] / images[i].shape[0] for i in chunk)
                 small = np.stack([shrunk(images[i], shape) for i in chunk])
-                faces = self._cascade(small, max(_SMALLEST, self._min_face * shrink))
+                faces = self._cascade(small, least)
                 for i, rows in zip(chunk, faces, strict=True):
                     found[i] = to_faces(rows, images[i], shape, self._min_face)
         return found
