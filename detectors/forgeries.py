@@ -249,7 +249,7 @@ def _mask(region: Region, chosen: list[int], random: Random, *, small: bool = Fa
     mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), soft), np.float32)
     if random.random() < 0.5:  # the soft edge wholly inside: nothing of the outline's other side
         mask = np.clip(2 * mask - 1, 0, 1)
-    # A narrow part would vanish under a wide edge: whatever the mask, its middle is laid over whole.
+    # Narrow parts would vanish under a wide edge: whatever the mask, its middle is laid over whole.
     return mask[:, :, None] / max(float(mask.max()), 1e-3)
 
 
