@@ -33,8 +33,8 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from detectors import forgeries
-from detectors.regions import Region, crops, find
-from detectors.world import World, brought, chain, degrade
+from detectors.regions import Region, crops, find, trimmed
+from detectors.world import World, brought, chain, degrade, frame
 from facekit.core.config import Config
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import log
@@ -49,7 +49,7 @@ CELL = 16
 """Pixels a side of the cells in which a network may be told what was laid over."""
 
 _LOCATE_AT_ONCE = 16
-_DONORS = 8  # of so many people's faces, the one that looks most nearly the same way is put in
+_DONORS = 24  # of at most so many people's faces, the one most alike is put in
 _MIN_FACE = 32
 
 
@@ -309,13 +309,17 @@ def with_forgeries(faces: FaceSet, kinds: Sequence[str], *, key: int) -> FaceSet
 def _donor(
     faces: FaceSet, untouched: NDArray[np.int64], target: int, random: np.random.Generator
 ) -> int | None:
-    """Another person's untouched face, of some at random the one that looks most alike."""
+    """Another person's untouched face, of some at random the one that looks most alike.
+
+    Out of few or many: some forgers take what they have, others look for what fits.
+    """
     some = random.choice(untouched, 4 * _DONORS)
-    others = [int(i) for i in some if faces.subjects[i] != faces.subjects[target]][:_DONORS]
+    most = int(random.integers(1, _DONORS + 1))
+    others = [int(i) for i in some if faces.subjects[i] != faces.subjects[target]][:most]
     if not others:
         return None
     regions = [faces.regions[i] for i in others]
-    return others[forgeries.nearest_pose(faces.regions[target], regions)]
+    return others[forgeries.most_alike(faces.regions[target], regions)]
 
 
 @dataclass(frozen=True)
@@ -397,9 +401,13 @@ class Batches:
                 region = one.region
                 if to_mark[side][k] and not self._came_marked[one.of]:
                     region = self._marked(region, one.of)
+                mask = one.mask
+                if margins := frame(self._settings.world, fate):
+                    region, kept = trimmed(region, margins)
+                    mask = mask if isinstance(mask, int) else mask[kept]
                 region = degrade(region, self._settings.world, self._chain, fate, sharpest=sharpest)
                 place = side * half + k
-                images[place], masks[place] = _varied(region, one.mask, self._settings, fate)
+                images[place], masks[place] = _varied(region, mask, self._settings, fate)
         return Batch(images, np.repeat([0, 1], half), masks)
 
     def _pair(self, i: int, random: np.random.Generator) -> "tuple[_One, _One]":
@@ -528,6 +536,8 @@ def befallen(
             sharpest = min(sharpest, faces.regions[int(fate.choice(others))].face.size)
         if marked[i] and faces.payloads[i] is None:
             region = _marked(region, payloads, rng(key, i, Purpose.MARKS))
+        if margins := frame(world, fate):
+            region, _ = trimmed(region, margins)
         regions.append(degrade(region, world, way, fate, sharpest=sharpest))
     return replace(faces, regions=regions)
 

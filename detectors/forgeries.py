@@ -54,6 +54,8 @@ _OUTLINES = (
 )
 _SPLICED = ([*_JAW, *_BROWS], [*range(1, 16), *_BROWS], _INNER)
 _MARGIN = 0.25  # of the face's size, about its points: no mask reaches further
+_FAR_TURNED, _FAR_COLOURED = 15.0, 30.0  # degrees, and levels of 255, that count alike
+_BANDS = 4  # of detail, each an octave
 _GRID = 24  # cells a side on which a warp is computed
 
 
@@ -81,7 +83,7 @@ def splice(target: Region, donor: Region | None, random: Random) -> Made:
     if random.random() < 0.4:
         over = _coarse(over, target.face.size, random)
     mask = _mask(target, chosen, random)
-    return _blend(target.pixels, _matched(over, target.pixels, mask, random), mask), mask
+    return _laid(target.pixels, _matched(over, target.pixels, mask, random), mask, random)
 
 
 def part(target: Region, donor: Region | None, random: Random) -> Made:
@@ -90,7 +92,7 @@ def part(target: Region, donor: Region | None, random: Random) -> Made:
     chosen = PARTS[str(random.choice(list(PARTS)))]
     over = _fitted(donor, target, chosen, random)
     mask = _mask(target, chosen, random, small=True)
-    return _blend(target.pixels, _matched(over, target.pixels, mask, random), mask), mask
+    return _laid(target.pixels, _matched(over, target.pixels, mask, random), mask, random)
 
 
 def rework(target: Region, donor: Region | None, random: Random) -> Made:
@@ -207,11 +209,24 @@ def _about_face(region: Region) -> tuple[Region, tuple[int, int]]:
     return Region(region.pixels[y0:y1, x0:x1], face, region.scale), (int(x0), int(y0))
 
 
-def nearest_pose(target: Region, others: Sequence[Region]) -> int:
-    """Which of ``others`` looks most nearly the same way, by yaw and pitch."""
-    poses = np.array([_landmarks(other).pose[:2] for other in others])
-    distances = np.linalg.norm(poses - _landmarks(target).pose[:2], axis=1)
-    return int(distances.argmin())
+def most_alike(target: Region, others: Sequence[Region]) -> int:
+    """Which of ``others`` is nearest in yaw and pitch and in the colours of its face."""
+    turned = np.array([_landmarks(other).pose[:2] for other in others])
+    turned = turned - _landmarks(target).pose[:2]
+    coloured = np.array([_tone(other) for other in others]) - _tone(target)
+    apart = np.linalg.norm(turned, axis=1) / _FAR_TURNED
+    apart += np.linalg.norm(coloured, axis=1) / _FAR_COLOURED
+    return int(apart.argmin())
+
+
+def _tone(region: Region) -> Reals:
+    """The mean colour (3,) within the middle of the face's box, in 0 to 255."""
+    height, width = region.pixels.shape[:2]
+    quarter = region.face.size / 4
+    x0, y0 = np.clip(region.face.box[:2] + quarter, 0, [width - 1, height - 1]).astype(int)
+    x1, y1 = np.clip(region.face.box[2:] - quarter, [x0 + 1, y0 + 1], [width, height]).astype(int)
+    middle: Reals = region.pixels[y0:y1:4, x0:x1:4].reshape(-1, 3).mean(axis=0)
+    return middle
 
 
 def _landmarks(region: Region) -> Landmarks:
@@ -256,6 +271,63 @@ def _mask(region: Region, chosen: list[int], random: Random, *, small: bool = Fa
 def _blend(base: Pixels, over: Pixels, mask: Floats) -> Pixels:
     mixed = base.astype(np.float32) + mask * (over.astype(np.float32) - base)
     return _rounded(mixed)
+
+
+def _laid(base: Pixels, over: Pixels, mask: Floats, random: Random) -> Made:
+    """Laid over as careful forgers do: softly, by gradients, or the coarser the wider the edge."""
+    way = random.choice(["alpha", "gradients", "bands"], p=[0.5, 0.3, 0.2])
+    if way == "gradients":
+        return _by_gradients(base, over, mask)
+    return _by_bands(base, over, mask) if way == "bands" else (_blend(base, over, mask), mask)
+
+
+def _by_gradients(base: Pixels, over: Pixels, mask: Floats) -> Made:
+    """What is laid over keeps its gradients and takes the colours along its edge from the base.
+
+    Pérez et al., "Poisson Image Editing", SIGGRAPH 2003; by a smooth membrane from the colours'
+    differences along the edge, as in Farbman et al., "Coordinates for Instant Image Cloning",
+    SIGGRAPH 2009, here filled in from coarse to fine.
+    """
+    inside = np.asarray(mask > 0.5, np.float32)
+    edge = np.asarray(cv2.dilate(inside, np.ones((3, 3)))[:, :, None] - inside, np.float32)
+    layer = over.astype(np.float32)
+    if edge.any():
+        layer += _membrane(edge * (base - layer), edge[:, :, 0])
+    return _blend(base, _rounded(layer), inside), inside
+
+
+def _membrane(values: Floats, weights: Floats) -> Floats:
+    """Smoothly between the places of weight 1: values (H, W, 3), 0 where weights (H, W) are 0."""
+    height, width = weights.shape
+    if min(height, width) <= 2:
+        flat = values.sum((0, 1)) / max(float(weights.sum()), 1e-6)
+        return np.broadcast_to(flat, values.shape).astype(np.float32)
+    low, known = cv2.pyrDown(values), np.asarray(cv2.pyrDown(weights), np.float32)
+    sure = np.minimum(4 * known, 1)[:, :, None]
+    coarse = _membrane(np.asarray(low / (known[:, :, None] + 1e-6) * sure), sure[:, :, 0])
+    filled = np.asarray(cv2.pyrUp(coarse, dstsize=(width, height)), np.float32)
+    return values + (1 - weights[:, :, None]) * filled
+
+
+def _by_bands(base: Pixels, over: Pixels, mask: Floats) -> Made:
+    """Burt & Adelson, "A Multiresolution Spline", ACM TOG 1983: a seam for each band of detail."""
+    one, other, share = base.astype(np.float32), over.astype(np.float32), mask[:, :, 0]
+    bands: list[tuple[Floats, Floats]] = []
+    while len(bands) < _BANDS and min(share.shape) >= 16:
+        size = share.shape[1], share.shape[0]
+        coarse, other_coarse = (np.asarray(cv2.pyrDown(p), np.float32) for p in (one, other))
+        detail, other_detail = (
+            p - np.asarray(cv2.pyrUp(low, dstsize=size), np.float32)
+            for p, low in ((one, coarse), (other, other_coarse))
+        )
+        bands.append((detail + share[:, :, None] * (other_detail - detail), share))
+        one, other, share = coarse, other_coarse, np.asarray(cv2.pyrDown(share), np.float32)
+    made, reach = one + share[:, :, None] * (other - one), share
+    for band, share in reversed(bands):
+        size = share.shape[1], share.shape[0]
+        made = band + np.asarray(cv2.pyrUp(made, dstsize=size), np.float32)
+        reach = np.maximum(share, np.asarray(cv2.pyrUp(reach, dstsize=size), np.float32))
+    return _rounded(made), reach[:, :, None]
 
 
 def _rounded(values: NDArray[np.floating]) -> Pixels:
@@ -337,7 +409,7 @@ def _drawn(picture: NDArray[Any], field: Floats) -> Any:
 
 def _matched(over: Pixels, base: Pixels, mask: Floats, random: Random) -> Pixels:
     """The colours of what is laid over brought near to those it covers: not at all to fully."""
-    way = random.choice(["none", "mean", "spread", "tone"], p=[0.15, 0.3, 0.3, 0.25])
+    way = random.choice(["none", "mean", "spread", "tone"], p=[0.1, 0.25, 0.35, 0.3])
     if way == "none":
         return over
     one, other = over.astype(np.float32), base.astype(np.float32)
@@ -364,7 +436,7 @@ def _matched(over: Pixels, base: Pixels, mask: Floats, random: Random) -> Pixels
             for p, mean in zip((one, other), means, strict=True)
         ]
         gain = np.clip(spreads[1] / spreads[0], 0.6, 1.6)
-    share = random.uniform(0.6, 1.0)
+    share = random.uniform(0.7, 1.0)
     matched = (one - means[0]) * gain**share + means[0] + share * (means[1] - means[0])
     return _rounded(matched)
 

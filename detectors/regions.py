@@ -120,6 +120,26 @@ def resized(region: Region, factor: float, kind: int | None = None) -> Region:
     return Region(pixels, _scaled(region.face, exact), region.scale * factor)
 
 
+def trimmed(region: Region, margins: Sequence[float]) -> tuple[Region, tuple[slice, slice]]:
+    """The region cut closer about its face, as tightly framed pictures are.
+
+    Args:
+        region: nothing is added where it ends sooner.
+        margins: what is left beyond the face's box at the left, top, right and bottom, each in
+            shares of the face's size.
+
+    Returns:
+        The smaller region, and the rows and columns of the larger that it is.
+    """
+    height, width = region.pixels.shape[:2]
+    reach = region.face.size * np.asarray(margins)
+    x0, y0 = np.clip(np.floor(region.face.box[:2] - reach[:2]), 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(region.face.box[2:] + reach[2:]), [x0 + 1, y0 + 1], [width, height])
+    kept = slice(int(y0), int(y1)), slice(int(x0), int(x1))
+    face = moved_by(region.face, (-float(x0), -float(y0)))
+    return replace(region, pixels=region.pixels[kept], face=face), kept
+
+
 def moved_by(face: Face, offset: tuple[float, float]) -> Face:
     """The face with its box, points and landmarks moved by (x, y)."""
     shift = np.array(offset, np.float32)

@@ -222,6 +222,8 @@ def train(
             own.log(1, seconds=time.monotonic() - began)
         else:
             start = {one.name: one.network for one in members}.get(config.training.start)
+            if config.training.start and start is None:
+                log.info("%s: no member '%s' here; from nothing", name, config.training.start)
             network = _learn(config, splits, own, fabric, start=start)
             members.append(Member(name, plugin, config, network, fabric.device))
         own.note(minutes=_minutes(own))

@@ -23,6 +23,7 @@ Chain = Callable[..., Any]
 
 _KINDS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 _FACTORS = (0.6, 1.4)
+_WIDEST = 0.5  # beyond the face's box, in shares of its size: as far as a region reaches
 
 Size = Annotated[int, Field(ge=32, le=512)]
 Quality = Annotated[int, Field(ge=1, le=100)]
@@ -36,6 +37,8 @@ class World(Config):
         quality: of JPEG and WebP, from and to, in 1 to 100.
         resize: odds of another size.
         degrade: odds, each, of blur and of noise.
+        trim: odds of a tighter frame about the face. Where a picture ends, a crop shows made-up
+            pixels; were one class framed more tightly than the other, these would tell them apart.
         recolour: odds, each, of another brightness and contrast, and another hue (training only).
     """
 
@@ -43,6 +46,7 @@ class World(Config):
     quality: list[Quality] = Field([40, 98], min_length=2, max_length=2)
     resize: float = Field(0.7, ge=0, le=1)
     degrade: float = Field(0.2, ge=0, le=1)
+    trim: float = Field(0.4, ge=0, le=1)
     recolour: float = Field(0.3, ge=0, le=1)
 
     @field_validator("face", "quality")
@@ -69,7 +73,7 @@ def chain(world: World, *, training: bool) -> Chain:
     ]
     way = [
         album.GaussianBlur(sigma_limit=(0.3, 1.2), p=world.degrade),
-        album.GaussNoise(std_range=(0.005, 0.03), p=world.degrade),
+        album.GaussNoise(std_range=(0.004, 0.05), p=world.degrade),
         album.ImageCompression("jpeg", quality_range=range_, p=0.8),
         album.ImageCompression("webp", quality_range=range_, p=0.1),
         album.ImageCompression("jpeg", quality_range=range_, p=0.2),
@@ -110,6 +114,12 @@ def degrade(
     region = resized(region, size / region.face.size, kind)
     chain.set_random_seed(int(random.integers(2**31)))  # type: ignore[attr-defined]
     return replace(region, pixels=np.asarray(chain(image=region.pixels)["image"], np.uint8))
+
+
+def frame(world: World, random: np.random.Generator) -> list[float] | None:
+    """Margins for ``detectors.regions.trimmed``, or None: the picture stays as it is framed."""
+    margins: list[float] = random.uniform(0, _WIDEST, 4).tolist()
+    return margins if random.random() < world.trim else None
 
 
 def within(region: Region, world: World) -> Region:

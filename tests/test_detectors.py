@@ -46,7 +46,7 @@ from facekit.types import Face, Item, Pixels
 from facekit.watermark import Kind, Payload
 
 CPU = torch.device("cpu")
-PLAIN = World(face=[32, 64], quality=[100, 100], resize=0.0, degrade=0.0, recolour=0.0)
+PLAIN = World(face=[32, 64], quality=[100, 100], resize=0.0, degrade=0.0, recolour=0.0, trim=0.0)
 KINDS = list(forgeries.KINDS)
 
 # Regions
