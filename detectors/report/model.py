@@ -6,13 +6,14 @@ in step. A change that breaks readers raises ``SCHEMA``.
 
 import json
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from facekit.core import files
+from facekit.media.facts import MediaFacts
 
-SCHEMA: Final = "facekit-report/1"
+SCHEMA: Final = "facekit-report/2"
 
 EVIDENCE: Final = "evidence of manipulation"
 NO_EVIDENCE: Final = "no evidence found"
@@ -20,6 +21,11 @@ INCONCLUSIVE: Final = "inconclusive"
 
 Conclusion = Literal["evidence of manipulation", "no evidence found", "inconclusive"]
 Origin = Literal["studio", "unknown"]
+PartName = Literal["provenance", "watermark", "facts", "faces", "detectors", "localisation"]
+PARTS: Final[tuple[PartName, ...]] = get_args(PartName)
+"""What an analysis is made of, in the order in which it is shown."""
+Range = tuple[float, float]
+"""From and to."""
 ExitCode = Literal[0, 1, 10, 20]
 Code = Literal[
     "mark_says_generated",
@@ -34,6 +40,9 @@ Code = Literal[
     "small_face",
     "too_few_frames",
     "not_scored",
+    "quality_outside",
+    "detectors_disagree",
+    "part_left_out",
     "manifest_tampered",
     "part_not_read",
     "ends_early",
@@ -82,6 +91,9 @@ class FileFacts(Part):
     duration: float | None = Field(description="Seconds; null for an image.")
     rate: float | None = Field(description="Average frames per second; null for an image.")
     has_audio: bool
+    details: MediaFacts | None = Field(
+        default=None, description="How it was made; null if that part was left out."
+    )
 
 
 class Sampling(Part):
@@ -116,6 +128,8 @@ class Provenance(Part):
 
     status: Literal["absent", "untrusted", "trusted", "tampered", "not read"]
     reason: str
+    signer: str | None = Field(default=None, description="Whose certificate signed, as it says.")
+    signed: str | None = Field(default=None, description="When, as it says; ISO 8601.")
     kind: str | None = Field(description="The kind that a facekit manifest declares, if any.")
     origin: Origin = Field(description="studio if facekit's manifest says that its inputs were.")
     claims: dict[str, Any]
@@ -142,20 +156,85 @@ class Sighting(Part):
         description="The detector's P(generated); null if it was not scored. It means nothing on "
         "footage that the detector is not calibrated for.",
     )
+    members: dict[str, float] = Field(
+        default_factory=dict, description="What each member of the detector says, uncalibrated."
+    )
+    blur: float | None = Field(default=None, description="In hundredths of the face's size.")
+    compression: float | None = Field(
+        default=None, description="How visible the codec's blocks are, 0 to 1."
+    )
+    occlusion: float | None = Field(default=None, description="Share that is covered.")
+    yaw: float | None = Field(default=None, description="Degrees.")
+    pitch: float | None = Field(default=None, description="Degrees.")
+
+
+class Seen(Part):
+    """How well a face was seen, over its usable sightings: from the 5th to the 95th percentile."""
+
+    size: Range = Field(description="Pixels.")
+    blur: Range = Field(description="In hundredths of the face's size.")
+    compression: Range = Field(description="0 to 1.")
+    occlusion: Range = Field(description="0 to 1.")
+    yaw: Range | None = Field(description="Degrees; null if the pose could not be read.")
+    pitch: Range | None = Field(description="Degrees.")
+
+
+class Likelihood(Part):
+    """How much more probable the scores are if the face was generated than if it was not."""
+
+    log10: float = Field(description="Of the ratio, within what the calibration split supports.")
+    bound: bool = Field(description="Whether the ratio was cut to what the split supports.")
+    words: str = Field(description="The band of the verbal scale that it lies in.")
+
+
+class Occlusion(Part):
+    """What covering parts of the face does to the score: whether the heat map is more than decor.
+
+    Scores are in log-odds.
+    """
+
+    strongest: float = Field(description="What the score lost where the map is strongest.")
+    elsewhere: list[float] = Field(description="And at other places of the same area.")
+    agrees: bool = Field(description="Whether the strongest place cost more than all others.")
+
+
+class HeatMap(Part):
+    """Where in one frame a member of the detector sees traces."""
+
+    time: float = Field(ge=0)
+    index: int = Field(ge=0)
+    score: float | None = Field(ge=0, le=1, description="Of that frame.")
+    member: str
+    cells: list[list[float]] = Field(
+        description="Rows of cells over the aligned crop that the report shows, each in [0, 1]."
+    )
+    occlusion: Occlusion
 
 
 class Track(Part):
     """One face through time."""
 
     id: int = Field(ge=0)
+    person: int | None = Field(
+        default=None,
+        ge=0,
+        description="Tracks of one number show the same person, as far as faces tell; null if "
+        "that could not be told.",
+    )
     start: float
     end: float
+    seen: Seen | None = Field(default=None, description="Null if no sighting was usable.")
     size: float = Field(description="Median size of the face in pixels.")
     score: float | None = Field(
         ge=0,
         le=1,
         description="Highest mean score of a run of consecutive usable sightings; null if none.",
     )
+    interval: Range | None = Field(
+        default=None, description="95% interval of score, by a block bootstrap over time."
+    )
+    likelihood: Likelihood | None = None
+    heat: list[HeatMap] = Field(default_factory=list, description="Of its strongest frames.")
     members: dict[str, float] = Field(
         default_factory=dict,
         description="What each member of the detector alone says, in the mean over the same "
@@ -178,10 +257,13 @@ class FileReport(Part):
     sampling: Sampling
     origin: Origin
     verdict: Verdict
-    watermark: Watermark
-    provenance: Provenance
-    certificate: Certificate
+    watermark: Watermark | None = Field(description="Null if that part was left out.")
+    provenance: Provenance | None = Field(description="Null if that part was left out.")
+    certificate: Certificate | None = Field(description="Null if provenance was left out.")
     tracks: list[Track]
+    errors: list[str] = Field(
+        default_factory=list, description="What went wrong without ending the analysis."
+    )
 
 
 class FileError(Part):
@@ -189,6 +271,42 @@ class FileError(Part):
 
     path: str
     error: str
+
+
+class Bin(Part):
+    """A bar of the reliability diagram: what was promised, and what held."""
+
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    count: int = Field(ge=1, description="Faces whose probability lies there.")
+    mean: float = Field(ge=0, le=1, description="Of their probabilities.")
+    share: float = Field(ge=0, le=1, description="Of them that were generated.")
+
+
+class FalsePositives(Part):
+    """How often untouched faces of unseen people lay above the threshold."""
+
+    rate: float = Field(ge=0, le=1)
+    interval: Range = Field(description="95%, over people.")
+    faces: int = Field(ge=1)
+
+
+class Calibrated(Part):
+    """What the detector's probabilities rest on."""
+
+    method: str
+    fpr: float | None = Field(description="What the threshold promises of untouched faces.")
+    bounds: Range = Field(description="The least and greatest log10 likelihood ratio supported.")
+    faces: int | None = Field(default=None, description="Of the calibration split.")
+    ranges: dict[Literal["size", "blur", "compression"], Range] = Field(
+        default_factory=dict,
+        description="What its faces were like, from the 1st to the 99th percentile; units as in "
+        "a track's seen. Outside of it a score is no ground for a verdict.",
+    )
+    reliability: list[Bin] = Field(
+        default_factory=list, description="Measured on faces that it was not calibrated on."
+    )
+    false_positives: FalsePositives | None = None
 
 
 class DetectorFacts(Part):
@@ -207,12 +325,16 @@ class DetectorFacts(Part):
         "for that.",
     )
     coverage: float | None = Field(default=None, description="What undecided_from promises.")
+    members: list[str] = Field(default_factory=list)
+    calibrated: Calibrated | None = None
     facts: dict[str, Any]
 
 
 class Settings(Part):
     """What the analysis was asked to do, and the bounds it kept to."""
 
+    parts: list[PartName] = Field(default_factory=lambda: list(PARTS))
+    left_out: list[PartName] = Field(default_factory=list)
     every: float
     longest: int = Field(description="Samples taken of one file at most.")
     smallest_face: int = Field(description="Pixels; smaller faces give no verdict.")
@@ -224,7 +346,7 @@ class Settings(Part):
 class Report(Part):
     """The whole of ``report.json``. It is a function of its inputs but for ``created``."""
 
-    schema_: Literal["facekit-report/1"] = Field(alias="schema")
+    schema_: Literal["facekit-report/2"] = Field(alias="schema")
     created: str = Field(description="UTC, ISO 8601.")
     exit_code: ExitCode
     files: list[FileReport]

@@ -133,6 +133,8 @@ def _mark(file: "FileReport") -> str:
     from detectors.report.text import p_value
 
     mark = file.watermark
+    if mark is None:
+        return "left out"
     if mark.status == "present":
         return f"says '{mark.kind}', p {p_value(mark.p_value)}"
     return "none found" if mark.status == "absent" else f"not read: {mark.error}"
@@ -140,6 +142,8 @@ def _mark(file: "FileReport") -> str:
 
 def _credentials(file: "FileReport") -> str:
     found = file.provenance
+    if found is None:
+        return "left out"
     says = f", says '{found.kind}'" if found.kind else ""
     return "none" if found.status == "absent" else f"{found.status}{says}"
 
