@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jinja2
 
@@ -17,6 +17,9 @@ from detectors.report.model import (
     Sighting,
     Track,
 )
+from detectors.report.pictures import Box as Box
+from detectors.report.pictures import Crop as Crop
+from detectors.report.pictures import Pictures as Pictures
 from detectors.report.text import clock, file_size, p_value, sentence
 from detectors.verdict import SMALLEST_FACE, worst_first
 
@@ -26,44 +29,6 @@ _CROPS = 220
 _OVERVIEWS = 20
 _POINTS = 6000
 _TRACKS_IN_FULL = 60
-
-
-@dataclass(frozen=True)
-class Crop:
-    """One aligned face as it is shown in a report.
-
-    Attributes:
-        time: seconds.
-        score: of the detector, or None.
-        jpeg: the encoded picture.
-        label: why it is shown ("highest", "lowest"), or "".
-    """
-
-    time: float
-    score: float | None
-    jpeg: bytes
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Box:
-    """A face's place in the overview, in hundredths of its width and height, and its number."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    number: int
-
-
-@dataclass
-class Pictures:
-    """The pictures of one file: a frame with its faces numbered, and crops by track id."""
-
-    overview: bytes | None = None
-    boxes: list[Box] = field(default_factory=list)
-    overview_time: float = 0.0
-    crops: dict[int, list[Crop]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
