@@ -27,7 +27,8 @@ where 90% was promised (in one split of ten, at most 84.5%).
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -67,6 +68,9 @@ class Calibration:
             still like a generated one.
         prior: log-odds of a generated face in the calibration split.
         bounds: the lowest and the highest log10 likelihood ratio that the split supports.
+        ranges: what all but one in a hundred of the split's faces were like: ``blur`` and
+            ``compression`` as in :class:`facekit.types.Quality`, from and to.
+        faces: how many the split had.
     """
 
     scale: float
@@ -79,6 +83,8 @@ class Calibration:
     quantiles: tuple[float, float] = (math.inf, -math.inf)
     prior: float = 0.0
     bounds: tuple[float, float] = (0.0, 0.0)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    faces: int | None = None
 
     def log_odds(self, logits: Scores) -> Scores:
         """Calibrated natural log-odds of "generated", float64, of the same shape as ``logits``."""
@@ -142,6 +148,8 @@ class Calibration:
             "quantiles": [value if math.isfinite(value) else None for value in self.quantiles],
             "prior": self.prior,
             "bounds": list(self.bounds),
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            "faces": self.faces,
         }
 
     @classmethod
@@ -177,8 +185,13 @@ class Calibration:
                     ),
                     prior=float(state["prior"]),
                     bounds=(float(state["bounds"][0]), float(state["bounds"][1])),
+                    ranges={
+                        str(name): (float(low), float(high))
+                        for name, (low, high) in state.get("ranges", {}).items()
+                    },
+                    faces=None if state.get("faces") is None else int(state["faces"]),
                 )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise FacekitError(f"calibration is damaged ({error!r}); train again") from error
         made._check()
         return made
@@ -191,6 +204,7 @@ class Calibration:
         """
         numbers = [self.scale, self.bias, self.prior, *self.bounds]
         numbers += [number for knot in self.knots for number in knot]
+        numbers += [end for ends in self.ranges.values() for end in ends]
         rises = np.diff(np.array(self.knots or [(0.0, 0.0)]), axis=0) > 0
         for holds, what in (
             (all(map(math.isfinite, numbers)), "its numbers must be finite"),
@@ -276,6 +290,7 @@ def calibrate(
             -_upper_bound(-(odds - prior), 1 - labels) / math.log(10),
             _upper_bound(odds - prior, labels) / math.log(10),
         ),
+        faces=len(labels),
     )
 
 

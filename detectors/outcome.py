@@ -44,7 +44,7 @@ MARK = "mark"
 
 # What each file's rows must hold.
 _OF_PROTOCOL = (
-    *("detector", "coverage", "peers", "matrix", "measured", "shortcuts", "notes"),
+    *("detector", "coverage", "threshold", "peers", "matrix", "measured", "shortcuts", "notes"),
     *("seed", "data_hash", "packages"),
 )
 _OF_ROW = (
@@ -123,6 +123,7 @@ def summary(protocol: Row, rows: list[Row], variants: list[Row]) -> dict[str, An
         *(figure for test in tests for figure in figures_of(rows, test, peers)),
         *drops,
         *belief_figures(rows, protocol["coverage"]),
+        *false_positives(rows, protocol["threshold"]),
         *marked_shift(variants, rows),
         *(Figure(**row) for row in protocol["measured"]),
     ]
@@ -293,6 +294,24 @@ def belief_figures(rows: Sequence[Row], promised: float | None) -> list[Figure]:
             ("coverage.generated", share(1)),
         )
     ]
+
+
+def false_positives(rows: Sequence[Row], threshold: float | None) -> list[Figure]:
+    """``detect.false_positives``: the share of untouched faces above the detector's threshold.
+
+    One without a score counts as one. Beside it, of how many faces.
+    """
+    chosen = [row for row in rows if row["set"] == REAL]
+    if threshold is None or not chosen:
+        return []
+    scores, labels = arrays(chosen)
+
+    def share(given: Scores, _: Labels, weights: Scores) -> Scores:
+        above: Scores = weights @ (given > threshold) / weights.sum(axis=1)
+        return above
+
+    figure = _figure("detect.false_positives", Metric(share), scores, labels, clusters(chosen))
+    return [figure, Figure("detect.false_positives.faces", float(len(chosen)), unit="faces")]
 
 
 def marked_shift(variants: Sequence[Row], rows: Sequence[Row]) -> list[Figure]:

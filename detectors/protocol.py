@@ -204,6 +204,7 @@ def measure(
         **{key: run.facts[key] for key in ("config", "seed", "data_hash", "packages", "command")},
         "detector": {key: facts[key] for key in ("name", "sha256", "plugin") if key in facts},
         "coverage": scorer.calibration.coverage if isinstance(scorer, Detector) else None,
+        "threshold": scorer.threshold if isinstance(scorer, Detector) else None,
         "peers": [one.name for one in [*references, *spectra[:1]]],
         "matrix": trained,
         "measured": [asdict(figure) for figure in speed(scorer, references, shown.regions)],

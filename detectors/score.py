@@ -324,7 +324,7 @@ def bundle(
         checkpoint.save(partial, state)
         sha256 = files.sha256(partial)
         own = files.sha256(run.folder / FILE)
-        figures, measured = _measured(run, evaluation, own, sha256)
+        told, measured = _measured(run, evaluation, own, sha256)
     card = {
         "name": name,
         "file": path.name,
@@ -332,7 +332,9 @@ def bundle(
         "plugin": "+".join(member["plugin"] for member in state["members"]),
         "calibrated_for": state["calibrated_for"],
         "licence": licence,
-        "figures": figures,
+        "figures": told.get("figures", []),
+        "reliability": told.get("reliability", []),
+        "false_positives": _false_positives(told.get("figures", [])),
         "measured": measured,
         # Those that scikit-learn fitted are float64, and stay.
         "rounded": None if sha256 == own else "float32 weights to float16, after calibration",
@@ -343,10 +345,20 @@ def bundle(
     return path.with_suffix(".json")
 
 
+def _false_positives(figures: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """How often unseen people's untouched faces lay above the threshold, of how many."""
+    named = {row["name"]: row for row in figures}
+    rate, count = (named.get(f"detect.false_positives{end}") for end in ("", ".faces"))
+    if rate is None or count is None:
+        return None
+    ends = [rate["low"], rate["high"]]
+    return {"rate": rate["value"], "interval": ends, "faces": int(count["value"])}
+
+
 def _measured(
     run: Run, evaluation: Path | None, own: str, sha256: str
-) -> tuple[list[dict[str, Any]], str | None]:
-    """The figures for a card, and which file they were measured on; none if none were.
+) -> tuple[dict[str, Any], str | None]:
+    """The evaluation for a card, and which file it was measured on; empty if there is none.
 
     Raises:
         FacekitError: if ``evaluation`` is not one of the run's detector, whose file's hash is
@@ -358,7 +370,7 @@ def _measured(
     if not (folder / "evaluation.json").is_file():
         if evaluation:
             raise FacekitError(f"{evaluation}: no evaluation.json; give the --out of an evaluation")
-        return [], None
+        return {}, None
     known = {
         own: f"the run's {FILE}, before it was rounded (sha256 {own})",
         sha256: "this file",
@@ -375,5 +387,5 @@ def _measured(
         raise FacekitError(f"{folder}: does not say which detector it measured; {hint}")
     else:
         found = own
-    figures: list[dict[str, Any]] = files.read_json(folder / "evaluation.json")["figures"]
-    return figures, known[found]
+    told: dict[str, Any] = files.read_json(folder / "evaluation.json")
+    return told, known[found]

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import log, progress
 from facekit.core.run import Run
 from facekit.core.seed import seed_step
+from facekit.faces.quality import measure
 from facekit.types import Pixels
 
 BASELINES = {"floor": "colour", "peer": "spectrum"}
@@ -233,16 +234,14 @@ def train(
         stack = Stack((1.0,), 0.0)
         if len(parts) > 1:
             stack = fit_stack(logits, told.labels, told.subjects)
+        calibration = calibrate(
+            stack.logits(logits), told.labels, method=recipe.calibration, coverage=recipe.coverage
+        )
         save(
             run.folder / file,
             members=parts,
             stack=stack,
-            calibration=calibrate(
-                stack.logits(logits),
-                told.labels,
-                method=recipe.calibration,
-                coverage=recipe.coverage,
-            ),
+            calibration=replace(calibration, ranges=_ranges(told)),
             calibrated_for=calibrated_for,
             seen=[digest for faces in splits.all().values() for digest in faces.digests],
         )
@@ -257,6 +256,16 @@ def train(
     finish(FILE, members)
     minutes = sum(_minutes(Run(run.folder / "members" / name)) for name in recipe.members)
     run.note(minutes=round(minutes, 2), calibrated_for=list(calibrated_for))
+
+
+def _ranges(faces: FaceSet) -> dict[str, tuple[float, float]]:
+    """What all but one in a hundred faces are like; sharper and less compressed is no trouble."""
+    measured = measure([one.pixels for one in faces.regions], [[one.face] for one in faces.regions])
+    qualities = [face.quality for (face,) in measured if face.quality]
+    return {
+        name: (0.0, float(np.quantile([getattr(one, name) for one in qualities], 0.99)))
+        for name in ("blur", "compression")
+    }
 
 
 def _minutes(run: Run) -> float:

@@ -288,6 +288,13 @@ def test_old_files_load() -> None:
     assert (old.likelihood_ratio(x) == 0).all()
 
 
+def test_what_the_split_was_like_is_kept() -> None:
+    made = calibrate(*faces(13, 30, 30))
+    made = replace(made, ranges={"blur": (0.0, 2.5), "compression": (0.0, 0.4)})
+    assert made.faces == 60
+    assert Calibration.from_state(json.loads(json.dumps(made.to_state()))) == made
+
+
 def test_damaged_states() -> None:
     good = calibrate(*faces(13, 30, 30), method="isotonic").to_state()
     for change, message in (
@@ -304,10 +311,13 @@ def test_damaged_states() -> None:
         ({"quantiles": [1.0]}, "damaged"),
         ({"quantiles": [math.nan, 0.0]}, "quantiles"),
         ({"bounds": [1.0, 2.0]}, "both sides of 0"),
+        ({"ranges": [1.0, 2.0]}, "damaged"),
+        ({"ranges": {"blur": [0.0, math.nan]}}, "finite"),
+        ({"faces": "many"}, "damaged"),
     ):
         with pytest.raises(FacekitError, match=message):
             Calibration.from_state({**good, **change})
-    for key in good.keys() - {"version"}:
+    for key in good.keys() - {"version", "ranges", "faces"}:
         with pytest.raises(FacekitError, match="damaged"):
             Calibration.from_state({k: v for k, v in good.items() if k != key})
     for state in ({}, {"scale": 1.0}, []):

@@ -31,7 +31,7 @@ from detectors.data import (
 )
 from detectors.metrics import auc
 from detectors.models.small_cnn import neighbouring_pixels
-from detectors.regions import LARGEST, Region, crops, cut, find, resized
+from detectors.regions import LARGEST, Region, crops, cut, find, resized, trimmed
 from detectors.score import FILE, Detector, Member
 from detectors.stack import Stack
 from detectors.world import World, brought, chain, degrade
@@ -178,6 +178,28 @@ def test_the_sharper_of_a_pair_loses_its_detail() -> None:
     assert detail(soft) < 0.8 * detail(whole)
 
 
+@pytest.mark.parametrize("margins", [(0.1, 0.2, 0.0, 0.3), (9, 9, 9, 9), (-2, -2, 0, 0)])
+def test_a_tighter_frame_leaves_the_face_where_it_is(margins: tuple[float, ...]) -> None:
+    whole = region(rng(1), 120)
+    part, (rows, columns) = trimmed(whole, margins)
+    assert np.array_equal(part.pixels, whole.pixels[rows, columns]) and part.pixels.size
+    shift = part.face.points - whole.face.points
+    assert np.allclose(shift, [-columns.start, -rows.start])
+    left, top, *_ = margins
+    if left == 0.1:
+        wanted = whole.face.box[:2] - np.array([left, top]) * whole.face.size
+        assert np.abs(part.face.box[:2] - (whole.face.box[:2] - np.maximum(wanted, 0))).max() <= 1
+        assert part.pixels.shape[1] < whole.pixels.shape[1]
+
+
+def test_both_of_a_pair_are_framed_alike() -> None:
+    settings = Faces(size=64, world=World(face=[32, 64], trim=1.0), forgeries={"rework": 1.0})
+    batch = Batches(toy(12, key=1), settings, batch=8, seed=0)(0)
+    # Where nothing was laid over, a forgery shows what its source shows.
+    same = np.abs(batch.images[:4].astype(int) - batch.images[4:]).mean((1, 2, 3))
+    assert same.max() < 20
+
+
 def test_sizes_stay_in_the_world() -> None:
     world = World(face=[40, 60])
     way = chain(world, training=False)
@@ -226,6 +248,45 @@ def test_a_self_blend_has_no_seam_but_its_own() -> None:
         assert np.ptp(ground, axis=0).max() <= 2
         recoloured += np.abs(ground[0] - 120).max() > 2
     assert 10 < recoloured < 30
+
+
+def test_by_gradients_a_shift_of_colour_vanishes() -> None:
+    """The very picture in other colours, laid over by its gradients, is the picture itself."""
+    target = region(rng(1), 120)
+    base = np.clip(target.pixels, 40, 215)
+    over = (base.astype(int) + np.array([30, -20, 10])).astype(np.uint8)
+    mask = forgeries._mask(target, forgeries._INNER, rng(4))
+    made, inside = forgeries._by_gradients(base, over, mask)
+    assert set(np.unique(inside)) == {0.0, 1.0}
+    assert np.abs(made.astype(int) - base).max() <= 2
+    assert np.abs(forgeries._blend(base, over, inside).astype(int) - base).max() >= 29
+
+
+def test_in_bands_the_seam_is_wide_for_tones_and_narrow_for_detail() -> None:
+    grid = np.indices((128, 128)).sum(0) % 2
+    base = np.full((128, 128, 3), 100, np.uint8)
+    over = np.repeat((140 + 20 * grid).astype(np.uint8)[:, :, None], 3, axis=2)
+    mask = np.zeros((128, 128, 1), np.float32)
+    mask[:, 64:] = 1
+    made, reach = forgeries._by_bands(base, over, mask)
+    tones = cv2.blur(made, (2, 2))[10:-10, :, 0].astype(float).mean(0)
+    assert tones[20] == pytest.approx(100, abs=1) and tones[110] == pytest.approx(150, abs=1)
+    assert 103 < tones[58] < 147 and 103 < tones[70] < 147, "neither side's tone near the seam"
+    detail = np.abs(np.diff(made[:, :, 0].astype(float), axis=0)).mean(0)
+    assert detail[60] < 2 and detail[68] > 17, "but each side's own detail"
+    assert (reach[:, :64] >= mask[:, :64]).all() and reach[64, 20, 0] == pytest.approx(0, abs=1e-3)
+
+
+def test_donors_are_alike_in_colour_and_pose() -> None:
+    target = region(rng(1), 120)
+    dark = replace(target, pixels=target.pixels // 3)
+    turned = region(rng(1), 120)
+    marks = turned.face.landmarks
+    assert marks is not None
+    far = replace(marks, pose=(marks.pose[0] + 60, *marks.pose[1:]))
+    turned = replace(turned, face=replace(turned.face, landmarks=far))
+    assert forgeries.most_alike(target, [dark, turned, target]) == 2
+    assert forgeries.most_alike(target, [turned, target, dark]) == 1
 
 
 def test_a_spliced_face_lies_on_the_targets_points() -> None:

@@ -244,6 +244,17 @@ def test_a_bootstrap_draws_people_if_there_are_enough_of_them() -> None:
     assert name == "faces" and len(set(numbers.tolist())) == 24
 
 
+def test_false_positives_are_counted_among_the_untouched_alone() -> None:
+    rows = [row(i, REAL, 0, score) for i, score in enumerate([0.1, 0.2, 0.8, None, 0.5])]
+    rows += [row(9, "b", 1, 0.9)]
+    figures = outcome.false_positives(rows, 0.5)
+    # One above the threshold, one without a score, which is as wrong as can be; 0.5 is not above.
+    assert value_of(figures, "detect.false_positives") == pytest.approx(2 / 5)
+    assert value_of(figures, "detect.false_positives.faces") == 5
+    assert figures[0].low <= 2 / 5 <= figures[0].high
+    assert outcome.false_positives(rows, None) == []
+
+
 # --- the protocol itself --------------------------------------------------------------------------
 
 
