@@ -22,6 +22,7 @@ COMMANDS = {
     "provenance": "Sign files, and verify where they come from (C2PA).",
     "weights": "List and verify the bundled weights.",
     "bench": "Measure speed and memory on this machine.",
+    "completion": "Print what completes commands in your shell.",
 }
 """Name → short help. The command ``name`` lives in ``facekit/commands/name.py`` as ``command``."""
 

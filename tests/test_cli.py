@@ -81,6 +81,7 @@ def test_the_commands_stand_in_pipeline_order() -> None:
         "provenance",
         "weights",
         "bench",
+        "completion",
     ]
 
 

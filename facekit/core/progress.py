@@ -5,8 +5,10 @@ What is said, and how loudly, is the standard ``logging`` level of the logger ``
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -23,13 +25,26 @@ log = logging.getLogger("facekit")
 
 def set_verbosity(verbose: int, quiet: bool) -> None:
     """Set the level of what the command line says on standard error."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[_Handler()])
     log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is by then: below a bar, that sets lines above it."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: TextIO) -> None: ...
 
 
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
     """Show a bar with ``title`` and the time left while the body runs.
+
+    What is printed or logged meanwhile stands above it.
 
     Yields:
         ``advance(done, note)``: ``done`` is the absolute count so far, ``note`` a short text
@@ -45,7 +60,11 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int, str], Non
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not visible, transient=True) as bar:
+    # Rich would send what is printed to the bar's own stream, even where that is not the terminal.
+    both = sys.stdout.isatty()
+    with Progress(
+        *columns, console=console, disable=not visible, transient=True, redirect_stdout=both
+    ) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(done: int, note: str = "") -> None:

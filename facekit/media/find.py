@@ -2,6 +2,8 @@
 
 import glob
 import logging
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,6 +88,31 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
             raise FacekitError(f"{path}: no file or folder matches this pattern")
         expanded += [Path(match) for match in matches]
     return expanded
+
+
+def listed(path: Path) -> list[Path]:
+    """The files, folders and patterns that a list names, one a line.
+
+    Empty lines are passed over. Where the list holds null characters (``find -print0``), these
+    stand between the names instead of line ends. Relative names count from the working folder, as
+    on the command line.
+
+    Args:
+        path: of the list; ``-`` is standard input.
+
+    Raises:
+        FacekitError: if it cannot be read, or names nothing.
+    """
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise FacekitError(f"{path}: not readable as a list ({error.strerror})") from error
+    # As the system spells names: they need not be UTF-8.
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise FacekitError(f"{path}: names no file; give one name a line")
+    return [Path(name) for name in names]
 
 
 def _inside(folder: Path, unread: bool) -> list[Path]:
