@@ -221,10 +221,10 @@ class Detector:
 
     def members(self, regions: Sequence[Region]) -> dict[str, Scores]:
         """What each member alone says, uncalibrated: the sigmoid of its logit, (N,) each."""
-        return {part.name: expit(part.logits(regions)) for part in self.parts}
+        return self.score_all(regions)[1]
 
     def score_all(self, regions: Sequence[Region]) -> tuple[Scores, dict[str, Scores]]:
-        """:meth:`score` and :meth:`members` at once, for half the work."""
+        """:meth:`score` and :meth:`members` at once: each member looks once."""
         logits = {part.name: part.logits(regions) for part in self.parts}
         stacked = self.stack.logits(np.stack(list(logits.values()), axis=1))
         members: dict[str, Scores] = {name: expit(values) for name, values in logits.items()}
