@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from detectors import analyze as analysis
+from detectors import evidence, walk
 from detectors.calibrate import Calibration, calibrate
 from detectors.regions import crops as cut_crops
 from detectors.report import model
@@ -466,8 +467,8 @@ def test_a_video_is_looked_at_to_its_end_whatever_length_it_declares(tmp_path):
     path = tmp_path / "a.mp4"
     write_video(path, (Frame(photo, time, i) for i, time in enumerate(times)), rate=20)
     assert probe(path).duration < 3
-    samples = analysis._samples(path, analysis._length(path, probe(path)), 0.5)
-    assert [frame.time for frame in samples][-1] == pytest.approx(3.5)
+    chosen = walk.moments(analysis._length(path, probe(path)), 0.5)
+    assert [frame.time for frame in walk.samples(path, chosen)][-1] == pytest.approx(3.5)
 
 
 def test_a_report_is_deterministic_but_for_its_time_stamp(clip, photo, tmp_path):
@@ -490,7 +491,7 @@ def test_certified_footage_is_judged_by_the_detector(
 ):
     path = tmp_path / "clip.mp4"
     write_video(path, pan(2.0, brightness=brightness), rate=10)
-    monkeypatch.setattr(analysis._Analyzer, "certificate", lambda self, path: CERTIFIED)
+    monkeypatch.setattr(evidence.Certificates, "of", lambda self, path: CERTIFIED)
     report = analyze(path, detector=Brightness(["studio"]))
     assert report.files[0].verdict.conclusion == conclusion
     assert report.exit_code == code
@@ -501,7 +502,7 @@ def test_certified_footage_is_judged_by_the_detector(
 
 
 def test_a_detector_that_fails_is_never_a_score(clip, monkeypatch):
-    monkeypatch.setattr(analysis._Analyzer, "certificate", lambda self, path: CERTIFIED)
+    monkeypatch.setattr(evidence.Certificates, "of", lambda self, path: CERTIFIED)
     (file,) = analyze(clip, detector=Brightness(["studio"], fails=True)).files
     assert file.verdict.conclusion == INCONCLUSIVE
     assert "not_scored" in [reason.code for reason in file.verdict.reasons]
@@ -535,7 +536,7 @@ def test_an_exported_clip_is_recognised_by_its_mark_and_manifest(tmp_path):
 def test_what_is_taken_from_a_manifest(monkeypatch, claims, kind, origin):
     found = manifests.Provenance("untrusted", "intact", claims)
     monkeypatch.setattr(manifests, "verify", lambda path: found)
-    provenance = analysis._read_provenance(Path("a.jpg"))
+    provenance = evidence.read_provenance(Path("a.jpg"))
     assert (provenance.kind, provenance.origin) == (kind, origin)
     assert provenance.claims == claims
 
@@ -554,10 +555,10 @@ def test_a_studio_folder_is_checked_once_and_only_its_own_files_are_certified(
         return certificate.Certificate("id", folder, "folder", {}, 0, {}, listed, 1)
 
     monkeypatch.setattr(certificate, "verify", verify)
-    analyzer = analysis._Analyzer(None, torch.device("cpu"), 0.2)
-    assert analyzer.certificate(tmp_path / "a.png").status == "absent"
+    certificates = evidence.Certificates()
+    assert certificates.of(tmp_path / "a.png").status == "absent"
     (tmp_path / certificate.CERTIFICATE).touch()
-    status = [analyzer.certificate(tmp_path / name).status for name in
+    status = [certificates.of(tmp_path / name).status for name in
               ("a.png", "b.png", "changed.png", "unlisted.png")]  # fmt: skip
     assert status == ["valid", "valid", "invalid", "invalid"]
     assert calls == [tmp_path]
@@ -636,16 +637,18 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(photo, tmp_path, monke
             file.write(b" ")
         return NO_MARK
 
-    monkeypatch.setattr(analysis, "_read_watermark", grow)
+    monkeypatch.setattr(analysis, "read_watermark", grow)
     (error,) = analyze(path).errors
     assert "changed while it was read" in error.error
 
 
 def test_long_videos_are_thinned_and_the_report_says_so(clip, monkeypatch):
-    monkeypatch.setattr(analysis, "LONGEST", 4)
+    monkeypatch.setattr(walk, "LONGEST", 4)
+    monkeypatch.setattr(walk, "RUN", 2)
     (file,) = analyze(clip).files
-    assert file.sampling.thinned and file.sampling.every == pytest.approx(0.5)
-    assert file.sampling.frames <= 5
+    assert file.sampling.thinned and file.sampling.every == 0.2
+    assert (file.sampling.frames, file.sampling.stretches) == (4, 2)
+    assert [s.time for s in file.tracks[0].sightings] == pytest.approx([0, 0.2, 1.0, 1.2])
 
 
 def test_no_face_is_inconclusive(tmp_path):

@@ -65,7 +65,8 @@ MEDIA = {
     "facekit/studio/labels.py": "masks and depth maps: they show nobody",
     "facekit/studio/lessons/identity.py": "in memory: compression of a crop",
     "facekit/studio/lessons/landmarks.py": "in memory: compression of a crop",
-    "detectors/analyze.py": "thumbnails inside a report, which says what the file's mark says",
+    "detectors/report/pictures.py": "closer views inside a report, which says the same",
+    "detectors/walk.py": "thumbnails inside a report, which says what the file's mark says",
 }
 MEDIA_CALLS = {
     "VideoWriter",

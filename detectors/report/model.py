@@ -102,7 +102,15 @@ class Sampling(Part):
     every: float | None = Field(description="Seconds between two samples; null for an image.")
     frames: int = Field(ge=0, description="Frames that were looked at.")
     thinned: bool = Field(
-        description="Whether samples lie further apart than asked for, as the file is long."
+        description="Whether not all of the file was looked at, as it is long: see stretches."
+    )
+    stretches: int | None = Field(
+        default=None,
+        description="Of a file that is too long, so many stretches were looked at, evenly spread; "
+        "each has as many samples as a track's score is a mean of (settings.run).",
+    )
+    until: float | None = Field(
+        default=None, description="Seconds after which nothing was looked at; null: to the end."
     )
 
 
@@ -337,6 +345,9 @@ class Settings(Part):
     left_out: list[PartName] = Field(default_factory=list)
     every: float
     longest: int = Field(description="Samples taken of one file at most.")
+    max_duration: float | None = Field(
+        default=None, description="Seconds of a file that were to be looked at; null: all."
+    )
     smallest_face: int = Field(description="Pixels; smaller faces give no verdict.")
     fewest_sightings: int = Field(description="Usable sightings a video's track needs.")
     run: int = Field(description="Consecutive sightings over which a track's score is a mean.")

@@ -76,12 +76,16 @@ def command(
     """
     if quiet:
         set_verbosity(0, quiet=True)
-    from detectors.analyze import analyze, load_detector
+    from detectors.analyze import Asked, analyze, load_detector
     from facekit.core.device import setup
 
     where = setup(device).device
     report = analyze(
-        inputs, detector=load_detector(detector, where), device=where, out=out, every=every
+        inputs,
+        detector=load_detector(detector, where),
+        device=where,
+        out=out,
+        asked=Asked(every=every),
     )
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, sort_keys=True, ensure_ascii=False))

@@ -35,7 +35,7 @@ _STALE = 0.3  # seconds after which a face may be anywhere, and the locator must
 # Cosine of the mean vectors of tracks. Of 60 studio people whom the compact network had not seen,
 # with three pictures to a mean, the least of one person was 0.71, and two were more alike than 0.6
 # in 1.5 of 1000 pairs; of six people in camera's clips no two were more alike than 0.46.
-_SAME_PERSON = 0.6
+SAME_PERSON = 0.6
 
 
 class Reader(Protocol):
@@ -173,7 +173,7 @@ class Stage:
                     yield seen
         finally:
             torch.set_num_threads(threads)
-        identify(self.tracks, album.vectors(), _SAME_PERSON)
+        identify(self.tracks, album.vectors(), SAME_PERSON)
 
 
 class _OneByOne:
