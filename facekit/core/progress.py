@@ -7,7 +7,7 @@ What is said, and how loudly, is the standard ``logging`` level of the logger ``
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -21,6 +21,11 @@ from rich.progress import (
 )
 
 log = logging.getLogger("facekit")
+
+Advance = Callable[[int, str], None]
+"""Takes the absolute count so far, and a short text that is shown at the right (may be empty)."""
+Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
+"""Shows the progress of what has a title and a total: :func:`progress`, or what stands for it."""
 
 
 def set_verbosity(verbose: int, quiet: bool) -> None:
@@ -41,14 +46,13 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 @contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
+def progress(title: str, total: int | None) -> Iterator[Advance]:
     """Show a bar with ``title`` and the time left while the body runs.
 
     What is printed or logged meanwhile stands above it.
 
     Yields:
-        ``advance(done, note)``: ``done`` is the absolute count so far, ``note`` a short text
-        shown at the right (may be empty).
+        ``advance(done, note)``.
     """
     console = Console(stderr=True)
     visible = console.is_terminal and log.isEnabledFor(logging.INFO)
