@@ -19,25 +19,44 @@ from typing import Any
 import numpy as np
 import torch
 
-from detectors.evidence import Certificates, file_facts, read_provenance, read_watermark
+from detectors.evidence import (
+    Certificates,
+    facts_line,
+    provenance_line,
+    read_facts,
+    read_provenance,
+    read_watermark,
+    watermark_line,
+)
 from detectors.faces import Finder
 from detectors.report.model import (
     PARTS,
     SCHEMA,
+    Bin,
+    Calibrated,
+    Certificate,
     DetectorFacts,
+    FalsePositives,
     FileError,
+    FileFacts,
     FileReport,
+    Likelihood,
     Origin,
     PartName,
+    Provenance,
     Report,
     Sampling,
     Seen,
     Settings,
     Sighting,
     Track,
+    Watermark,
 )
-from detectors.report.render import Pictures, render
+from detectors.report.pictures import Pictures
+from detectors.report.render import render
+from detectors.report.text import count, span
 from detectors.score import WEIGHTS, Detector
+from detectors.uncertainty import interval, likelihood
 from detectors.verdict import (
     FEWEST_SIGHTINGS,
     RUN,
@@ -47,7 +66,6 @@ from detectors.verdict import (
     judge_file,
     judge_track,
     origin_of,
-    track_score,
     usable,
     worst_stretch,
 )
@@ -259,6 +277,16 @@ def failed(path: Path, error: FacekitError) -> FileError:
     return FileError(path=str(path), error=str(error).removeprefix(f"{path}: "))
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What a file says of itself; None is what was left out."""
+
+    facts: FileFacts
+    provenance: Provenance | None
+    certificate: Certificate | None
+    watermark: Watermark | None
+
+
 class Analyzer:
     """What is loaded once for all files, when the first of them needs it.
 
@@ -298,37 +326,30 @@ class Analyzer:
         Raises:
             FacekitError: if it is no picture or video that can be read, or changes meanwhile.
         """
-        left_out = self.asked.left_out
         info = probe(path)
-        before = path.stat()
+        before = _state(path)
         length = _length(path, info)
         chosen = moments(length, self.asked.every, self.asked.max_duration)
         total = 1 if info.kind == "image" else len(chosen.times or ()) or None
         errors: list[str] = []
+        walk: Walk | None = None
         with bar(title or path.name, total) as advance:
-            provenance = certified = watermark = None
-            if "provenance" not in left_out:
-                advance(0, "content credentials")
-                provenance = read_provenance(path)
-                advance(0, "certificate")
-                certified = self._certificates.of(path)
-            if "watermark" not in left_out:
-                advance(0, "mark")
-                watermark = read_watermark(path)
-            facts = file_facts(path, info, None)
-            walk = None
-            if "faces" not in left_out:
+            said = self._said(path, info, errors, tell, advance)
+            if "faces" not in self.asked.left_out:
                 advance(0, "faces")
                 walk = self._walk(path, info, length, chosen, errors, advance)
-        after = path.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise FacekitError(f"{path}: changed while it was read; analyze it again")
-        origin = origin_of(provenance, certified)
+        origin = origin_of(said.provenance, said.certificate)
         tracks = [] if walk is None else self._tracks(walk, origin, info)
+        if walk is not None:
+            tell("faces", faces_line(tracks, walk.frames))
+        if self.detector is not None:
+            tell("detectors", detectors_line(tracks, self.detector.threshold))
+        if _state(path) != before:
+            raise FacekitError(f"{path}: changed while it was read; analyze it again")
         found = FileReport(
             name=path.name,
             path=str(path),
-            facts=facts,
+            facts=said.facts,
             sampling=Sampling(
                 every=self.asked.every if info.kind == "video" else None,
                 frames=walk.frames if walk else 0,
@@ -338,21 +359,49 @@ class Analyzer:
             ),
             origin=origin,
             verdict=judge_file(
-                watermark=watermark,
-                provenance=provenance,
-                certificate=certified,
+                watermark=said.watermark,
+                provenance=said.provenance,
+                certificate=said.certificate,
                 tracks=tracks,
                 detector=self.facts,
                 origin=origin,
                 ends_early=_ends_early(info, walk, chosen),
             ),
-            watermark=watermark,
-            provenance=provenance,
-            certificate=certified,
+            watermark=said.watermark,
+            provenance=said.provenance,
+            certificate=said.certificate,
             tracks=tracks,
             errors=errors,
         )
         return found, walk.pictures() if walk else Pictures()
+
+    def _said(
+        self,
+        path: Path,
+        info: MediaInfo,
+        errors: list[str],
+        tell: Tell,
+        advance: Callable[[int, str], None],
+    ) -> "_Said":
+        """What the file says of itself: all but the faces."""
+        left_out = self.asked.left_out
+        provenance = certificate = watermark = None
+        if "provenance" not in left_out:
+            advance(0, "content credentials")
+            provenance = read_provenance(path)
+            certificate = self._certificates.of(path)
+            tell("provenance", provenance_line(provenance, certificate))
+        if "watermark" not in left_out:
+            advance(0, "mark")
+            watermark = read_watermark(path)
+            tell("watermark", watermark_line(watermark))
+        advance(0, "facts")
+        facts, wrong = read_facts(path, info, details="facts" not in left_out)
+        if wrong:
+            errors.append(wrong)
+        if "facts" not in left_out:
+            tell("facts", facts_line(facts))
+        return _Said(facts, provenance, certificate, watermark)
 
     def _walk(
         self,
@@ -407,22 +456,47 @@ class Analyzer:
 
     def _track(self, id: int, course: Course, origin: Origin, info: MediaInfo) -> Track:
         sightings = course.sightings
-        score = track_score(sightings)
+        good, stretch = usable(sightings), worst_stretch(sightings)
+        worst = [] if stretch is None else good[stretch]
+        scores = [sighting.score for sighting in worst if sighting.score is not None]
+        score = float(np.mean(scores)) if scores else None
+        calibrated = self.facts is not None and is_calibrated(self.facts, origin)
         return Track(
             id=id,
             person=course.person,
             start=sightings[0].time,
             end=sightings[-1].time,
-            seen=_seen(usable(sightings)),
+            seen=_seen(good),
             size=round(float(np.median([sighting.size for sighting in sightings])), 1),
             score=None if score is None else round(score, 6),
-            members=_members(sightings),
-            calibrated=self.facts is not None and is_calibrated(self.facts, origin),
+            interval=interval(scores, [sighting.time for sighting in worst]),
+            likelihood=self._likelihood(score) if calibrated and score is not None else None,
+            members=_members(worst),
+            calibrated=calibrated,
             verdict=judge_track(
                 sightings, detector=self.facts, origin=origin, image=info.kind == "image"
             ),
             sightings=sightings,
         )
+
+    def _likelihood(self, score: float) -> Likelihood | None:
+        """What a score is worth; None of a detector whose calibration says nothing of it."""
+        if not isinstance(self.detector, Detector):
+            return None
+        return likelihood(self.detector.calibration, score)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What tells whether a file has changed.
+
+    Raises:
+        FacekitError: if it is gone.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise FacekitError(f"{path}: went away while it was read ({error.strerror})") from error
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _until_it_breaks(frames: Iterator[Frame], errors: list[str]) -> Iterator[Frame]:
@@ -434,16 +508,38 @@ def _until_it_breaks(frames: Iterator[Frame], errors: list[str]) -> Iterator[Fra
         errors.append(str(error))
 
 
+def faces_line(tracks: Sequence[Track], frames: int) -> str:
+    """The faces in a line."""
+    people = len({track.person for track in tracks if track.person is not None})
+    looked = f"in {count(frames, 'frame')}"
+    if not tracks:
+        return f"no face {looked}"
+    sizes = span((min(t.size for t in tracks), max(t.size for t in tracks)), unit=" px")
+    if len(tracks) == 1:
+        return f"1 face {looked}, {sizes}"
+    whose = f" of {count(people, 'person', 'people')}" if people else ""
+    return f"{len(tracks)} faces{whose} {looked}, {sizes}"
+
+
+def detectors_line(tracks: Sequence[Track], threshold: float) -> str:
+    """The highest score in a line."""
+    scored = [(track.score, track) for track in tracks if track.score is not None]
+    if not scored:
+        return "no face large enough to be scored"
+    score, track = max(scored, key=lambda pair: pair[0])
+    if not track.calibrated:
+        return "scored, but the detector is not calibrated for such footage"
+    return f"highest score {score:.2f} (face {track.id + 1}), threshold {threshold:.2f}"
+
+
 def _members(sightings: Sequence[Sighting]) -> dict[str, float]:
-    """What each member of the detector says of the stretch that a track is scored by."""
-    stretch = worst_stretch(sightings)
-    if stretch is None:
+    """What each member of the detector says of the sightings that a track is scored by."""
+    if not sightings:
         return {}
-    chosen = [sighting.members for sighting in usable(sightings)[stretch]]
     return {
-        name: round(float(np.mean([members[name] for members in chosen])), 6)
-        for name in chosen[0]
-        if all(name in members for members in chosen)
+        name: round(float(np.mean([sighting.members[name] for sighting in sightings])), 6)
+        for name in sightings[0].members
+        if all(name in sighting.members for sighting in sightings)
     }
 
 
@@ -496,15 +592,32 @@ def _ends_early(info: MediaInfo, walk: Walk | None, chosen: Moments) -> str | No
 
 
 def _detector_facts(detector: Detector) -> DetectorFacts:
+    ours = isinstance(detector, Detector)
     return DetectorFacts(
         name=detector.facts["name"],
         sha256=detector.facts.get("sha256"),
         calibrated_for=list(detector.calibrated_for),
         threshold=round(float(detector.threshold), 6),
         undecided_from=_undecided_from(detector),
-        coverage=detector.calibration.coverage if isinstance(detector, Detector) else None,
-        members=[part.name for part in detector.parts] if isinstance(detector, Detector) else [],
+        coverage=detector.calibration.coverage if ours else None,
+        members=[part.name for part in detector.parts] if ours else [],
+        calibrated=_calibrated(detector) if ours else None,
         facts={key: value for key, value in detector.facts.items() if key in _CARD},
+    )
+
+
+def _calibrated(detector: Detector) -> Calibrated:
+    """What its probabilities rest on, and how they did on faces that it had not seen."""
+    made = detector.calibration
+    measured = detector.facts.get("false_positives")
+    return Calibrated(
+        method=made.method,
+        fpr=made.fpr,
+        bounds=made.bounds,
+        faces=made.faces,
+        ranges={name: ends for name, ends in made.ranges.items() if name in _RANGES},
+        reliability=[Bin.model_validate(row) for row in detector.facts.get("reliability") or []],
+        false_positives=None if measured is None else FalsePositives.model_validate(measured),
     )
 
 
@@ -516,7 +629,8 @@ def _undecided_from(detector: Detector) -> float | None:
     return round(float(detector.calibration.probability(lowest)[0]), 6)
 
 
-_CARD = ("plugin", "licence", "seed", "data_hash", "figures")
+_CARD = ("plugin", "licence", "seed", "data_hash", "figures", "measured")
+_RANGES = ("size", "blur", "compression")
 
 
 def _versions() -> dict[str, str]:

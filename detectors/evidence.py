@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from detectors.report.model import Certificate, FileFacts, Origin, Provenance, Watermark
+from detectors.report.text import clock, file_size, p_value
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media.decode import MediaInfo
-from facekit.media.facts import MediaFacts
+from facekit.media.facts import MediaFacts, describe
 from facekit.provenance import manifest
 from facekit.studio import certificate
 from facekit.watermark.files import read_file
@@ -79,9 +80,21 @@ def read_watermark(path: Path) -> Watermark:
     )
 
 
-def file_facts(path: Path, info: MediaInfo, details: MediaFacts | None) -> FileFacts:
-    """What the file is; ``details`` are how it was made, where that was asked for."""
-    return FileFacts(
+def read_facts(path: Path, info: MediaInfo, *, details: bool) -> tuple[FileFacts, str | None]:
+    """What the file is, with what kept its details from being read, if anything did.
+
+    Args:
+        path: the file.
+        info: what it is.
+        details: whether to say how it was made as well.
+    """
+    made: MediaFacts | None = None
+    wrong = None
+    try:
+        made = describe(path) if details else None
+    except FacekitError as error:
+        wrong = f"how it was made could not be read: {error}"
+    facts = FileFacts(
         sha256=files.sha256(path),
         bytes=path.stat().st_size,
         kind=info.kind,
@@ -92,7 +105,47 @@ def file_facts(path: Path, info: MediaInfo, details: MediaFacts | None) -> FileF
         duration=None if info.duration is None else round(info.duration, 4),
         rate=None if info.rate is None else round(info.rate, 4),
         has_audio=info.has_audio,
-        details=details,
+        details=made,
+    )
+    return facts, wrong
+
+
+def provenance_line(found: Provenance, certificate: Certificate) -> str:
+    """The content credentials, and the studio's certificate, in a line."""
+    said = {
+        "absent": "no content credentials",
+        "trusted": "content credentials, intact and signed by someone trusted here",
+        "untrusted": "content credentials, intact, signed by someone nobody here vouches for",
+        "tampered": "content credentials that do not match the file",
+        "not read": "content credentials could not be checked",
+    }[found.status]
+    kind = f"; they say '{found.kind}'" if found.kind and found.status != "absent" else ""
+    studio = {
+        "absent": "",
+        "valid": "; the studio's certificate holds for it",
+        "invalid": "; the certificate of its studio folder does not hold",
+    }[certificate.status]
+    return f"{said}{kind}{studio}"
+
+
+def watermark_line(found: Watermark) -> str:
+    """The mark in a line."""
+    if found.status == "not read":
+        return f"the mark could not be looked for: {found.error}"
+    chance = f"p {p_value(found.p_value)}"
+    if found.status == "absent":
+        return f"no mark of facekit ({chance})"
+    return f"a mark that says '{found.kind}' ({chance})" if found.kind else f"a mark ({chance})"
+
+
+def facts_line(facts: FileFacts) -> str:
+    """What the file is, in a line, with what an examiner should know first."""
+    length = "" if facts.duration is None else f", {clock(facts.duration)}"
+    rate = "" if facts.rate is None else f" at {facts.rate:.4g} frames a second"
+    hints = facts.details.hints if facts.details else []
+    more = f"; {'; '.join(hint.text for hint in hints[:2])}" if hints else ""
+    return (
+        f"{facts.codec}, {facts.width}×{facts.height}{length}{rate}, {file_size(facts.bytes)}{more}"
     )
 
 
