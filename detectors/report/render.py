@@ -1,60 +1,160 @@
-"""A report as one HTML file that needs nothing else: no network, no fonts, no other file."""
+"""A report as one HTML file that needs nothing else: no network, no fonts, no other file.
+
+The page stays below ``MOST`` bytes whatever it is of: its text is written in as much detail as
+fits, the worst files and faces first, and what room is left goes to pictures, the most telling
+first. What is not shown is counted on the page and stands in ``report.json``.
+"""
 
 import base64
-import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import jinja2
 
+from detectors.report import charts, text
+from detectors.report.charts import Overlay, Timeline
 from detectors.report.model import (
     EVIDENCE,
     INCONCLUSIVE,
+    NO_EVIDENCE,
+    Bin,
+    Conclusion,
     FileReport,
+    HeatMap,
+    PartName,
+    Range,
+    Reason,
     Report,
-    Sighting,
     Track,
+    Verdict,
 )
 from detectors.report.pictures import Box as Box
 from detectors.report.pictures import Crop as Crop
 from detectors.report.pictures import Pictures as Pictures
-from detectors.report.text import clock, file_size, p_value, sentence
-from detectors.verdict import SMALLEST_FACE, worst_first
+from detectors.verdict import worst_first
 
-# Together with about 6 kB a crop, 40 kB an overview and 150 bytes a point these keep a report of
-# many files or many faces below 3 MB.
-_CROPS = 220
-_OVERVIEWS = 20
-_POINTS = 6000
-_TRACKS_IN_FULL = 60
+MOST: Final = 2_900_000
+"""Bytes of a page, of three million that a mail or a court's form may take."""
+
+PART_NAMES: Final[dict[PartName, str]] = {
+    "provenance": "Provenance",
+    "watermark": "Watermark",
+    "facts": "File facts",
+    "faces": "Faces",
+    "detectors": "Detectors",
+    "localisation": "Localisation",
+}
+
+_WEIGHTS: Final = {
+    "evidence": "Speaks for manipulation",
+    "abstention": "Leaves it open",
+    "note": "Good to know",
+}
+_ORDER: Final[tuple[Conclusion, ...]] = (EVIDENCE, INCONCLUSIVE, NO_EVIDENCE)
+_TEXT = 1_700_000  # bytes of a page without its pictures, if fewer details help
+_AROUND = 350  # bytes of markup around a picture
+_OVERLAY = 3000  # and of a heat map over it
+_THUMBS = 8  # of a track
+_POINTS = 400  # of one timeline
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A track's timeline in a plot of 1000 × 100 units, y down.
+class Detail:
+    """How much of a report is written out.
 
     Attributes:
-        lines: path data of the curve, broken where the face was not seen.
-        dots: (x, y, text) a point.
-        limit: y of the threshold (or of the smallest size), 0 to 100.
-        limit_text: what the limit is.
-        scored: whether the curve shows scores; else it shows face sizes.
-        top: the label of the upper end of the axis.
-        start, end: seconds.
-        readings: [x, text] pairs for the script, as JSON.
+        rows: files in the table of all.
+        files: of them, those with a section of their own.
+        tracks: of one file.
+        points: of all timelines together.
+        claims: characters of a manifest's claims.
+        tags: of a file's metadata.
     """
 
-    lines: list[str]
-    dots: list[tuple[float, float, str]]
-    limit: float
-    limit_text: str
-    scored: bool
-    top: str
-    start: float
-    end: float
-    readings: str
+    rows: int
+    files: int
+    tracks: int
+    points: int
+    claims: int
+    tags: int
+
+
+_DETAILS = (
+    Detail(rows=5000, files=1000, tracks=60, points=6000, claims=20_000, tags=80),
+    Detail(rows=5000, files=300, tracks=20, points=6000, claims=2000, tags=20),
+    Detail(rows=4000, files=120, tracks=12, points=4000, claims=500, tags=10),
+    Detail(rows=2500, files=30, tracks=8, points=2000, claims=500, tags=10),
+    Detail(rows=1200, files=10, tracks=5, points=1000, claims=200, tags=5),
+)
+
+
+@dataclass(frozen=True)
+class Map:
+    """A heat map, the picture that it lies over, and its drawing over it.
+
+    Without room for the picture ``jpeg`` is None, and ``drawn`` only says where it is strongest.
+    """
+
+    heat: HeatMap
+    jpeg: bytes | None
+    drawn: Overlay
+
+
+@dataclass(frozen=True)
+class Face:
+    """A track as it is shown.
+
+    Attributes:
+        facts: what was found.
+        chart: its timeline, if there is one to draw.
+        crops: its pictures in order of time, as far as there is room.
+        best: the most telling of them, or None.
+        maps: where traces were seen.
+        alike: numbers of other faces that show the same person.
+        outside: what it was seen like that the detector was not calibrated on, with its range.
+    """
+
+    facts: Track
+    chart: Timeline | None
+    crops: list[Crop]
+    best: Crop | None
+    maps: list[Map]
+    alike: list[int]
+    outside: dict[str, Range]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it is shown, with its faces, the worst first, and how many are left out."""
+
+    anchor: str
+    facts: FileReport
+    pictures: Pictures
+    overview: bytes | None
+    faces: list[Face]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file's place in the report, from 1, what was found, and its pictures."""
+
+    number: int
+    facts: FileReport
+    pictures: Pictures
+
+    @property
+    def anchor(self) -> str:
+        """The name that links go to."""
+        return f"file-{self.number}"
+
+
+Key = tuple[int, int, str, float]
+"""A picture: the file's number, the track's id (-1: none), what it is, and its time."""
 
 
 def render(report: Report, pictures: Sequence[Pictures]) -> str:
@@ -64,6 +164,33 @@ def render(report: Report, pictures: Sequence[Pictures]) -> str:
         report: what was found.
         pictures: one for each of ``report.files``, in the same order.
     """
+    template = _environment().get_template("report.html.j2")
+    entries = _ranked(report, pictures)
+
+    def page(detail: Detail, shown: set[Key]) -> str:
+        html = template.render(
+            report=report,
+            detail=detail,
+            rows=entries[: detail.rows],
+            files=_files(entries[: detail.files], report, detail, shown),
+            left_out_names=[PART_NAMES[part].lower() for part in report.settings.left_out],
+            dots=charts.reliability(_reliability(report)),
+        )
+        return re.sub(r"\n\s*\n+", "\n", html).strip() + "\n"
+
+    for detail in _DETAILS:
+        bare = len(page(detail, set()).encode())
+        if bare <= _TEXT:
+            break
+    return page(detail, _chosen(entries[: detail.files], detail, MOST - bare))
+
+
+def tone(conclusion: str) -> str:
+    """The style class of a verdict."""
+    return {EVIDENCE: "evidence", INCONCLUSIVE: "open"}.get(conclusion, "clear")
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("detectors", "report"),
         autoescape=True,
@@ -72,123 +199,185 @@ def render(report: Report, pictures: Sequence[Pictures]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "clock": clock,
-        "jpeg": _data_uri,
-        "p_value": p_value,
-        "size": file_size,
+        "clock": text.clock,
+        "count": text.count,
+        "jpeg": partial(_data_uri, kind="jpeg"),
+        "listed": text.listed,
+        "number": text.number,
+        "p_value": text.p_value,
+        "percent": text.percent,
+        "png": partial(_data_uri, kind="png"),
         "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False),
-        "sentence": sentence,
+        "sentence": text.sentence,
+        "size": text.file_size,
+        "small": _small,
+        "span": text.span,
+        "times": text.times_as_probable,
         "tone": tone,
+        "weights": _by_weight,
     }
-    shown = sum(len(file.tracks) for file in report.files)
-    points = min(240, max(24, _POINTS // max(1, shown)))
-    crops = min(8, max(1, _CROPS // max(1, shown)))
-    files = [
-        {
-            "anchor": f"file-{number}",
-            "facts": file,
-            "pictures": own,
-            "overview": own.overview if number <= _OVERVIEWS else None,
-            "tracks": [
-                {
-                    "facts": track,
-                    "chart": _chart(track, file, report, points),
-                    "crops": _few(own.crops.get(track.id, []), crops),
-                }
-                for track in worst_first(file.tracks)[:_TRACKS_IN_FULL]
-            ],
-            "hidden": max(0, len(file.tracks) - _TRACKS_IN_FULL),
-        }
-        for number, (file, own) in enumerate(zip(report.files, pictures, strict=True), start=1)
+    return environment
+
+
+def _by_weight(verdict: Verdict) -> list[tuple[str, str, list[Reason]]]:
+    """The reasons of a verdict in groups: their weight, its heading, and they."""
+    return [
+        (weight, heading, found)
+        for weight, heading in _WEIGHTS.items()
+        if (found := [reason for reason in verdict.reasons if reason.weight == weight])
     ]
-    html = environment.get_template("report.html.j2").render(report=report, files=files)
-    return re.sub(r"\n\s*\n+", "\n", html) + "\n"
 
 
-def tone(conclusion: str) -> str:
-    """The style class of a verdict."""
-    return {EVIDENCE: "evidence", INCONCLUSIVE: "open"}.get(conclusion, "clear")
+def _reliability(report: Report) -> list[Bin]:
+    calibrated = report.detector.calibrated if report.detector else None
+    return calibrated.reliability if calibrated else []
 
 
-def _chart(track: Track, file: FileReport, report: Report, most: int) -> Chart | None:
-    """The timeline of a track; None where there is nothing to draw."""
-    if len(track.sightings) < 2 or file.facts.duration is None:
-        return None
-    scored = any(sighting.score is not None for sighting in track.sightings)
-    end = max(file.facts.duration, track.end)
-    ceiling = 1.0 if scored else max(max(s.size for s in track.sightings), SMALLEST_FACE) * 1.15
-    limit = report.detector.threshold if scored and report.detector else SMALLEST_FACE / ceiling
-    gap = 2.5 * (file.sampling.every or 0.0)
-
-    def place(sighting: Sighting) -> tuple[float, float]:
-        value = sighting.score if scored else sighting.size / ceiling
-        return round(1000 * sighting.time / end, 1), round(100 * (1 - (value or 0.0)), 1)
-
-    seen = [s for s in track.sightings if s.score is not None or not scored]
-    thinned = _thin(seen, most)
-    pieces: list[list[Sighting]] = []
-    # After thinning, neighbours lie further apart though the face was seen all along.
-    reach = max(gap, 2.5 * (seen[-1].time - seen[0].time) / max(1, len(thinned) - 1))
-    for before, sighting in itertools.pairwise([None, *thinned]):
-        if sighting is None:
-            continue
-        if before is None or sighting.time - before.time > reach:
-            pieces.append([])
-        pieces[-1].append(sighting)
-    lines = [
-        "M" + "L".join(f"{x:g} {y:g}" for x, y in map(place, piece))
-        for piece in pieces
-        if len(piece) > 1
+def _ranked(report: Report, pictures: Sequence[Pictures]) -> list[Entry]:
+    """The files, those with the weightiest verdict and the highest score first."""
+    entries = [
+        Entry(number, facts, own)
+        for number, (facts, own) in enumerate(zip(report.files, pictures, strict=True), start=1)
     ]
-    texts = [_reading(sighting) for sighting in thinned]
-    dots = [(*place(sighting), text) for sighting, text in zip(thinned, texts, strict=True)]
-    if not scored:
-        limit_text = f"{SMALLEST_FACE} px, the least for a verdict"
-    elif track.calibrated:
-        limit_text = f"threshold {limit:.2f}"
-    else:
-        limit_text = f"threshold {limit:.2f}, for footage the detector knows"
-    return Chart(
-        lines=lines,
-        dots=dots,
-        limit=round(100 * (1 - limit), 1),
-        limit_text=limit_text,
-        scored=scored,
-        top="1" if scored else f"{ceiling:.0f} px",
-        start=0.0,
-        end=end,
-        readings=json.dumps(
-            [[x, y, text] for x, y, text in dots], ensure_ascii=False, separators=(",", ":")
-        ),
+    return sorted(
+        entries,
+        key=lambda entry: (_ORDER.index(entry.facts.verdict.conclusion), -_highest(entry.facts)),
     )
 
 
-def _reading(sighting: Sighting) -> str:
-    score = "" if sighting.score is None else f"score {sighting.score:.2f} · "
-    return f"{clock(sighting.time)} · {score}{sighting.size:.0f} px · frame {sighting.index}"
+def _highest(file: FileReport) -> float:
+    return max((track.score or 0.0 for track in file.tracks if track.calibrated), default=0.0)
 
 
-def _thin(sightings: Sequence[Sighting], most: int) -> list[Sighting]:
-    """At most ``most`` sightings, the highest score of each equal stretch: peaks stay visible."""
-    if len(sightings) <= most:
-        return list(sightings)
-    edges = [len(sightings) * i // most for i in range(most + 1)]
+def _files(entries: Sequence[Entry], report: Report, detail: Detail, shown: set[Key]) -> list[File]:
+    drawn = sum(min(len(entry.facts.tracks), detail.tracks) for entry in entries)
+    points = min(_POINTS, max(24, detail.points // max(1, drawn)))
     return [
-        max(sightings[low:high], key=lambda sighting: sighting.score or 0.0)
-        for low, high in itertools.pairwise(edges)
+        File(
+            anchor=entry.anchor,
+            facts=entry.facts,
+            pictures=entry.pictures,
+            overview=entry.pictures.overview if _overview(entry) in shown else None,
+            faces=[
+                _face(entry, track, report, points, shown)
+                for track in worst_first(entry.facts.tracks)[: detail.tracks]
+            ],
+            hidden=max(0, len(entry.facts.tracks) - detail.tracks),
+        )
+        for entry in entries
     ]
 
 
-def _few(crops: Sequence[Crop], most: int) -> list[Crop]:
-    """At most ``most`` crops in order of time, those with a label first."""
-    chosen = sorted(crops, key=lambda crop: (not crop.label, crop.time))
-    plain = [crop for crop in chosen if not crop.label]
-    labelled = [crop for crop in chosen if crop.label][:most]
-    room = most - len(labelled)
+def _face(entry: Entry, track: Track, report: Report, points: int, shown: set[Key]) -> Face:
+    crops = [
+        crop
+        for crop in few(entry.pictures.crops.get(track.id, []), _THUMBS)
+        if _thumb(entry, track, crop) in shown
+    ]
+    return Face(
+        facts=track,
+        chart=charts.timeline(track, entry.facts, report.detector, points),
+        crops=crops,
+        best=min(crops, key=lambda crop: -(crop.score or 0.0), default=None),
+        maps=[_map(entry, track, heat, shown) for heat in track.heat],
+        alike=[
+            other.id + 1
+            for other in entry.facts.tracks
+            if other.person is not None and other.person == track.person and other is not track
+        ],
+        outside=_outside(track, report),
+    )
+
+
+def _map(entry: Entry, track: Track, heat: HeatMap, shown: set[Key]) -> Map:
+    crop = _crop_of(heat, entry.pictures.crops.get(track.id, []))
+    if crop is None or (*_of(entry, track), "map", heat.time) not in shown:
+        return Map(heat, None, charts.overlay(heat, None))
+    return Map(heat, crop.large or crop.jpeg, charts.overlay(heat, crop.place))
+
+
+def _crop_of(heat: HeatMap, crops: Sequence[Crop]) -> Crop | None:
+    """The picture of a heat map's moment, the large one if there are several."""
+    same = [crop for crop in crops if crop.time == heat.time]
+    return max(same, key=lambda crop: crop.large is not None, default=None)
+
+
+def _outside(track: Track, report: Report) -> dict[str, Range]:
+    """The calibrated ranges that a face was mostly outside of, or reached out of."""
+    calibrated = report.detector.calibrated if report.detector else None
+    if track.seen is None or calibrated is None:
+        return {}
+    return {
+        name: (low, high)
+        for name, (low, high) in calibrated.ranges.items()
+        if (own := getattr(track.seen, name))[0] < low or own[1] > high
+    }
+
+
+def few(crops: Sequence[Crop], most: int) -> list[Crop]:
+    """At most ``most`` crops in order of time: those with a label or a heat map, then even ones."""
+    told = [crop for crop in crops if crop.label or crop.heat][:most]
+    plain = [crop for crop in crops if not (crop.label or crop.heat)]
+    room = most - len(told)
     if len(plain) > room:
-        plain = [plain[len(plain) * i // room] for i in range(room)] if room else []
-    return sorted([*labelled, *plain], key=lambda crop: crop.time)
+        plain = [plain[len(plain) * i // room] for i in range(room)]
+    return sorted([*told, *plain], key=lambda crop: crop.time)
 
 
-def _data_uri(content: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
+def _chosen(entries: Sequence[Entry], detail: Detail, room: int) -> set[Key]:
+    """The pictures that fit into ``room`` bytes, the most telling first."""
+    chosen = set()
+    for _, key, size in sorted(_wanted(entries, detail)):
+        cost = 4 * (size + 2) // 3 + _AROUND
+        if cost <= room:
+            chosen.add(key)
+            room -= cost
+    return chosen
+
+
+def _wanted(entries: Sequence[Entry], detail: Detail) -> Iterator[tuple[float, Key, int]]:
+    """All pictures, each with its rank, the least first, and its bytes.
+
+    One picture of a face comes before its others, and the worst files' come before the others'.
+    """
+    for place, entry in enumerate(entries):
+        if entry.pictures.overview is not None:
+            yield 2 + place / 10, _overview(entry), len(entry.pictures.overview)
+        for number, track in enumerate(worst_first(entry.facts.tracks)[: detail.tracks]):
+            crops = entry.pictures.crops.get(track.id, [])
+            thumbs = few(crops, _THUMBS)
+            best = min(thumbs, key=lambda crop: -(crop.score or 0.0), default=None)
+            for crop in thumbs:
+                size = len(_small(crop))
+                if crop is not best:
+                    yield 5 + place / 10, _thumb(entry, track, crop), size
+                else:  # it stands beside the face's facts, and again among several
+                    twice = size * min(2, len(thumbs))
+                    yield 1 + place / 50 + number / 20, _thumb(entry, track, crop), twice
+            for k, heat in enumerate(track.heat):
+                shown = _crop_of(heat, crops)
+                if shown is not None:
+                    rank = 2 + k + place / 10 + number / 20
+                    size = len(shown.large or shown.jpeg) + _OVERLAY
+                    yield rank, (*_of(entry, track), "map", heat.time), size
+
+
+def _small(crop: Crop) -> bytes:
+    """A moment's thumbnail: the large picture, where no heat map shows that one anyway."""
+    return crop.large if crop.large is not None and crop.heat is None else crop.jpeg
+
+
+def _overview(entry: Entry) -> Key:
+    return entry.number, -1, "overview", 0.0
+
+
+def _thumb(entry: Entry, track: Track, crop: Crop) -> Key:
+    return (*_of(entry, track), "thumb", crop.time)
+
+
+def _of(entry: Entry, track: Track) -> tuple[int, int]:
+    return entry.number, track.id
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

@@ -1,6 +1,7 @@
 """Numbers as a report words them."""
 
 import math
+from collections.abc import Iterable
 
 
 def clock(seconds: float) -> str:
@@ -33,3 +34,43 @@ def sentence(text: str) -> str:
     """A reason as a sentence: capital letter, full stop."""
     words = text.strip()
     return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+
+
+def span(ends: tuple[float, float], digits: int = 0, unit: str = "") -> str:
+    """From and to, with true minus signs: ``92 to 188 px``; one number where both are the same."""
+    low, high = (f"{end:.{digits}f}".replace("-", "−") for end in ends)
+    low, high = (end.removeprefix("−") if not end.strip("−0.") else end for end in (low, high))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def percent(share: float) -> str:
+    """A share as ``1.2%``; small ones keep two digits that say something."""
+    return f"{100 * share:.2g}%" if share < 0.1 else f"{100 * share:.0f}%"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a true minus sign, which a screen reader says."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def times_as_probable(log10: float) -> str:
+    """A likelihood ratio in words that need no statistics: which is how much more probable."""
+    if abs(log10) < 0.05:
+        return "the scores are as probable if the face was generated as if it was not"
+    one, other = ("generated", "was not") if log10 > 0 else ("not generated", "was")
+    ratio = 10 ** abs(log10)
+    rounded = f"{ratio:.1f}" if ratio < 10 else f"{float(f'{ratio:.2g}'):,.0f}"
+    return (
+        f"the scores are about {rounded} times as probable if the face was {one} as if it {other}"
+    )
+
+
+def listed(things: Iterable[object]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    words = [str(thing) for thing in things]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def count(number: int, thing: str, many: str = "") -> str:
+    """``1 face``, ``2 faces``."""
+    return f"{number:,} {thing if number == 1 else many or thing + 's'}"
