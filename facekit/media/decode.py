@@ -52,8 +52,19 @@ _HDR = (16, 18)
 # At most so many frames of a long video are decoded for each that is sampled.
 _STRIDE = 8
 
-MAX_PIXELS = 8192 * 8192
-"""Frames larger than this are refused: they are damaged headers or attacks."""
+MAX_PIXELS = 35_651_584
+"""Frames larger than this are refused: they are damaged headers or attacks.
+
+It is what the highest levels of H.264, HEVC and AV1 allow.
+"""
+
+# A file of few bytes may ask for hours of work: refused is what has already been decoded to so many
+# pixels, and to so many for each byte of the file. Twelve hours of video are many, but from many
+# bytes; the stillest H.264 takes ten bytes for a frame, which at 1080 lines is not near that many.
+_MANY_PIXELS = 1 << 33
+_MANY_PER_BYTE = 1 << 18
+# Video.sample decodes at most so many: 512 frames of 4K.
+_SAMPLED_PIXELS = 1 << 32
 
 # swscale's default is quick and wrong by more than a level on average (a bias, not noise); this
 # flag set costs 3 ms a megapixel and is exact to rounding.
@@ -133,7 +144,8 @@ class Video:
         self._index: _Index | None = None
         self._turns: _Turns = {}
         with _opened(path) as (container, stream):
-            first = next(_decode(container, stream, path, quiet=True), None)
+            self._work = _Work(path, path.stat().st_size)
+            first = next(_decode(container, stream, self._work, quiet=True), None)
             if first is None:
                 raise FacekitError(f"{path}: no frame in it can be decoded; it is damaged or empty")
             self._start = _ticks(first, container)
@@ -176,7 +188,7 @@ class Video:
         """The frames from the start, in order of time."""
         with _opened(self.path) as (container, stream):
             clock = _Clock(container, stream, self._start)
-            for index, frame in enumerate(_decode(container, stream, self.path)):
+            for index, frame in enumerate(_decode(container, stream, self._work.anew())):
                 yield Frame(_upright(frame, self._turns), clock.time(frame), index)
 
     def at(self, time: float) -> Frame:
@@ -190,7 +202,7 @@ class Video:
             time: seconds from the start of the stream.
         """
         if self._cursor is None:
-            self._cursor = _Cursor(self.path, self._start, self._indexed(), self._turns)
+            self._cursor = _Cursor(self._work, self._start, self._indexed(), self._turns)
         return self._cursor.at(time)
 
     def frames(self, times: Sequence[float]) -> Iterator[Frame]:
@@ -221,9 +233,12 @@ class Video:
         a damaged long video has no key frame that can be sought, they are its first frames.
 
         Yields:
-            Frames in order of time, as by iteration; where a video stores no times, or stores its
+            Frames in order of time, as by iteration; fewer of huge ones; where a video stores no times, or stores its
             frames in another order than it shows them, ``index`` may be off by a few.
         """
+        count = max(
+            1, min(count, _SAMPLED_PIXELS // (_STRIDE * self.info.width * self.info.height))
+        )
         with _opened(self.path) as (container, stream):
             # Where packets have no time of their own, their place in the file will do for seeking.
             listed = [
@@ -256,7 +271,7 @@ class Video:
                     container.seek(listed[first][0], stream=stream)
                 except av.error.FFmpegError:
                     continue
-                source = _decode(container, stream, self.path, quiet=True)
+                source = _decode(container, stream, self._work, quiet=True)
                 for number, frame in enumerate(islice(source, max(places) + 1)):
                     if number in places:
                         yield Frame(_upright(frame, self._turns), clock.time(frame), first + number)
@@ -295,19 +310,19 @@ class _Index:
 class _Cursor:
     """A position in the stream that moves forward by decoding and elsewhere by seeking."""
 
-    def __init__(self, path: Path, start: int, index: _Index, turns: _Turns) -> None:
-        self.path, self.start, self.index, self.turns = path, start, index, turns
+    def __init__(self, work: "_Work", start: int, index: _Index, turns: _Turns) -> None:
+        self.work, self.start, self.index, self.turns = work, start, index, turns
         self._reopen()
 
     def _reopen(self) -> None:
-        self._opened = _opened(self.path)
+        self._opened = _opened(self.work.path)
         self.container, self.stream = self._opened.__enter__()
         self.clock = _Clock(self.container, self.stream, self.start)
         self._restart()
 
     def _restart(self) -> None:
         """Forget the position: the next frame is the first after a seek, or of the stream."""
-        self.source = _decode(self.container, self.stream, self.path, quiet=True)
+        self.source = _decode(self.container, self.stream, self.work, quiet=True)
         self.current: Any = None  # the frame last passed, its time, and its pixels once wanted
         self.current_time = -1.0
         self.shown: Frame | None = None
@@ -371,7 +386,7 @@ class _Cursor:
             frame, self.ahead = self.ahead, None
             self._take(frame, self.ahead_time)
         if self.current is None:
-            raise FacekitError(f"{self.path}: changed or became unreadable while it was read")
+            raise FacekitError(f"{self.work.path}: changed or became unreadable while it was read")
 
     def _take(self, frame: Any, time: float | None = None) -> None:
         self.current = frame
@@ -440,7 +455,10 @@ def open_container(path: Path) -> Any:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its video stream; every way this can fail is one line."""
     with open_container(path) as container:
-        stream = container.streams.best("video")
+        try:
+            stream = container.streams.best("video")
+        except IndexError as error:  # FFmpeg has met one more stream since PyAV counted them
+            raise FacekitError(f"{path}: damaged; its streams cannot be told apart") from error
         if stream is None or is_cover(stream):
             kind = "sound only, " if container.streams.audio else ""
             raise FacekitError(f"{path}: {kind}no video in it")
@@ -476,8 +494,38 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
         return
 
 
-def _decode(container: Any, stream: Any, path: Path, quiet: bool = False) -> Generator[Any]:
+class _Work:
+    """What decoding a file has cost so far; whoever decodes it adds to it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size = path, size
+        self._pixels = 0
+        self._most = max(_MANY_PIXELS, _MANY_PER_BYTE * size)
+
+    def anew(self) -> "_Work":
+        """The count of another decoding of the same file."""
+        return _Work(self.path, self.size)
+
+    def add(self, frame: Any) -> None:
+        """Count a frame.
+
+        Raises:
+            FacekitError: if it is too large, or if there were too many for so small a file.
+        """
+        pixels = frame.width * frame.height
+        if pixels > MAX_PIXELS:
+            raise FacekitError(f"{self.path}: a frame of {frame.width}×{frame.height} is too large")
+        self._pixels += pixels
+        if self._pixels > self._most:
+            raise FacekitError(
+                f"{self.path}: unpacks to over {_MANY_PIXELS / 10**9:.0f} gigapixels from a few "
+                "bytes; it is damaged, or made to exhaust whoever reads it"
+            )
+
+
+def _decode(container: Any, stream: Any, work: _Work, quiet: bool = False) -> Generator[Any]:
     """The frames in order of time, over damage; warns once at the end if there was any."""
+    path = work.path
     damaged, cut, decoded = 0, False, 0
     source = container.demux(stream)
     while True:
@@ -486,14 +534,16 @@ def _decode(container: Any, stream: Any, path: Path, quiet: bool = False) -> Gen
         except (av.error.FFmpegError, OSError):
             # The file breaks off. What the decoder still holds is whole: let it out.
             packet, cut = None, True
+        if _is_encrypted(packet):
+            # Decoded without the key it gives noise, if anything: no picture to judge.
+            raise FacekitError(f"{path}: its pictures are encrypted; give a copy that is not")
         try:
             frames = stream.codec_context.decode(packet)
         except (av.error.FFmpegError, ValueError):
             frames = []
             damaged += packet is not None
         for frame in frames:
-            if frame.width * frame.height > MAX_PIXELS:
-                raise FacekitError(f"{path}: a frame of {frame.width}×{frame.height} is too large")
+            work.add(frame)
             decoded += 1
             damaged += frame.is_corrupt
             yield frame
@@ -508,6 +558,11 @@ def _decode(container: Any, stream: Any, path: Path, quiet: bool = False) -> Gen
         log.warning("%s: breaks off; %d%s frames could be decoded", path, decoded, of)
     elif damaged:
         log.warning("%s: damaged; %d of its frames are missing or faulty", path, damaged)
+
+
+def _is_encrypted(packet: Any) -> bool:
+    has = getattr(packet, "has_sidedata", None)  # older PyAVs cannot tell
+    return has is not None and bool(has("encryption_info"))
 
 
 def _duration(container: Any, stream: Any) -> float | None:
