@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from facekit.faces.align import crop_from_faces, draw_crop, invert
+from facekit.faces.align import Matrices, crop_from_faces, draw_crop, invert
 from facekit.faces.landmarks import Landmarker
 from facekit.faces.locate import Locator, locate_turned
 from facekit.types import Face, Pixels
@@ -193,8 +193,26 @@ def crops(regions: Sequence[Region], template: str, size: int) -> Pixels:
     return drawn
 
 
+def region_from_crop(region: Region, template: str, size: int) -> Matrices:
+    """Where the pixels of a crop of :func:`crops` lie in the region: float64 (2, 3)."""
+    if template == "native":
+        x, y = _corner(region, size)
+        return np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+    matrix: Matrices = invert(crop_from_faces([region.face], template, size))[0]
+    return matrix
+
+
 def _window(region: Region, size: int) -> Pixels:
     """The region's own pixels about the middle of the face's points."""
+    height, width = region.pixels.shape[:2]
+    x, y = _corner(region, size)
+    columns, rows = _mirrored(x, size, width), _mirrored(y, size, height)
+    window: Pixels = region.pixels[rows[:, None], columns[None, :]]
+    return window
+
+
+def _corner(region: Region, size: int) -> tuple[int, int]:
+    """The first pixel of a window about the middle of the face's points, as (x, y)."""
     height, width = region.pixels.shape[:2]
     x, y = np.floor(region.face.points.mean(axis=0) - size / 2).astype(int)
     # Inside where that is possible: the fewer pixels are made up, the better.
@@ -202,9 +220,7 @@ def _window(region: Region, size: int) -> Pixels:
         int(np.clip(at, min(0, side - size), max(0, side - size)))
         for at, side in ((x, width), (y, height))
     )
-    columns, rows = _mirrored(x, size, width), _mirrored(y, size, height)
-    window: Pixels = region.pixels[rows[:, None], columns[None, :]]
-    return window
+    return x, y
 
 
 def _mirrored(start: int, size: int, side: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
