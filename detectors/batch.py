@@ -31,7 +31,7 @@ from facekit.core import files
 from facekit.core.device import default_threads, on_host
 from facekit.core.errors import FacekitError
 from facekit.core.progress import Advance, Bar, progress, set_verbosity
-from facekit.core.text import plain
+from facekit.core.text import plain, spelled
 from facekit.core.workers import WorkerLost, in_order
 from facekit.media.find import find_media
 from facekit.media.images import IMAGE_SUFFIXES
@@ -58,6 +58,9 @@ COLUMNS = (
 """Of a summary's rows, see :func:`summary`."""
 
 _JOURNAL = ".analyze.part"
+_LOST = (
+    "the system ended its analysis, perhaps for lack of memory, or it crashed; analyze it by itself"
+)
 
 Inputs = dict[Path, str | None]
 """Files, each once and in order; of inputs that are none, what is wrong with them."""
@@ -155,7 +158,7 @@ def run(
                     wrong = outcome.error
                 if wrong is not None:
                     log.error("facekit: %s", plain(f"{path}: {wrong}"))
-                    errors[path] = FileError(path=plain(str(path)), error=plain(wrong))
+                    errors[path] = FileError(path=spelled(path), error=plain(wrong))
                 advance(place + 1, "")
                 done(place, errors.get(path) or kept.reports[path])
         found = [path for path in inputs if path not in errors]
@@ -287,29 +290,26 @@ def _in_workers(paths: Sequence[Path], setup: _Setup, workers: int) -> Generator
     """What comes of each file, in order, over the death of workers.
 
     A damaged file may take its process along, or be too large for the memory. Which of those under
-    way it was cannot be told, so the next one goes alone.
+    way it was cannot be told, so these go one at a time then.
     """
     todo = list(paths)
+    careful = 0  # so many of the next go one at a time
     while todo:
+        chosen, at_once = (todo[:careful], 1) if careful else (list(todo), workers)
+        jobs = [(setup, path) for path in chosen]
         try:
-            jobs = [(setup, path) for path in todo]
-            with closing(in_order(_work, jobs, workers, start=_start)) as outcomes:
+            with closing(in_order(_work, jobs, at_once, start=_start)) as outcomes:
                 for outcome in outcomes:
                     del todo[0]
+                    careful = max(0, careful - 1)
                     yield outcome
         except WorkerLost:
-            yield _alone(setup, todo.pop(0))
-
-
-def _alone(setup: _Setup, path: Path) -> _Outcome:
-    try:
-        with closing(in_order(_work, [(setup, path)], 1, start=_start)) as outcomes:
-            return next(outcomes)
-    except WorkerLost:
-        return _Outcome(
-            error="its analysis was ended by the system, perhaps for lack of memory, or crashed; "
-            "analyze it by itself"
-        )
+            if not careful:
+                careful = 2 * workers  # as many may have been under way
+                continue
+            del todo[0]
+            careful -= 1
+            yield _Outcome(error=_LOST)
 
 
 def _start() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from facekit.core.errors import did_you_mean
 from facekit.core.progress import set_verbosity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
     from rich.text import Text
 
@@ -33,6 +37,7 @@ _STYLES = {"evidence of manipulation": "bold red", "inconclusive": "bold yellow"
 _ORDER = ("evidence of manipulation", "not analyzed", "inconclusive", "no evidence found")
 _FACES = 8  # of a file on a terminal
 _ROWS = 40  # files in the table on a terminal
+_PIPED = 240  # columns
 
 
 class Parts(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has none
@@ -232,11 +237,13 @@ def _show(report: "Report", out: Path | None) -> None:
     """A short table that can be read without opening anything."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # What is piped has no width: a row stays a line.
+    width = None if sys.stdout.isatty() else _PIPED
+    console = Console(highlight=False, width=width)
     click.echo()
     if len(report.files) + len(report.errors) == 1:
         for file in report.files:
-            console.print(_title(file))
+            console.print(_title(file), soft_wrap=True)
             console.print(_on_one(file))
     else:
         console.print(_on_many(report))
@@ -290,9 +297,15 @@ def _on_many(report: "Report") -> "Table":
     from detectors.batch import credentials_in_brief, mark_in_brief
     from facekit.core.text import plain
 
+    base = _common([*report.files, *report.errors])
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("file", "verdict", "faces", "score", "mark", "credentials", "why"):
-        table.add_column(name, justify="right" if name in ("faces", "score") else "left")
+    table.add_column(f"in {base}" if base else "file", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for name in ("faces", "score"):
+        table.add_column(name, justify="right")
+    for name in ("mark", "credentials"):
+        table.add_column(name)
+    table.add_column("why", no_wrap=True, overflow="ellipsis")
     rows: list[tuple[str, str, list[str]]] = [
         (error.path, "not analyzed", ["", "", "", "", error.error]) for error in report.errors
     ]
@@ -309,9 +322,18 @@ def _on_many(report: "Report") -> "Table":
     rows.sort(key=lambda row: _ORDER.index(row[1]))
     for path, conclusion, cells in rows[:_ROWS]:
         style = _STYLES.get(conclusion, "")
-        texts = [Text(plain(path), "bold"), Text(conclusion, style), *map(Text, map(plain, cells))]
+        name = os.path.relpath(path, base) if base else path
+        texts = [Text(plain(name), "bold"), Text(conclusion, style), *map(Text, map(plain, cells))]
         table.add_row(*texts)
     return table
+
+
+def _common(files: "Sequence[FileReport | FileError]") -> str:
+    """The folder that all lie in; "" if there is none below which names get shorter."""
+    try:
+        return os.path.commonpath([Path(file.path).parent for file in files])
+    except ValueError:  # some from the root, and some from here
+        return ""
 
 
 def _counts(report: "Report") -> str:

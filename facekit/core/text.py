@@ -1,5 +1,8 @@
 """Text from elsewhere, made fit to be shown."""
 
+import os
+from pathlib import Path
+
 
 def plain(text: str) -> str:
     """``text`` as one line that commands nothing to a terminal: names of files may hold anything.
@@ -7,3 +10,11 @@ def plain(text: str) -> str:
     Letters that can't be printed, line breaks among them, become U+FFFD.
     """
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
+def spelled(path: Path) -> str:
+    """A path as text that can be written as UTF-8: names of files need not be.
+
+    Bytes that are none become U+FFFD.
+    """
+    return os.fsencode(path).decode("utf-8", "replace")
