@@ -6,15 +6,20 @@ A verdict is *evidence of manipulation*, *no evidence found* or *inconclusive*, 
   detector says.
 - A detector speaks only on footage that it is calibrated for. Elsewhere its scores are shown, and
   the verdict is *inconclusive*. A file of unknown origin is judged as camera footage, and the
-  verdict says so: what most files are, and what a detector is asked about.
+  verdict says so: what most files are, and what a detector is asked about. In the same way scores
+  of a face that is more blurred or compressed than those of the calibration count for nothing.
 - A file is judged by its worst face: one forged face among ten others is not averaged away. In the
   same way a track is judged by its worst stretch, not by its mean over all of its time.
-- *No evidence found* needs all of it: every face large enough, seen often enough, scored by a
-  calibrated detector, below its threshold and where few generated faces are, and every other part
-  read.
+- *No evidence found* needs all of it: every part of the analysis (but for localisation, which shows
+  where and decides nothing), all of the file's time, every face large enough, seen often and well
+  enough, scored by a calibrated detector whose members do not contradict one another, below its
+  threshold and where few generated faces are.
+
+So a face more never weakens a verdict, and neither does a part left out turn evidence into *no
+evidence found*.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -22,12 +27,14 @@ from detectors.report.model import (
     EVIDENCE,
     INCONCLUSIVE,
     NO_EVIDENCE,
+    PARTS,
     Certificate,
     Code,
     Conclusion,
     DetectorFacts,
     ExitCode,
     Origin,
+    PartName,
     Provenance,
     Reason,
     Sighting,
@@ -43,6 +50,8 @@ FEWEST_SIGHTINGS = 5
 """Usable sightings that a track of a video needs for a verdict."""
 RUN = 10
 """Consecutive usable sightings over which scores are averaged: 2 s at five samples a second."""
+SURE, SURE_NOT = 0.9, 0.1
+"""Members of a detector disagree if one is at least so sure, and another at most."""
 
 CAMERA = "camera"
 """What ``calibrated_for`` calls untouched photos and videos of the world."""
@@ -52,18 +61,21 @@ _EXIT_CODES: dict[Conclusion, ExitCode] = {NO_EVIDENCE: 0, EVIDENCE: 10, INCONCL
 _WEIGHTS = ("evidence", "abstention", "note")
 
 
-def origin_of(provenance: Provenance, certificate: Certificate) -> Origin:
+def origin_of(provenance: Provenance | None, certificate: Certificate | None) -> Origin:
     """Where the footage comes from, as far as something shows it.
 
     "studio" if the studio's certificate holds for the file or a signed manifest says so. A signer
     that nobody vouches for may speak against a file, never for it: with such a signature the
-    manifest must also say that the file is generated or composite.
+    manifest must also say that the file is generated or composite. None: it was left out.
     """
+    if certificate is not None and certificate.status == "valid":
+        return "studio"
+    if provenance is None or provenance.origin != "studio":
+        return "unknown"
     believed = provenance.status == "trusted" or (
         provenance.status == "untrusted" and provenance.kind in MANIPULATED_KINDS
     )
-    signed = believed and provenance.origin == "studio"
-    return "studio" if certificate.status == "valid" or signed else "unknown"
+    return "studio" if believed else "unknown"
 
 
 def is_calibrated(detector: DetectorFacts, origin: Origin) -> bool:
@@ -92,6 +104,18 @@ def usable(sightings: Sequence[Sighting]) -> list[Sighting]:
     return [sighting for sighting in sightings if is_usable(sighting)]
 
 
+def is_like_calibration(detector: DetectorFacts, sighting: Sighting) -> bool:
+    """Whether a face is seen as well as those that the detector was calibrated on.
+
+    What was not measured, or is not known of the calibration, does not count against it.
+    """
+    ranges = detector.calibrated.ranges if detector.calibrated else {}
+    return not any(
+        (seen := getattr(sighting, name)) is not None and not low <= seen <= high
+        for name, (low, high) in ranges.items()
+    )
+
+
 def worst_stretch(sightings: Sequence[Sighting]) -> slice | None:
     """The ``RUN`` consecutive usable sightings (all, if fewer) of the highest mean score.
 
@@ -116,91 +140,89 @@ def track_score(sightings: Sequence[Sighting]) -> float | None:
 
 
 def judge_track(
-    sightings: Sequence[Sighting], *, detector: DetectorFacts | None, origin: Origin, image: bool
+    sightings: Sequence[Sighting],
+    *,
+    detector: DetectorFacts | None,
+    origin: Origin,
+    image: bool,
+    left_out: Collection[PartName] = (),
 ) -> Verdict:
-    """The verdict on one face, by the detector alone."""
-    reasons = []
-    if detector is None:
+    """The verdict on one face, by the detector alone.
+
+    Args:
+        sightings: of the face, in order of time.
+        detector: that scored it; None if there is none, or detectors are left out.
+        origin: of the file.
+        image: whether the file is a picture, of which one sighting is enough.
+        left_out: parts of the analysis that were.
+    """
+    good = usable(sightings)
+    reasons = [*_too_little(sightings, good, image)]
+    if "detectors" in left_out:
+        reasons.append(_abstain("part_left_out", "it was not scored: detectors were left out"))
+    elif detector is None:
         reasons.append(_abstain("no_detector", "no detector was at hand to score it"))
     elif not is_calibrated(detector, origin):
         reasons.append(_not_calibrated(detector))
-    good = usable(sightings)
-    if not good:
-        largest = max((sighting.size for sighting in sightings), default=0.0)
-        reasons.append(
-            _abstain(
-                "small_face",
-                f"the face is at most {largest:.0f} px large; below {SMALLEST_FACE} px nothing can "
-                "be said",
-            )
-        )
-    elif not image and len(good) < FEWEST_SIGHTINGS:
-        reasons.append(
-            _abstain(
-                "too_few_frames",
-                f"too few frames: {len(good)} with the face at {SMALLEST_FACE} px or more, "
-                f"{FEWEST_SIGHTINGS} are needed",
-            )
-        )
-    score = track_score(sightings)
-    if detector and good and score is None:
+    elif good and track_score(good) is None:
         reasons.append(_abstain("not_scored", "the detector gave no score for some of its frames"))
-    if not reasons and detector and score is not None:
+    if reasons or detector is None:
+        return _conclude(reasons)
+    like = [sighting for sighting in good if is_like_calibration(detector, sighting)]
+    if 2 * len(like) < len(good):
+        reasons.append(_quality_outside(detector, good, len(good) - len(like)))
+    if len(like) >= (1 if image else FEWEST_SIGHTINGS):
         what = "the score" if image else "the mean score of its highest stretch"
-        if score > detector.threshold:
-            text = f"{what}, {score:.2f}, is above the threshold {detector.threshold:.2f}"
-            reasons.append(Reason(code="score_above_threshold", weight="evidence", text=text))
-        elif is_undecided(detector, score):
-            text = (
-                f"{what}, {score:.2f}, is neither above the threshold {detector.threshold:.2f} nor "
-                f"below {detector.undecided_from:.2f}, from where on it may well be generated"
-            )
-            reasons.append(_abstain("score_undecided", text))
-        else:
-            text = f"{what}, {score:.2f}, is not above the threshold {detector.threshold:.2f}"
-            reasons.append(Reason(code="score_below_threshold", weight="note", text=text))
+        if len(like) < len(good):
+            what += " among the frames seen well enough"
+        reasons.extend(_score_reasons(detector, like, what))
+    elif not reasons:
+        reasons.append(_quality_outside(detector, good, len(good) - len(like)))
     return _conclude(reasons)
 
 
 def judge_file(
     *,
-    watermark: Watermark,
-    provenance: Provenance,
-    certificate: Certificate,
+    watermark: Watermark | None,
+    provenance: Provenance | None,
+    certificate: Certificate | None,
     tracks: Sequence[Track],
     detector: DetectorFacts | None,
     origin: Origin,
     ends_early: str | None = None,
+    until: float | None = None,
+    left_out: Collection[PartName] = (),
 ) -> Verdict:
-    """The verdict on a file: the worst of what its mark, its manifest and its faces give.
+    """The verdict on a file: the worst of what its manifest, its mark and its faces give.
 
-    ``ends_early`` says so where the file's pictures end before its declared duration.
+    Args:
+        watermark: None if it was left out.
+        provenance: likewise.
+        certificate: likewise; it is left out with provenance.
+        tracks: of its faces; none if faces were left out.
+        detector: that scored them; None if there is none, or detectors are left out.
+        origin: of the file.
+        ends_early: says so where the file's pictures end before its declared duration.
+        until: seconds after which nothing was looked at, as was asked; None: all was.
+        left_out: parts of the analysis that were; what is None above counts as left out too.
     """
+    missing = _missing(watermark, provenance, left_out)
     reasons = [
-        *_watermark_reasons(watermark, provenance),
-        *_provenance_reasons(provenance),
-        *_certificate_reasons(certificate),
+        *(_provenance_reasons(provenance) if provenance else ()),
+        *(_watermark_reasons(watermark, provenance) if watermark else ()),
+        *(_certificate_reasons(certificate) if certificate else ()),
     ]
     # Said once for the file, and where no face was found as well.
-    if detector is None:
-        reasons.append(
-            _abstain(
-                "no_detector",
-                "no detector calibrated for it: none is bundled and none was given (--detector)",
-            )
-        )
-    elif not is_calibrated(detector, origin):
-        reasons.append(_not_calibrated(detector))
-    elif origin == "unknown":
-        reasons.append(
-            _note(
-                "judged_as_camera",
-                "nothing shows where it comes from: it is judged as camera footage, which is what "
-                f"'{detector.name}' is calibrated for",
-            )
-        )
-    if not tracks:
+    if "detectors" not in missing:
+        reasons.extend(_on_detector(detector, origin, provenance_known=provenance is not None))
+    if missing:
+        text = f"left out, as asked, and so nothing can be said of it: {', '.join(missing)}"
+        reasons.append(_abstain("part_left_out", text))
+    if not tracks and "faces" not in missing:
         reasons.append(_abstain("no_face", "no face was found"))
+    if until is not None:
+        text = f"nothing was looked at from {until:g} s on, as asked"
+        reasons.append(_abstain("part_left_out", text))
     if ends_early:
         reasons.append(_abstain("ends_early", ends_early))
     reasons.extend(_track_reasons(tracks))
@@ -255,14 +277,115 @@ def _not_calibrated(detector: DetectorFacts) -> Reason:
     )
 
 
-def _watermark_reasons(watermark: Watermark, provenance: Provenance) -> Iterable[Reason]:
+def _missing(
+    watermark: Watermark | None, provenance: Provenance | None, left_out: Collection[PartName]
+) -> list[PartName]:
+    """The parts left out that a verdict needs, in their order."""
+    missing = {part for part in left_out if part != "localisation"}
+    if watermark is None:
+        missing.add("watermark")
+    if provenance is None:
+        missing.add("provenance")
+    if "faces" in missing:
+        missing.add("detectors")
+    return [part for part in PARTS if part in missing]
+
+
+def _on_detector(
+    detector: DetectorFacts | None, origin: Origin, *, provenance_known: bool
+) -> Iterable[Reason]:
+    """What is to be known of the detector before its scores."""
+    if detector is None:
+        text = "no detector calibrated for it: none is bundled and none was given (--detector)"
+        yield _abstain("no_detector", text)
+    elif not is_calibrated(detector, origin):
+        yield _not_calibrated(detector)
+    elif origin == "unknown":
+        why = "nothing shows where it comes from" if provenance_known else "its origin was left out"
+        text = (
+            f"{why}: it is judged as camera footage, which is what '{detector.name}' is calibrated "
+            "for"
+        )
+        yield _note("judged_as_camera", text)
+
+
+def _too_little(
+    sightings: Sequence[Sighting], good: Sequence[Sighting], image: bool
+) -> Iterable[Reason]:
+    """Why a face was seen too small or too seldom."""
+    if not good:
+        largest = max((sighting.size for sighting in sightings), default=0.0)
+        yield _abstain(
+            "small_face",
+            f"the face is at most {largest:.0f} px large; below {SMALLEST_FACE} px nothing can "
+            "be said",
+        )
+    elif not image and len(good) < FEWEST_SIGHTINGS:
+        yield _abstain(
+            "too_few_frames",
+            f"too few frames: {len(good)} with the face at {SMALLEST_FACE} px or more, "
+            f"{FEWEST_SIGHTINGS} are needed",
+        )
+
+
+def _quality_outside(detector: DetectorFacts, good: Sequence[Sighting], outside: int) -> Reason:
+    """Say what of a face's quality the detector was not calibrated for."""
+    ranges = detector.calibrated.ranges if detector.calibrated else {}
+    wrong = []
+    for name, (low, high) in ranges.items():
+        seen = [value for one in good if (value := getattr(one, name)) is not None]
+        if any(not low <= value <= high for value in seen):
+            middle = float(np.median(seen))
+            wrong.append(f"{name} {middle:.3g}, calibrated from {low:.3g} to {high:.3g}")
+    return _abstain(
+        "quality_outside",
+        f"in {outside} of {len(good)} frames the face is seen unlike those that '{detector.name}' "
+        f"was calibrated on, so their scores count for nothing ({'; '.join(wrong)})",
+    )
+
+
+def _score_reasons(
+    detector: DetectorFacts, good: Sequence[Sighting], what: str
+) -> Iterable[Reason]:
+    """What the scores of well-seen sightings give; ``what`` names their number."""
+    score, stretch = track_score(good), worst_stretch(good)
+    assert score is not None and stretch is not None
+    above = score > detector.threshold
+    if above:
+        text = f"{what}, {score:.2f}, is above the threshold {detector.threshold:.2f}"
+        yield Reason(code="score_above_threshold", weight="evidence", text=text)
+    elif is_undecided(detector, score):
+        text = (
+            f"{what}, {score:.2f}, is neither above the threshold {detector.threshold:.2f} nor "
+            f"below {detector.undecided_from:.2f}, from where on it may well be generated"
+        )
+        yield _abstain("score_undecided", text)
+    else:
+        text = f"{what}, {score:.2f}, is not above the threshold {detector.threshold:.2f}"
+        yield _note("score_below_threshold", text)
+    if text := _disagreement(good[stretch]):
+        # Above the threshold those who find something have outweighed those who do not.
+        yield Reason(code="detectors_disagree", weight="note" if above else "abstention", text=text)
+
+
+def _disagreement(stretch: Sequence[Sighting]) -> str:
+    """Whether members contradict one another over a stretch: who says what; "" if they do not."""
+    names = [name for name in stretch[0].members if all(name in one.members for one in stretch)]
+    means = {name: float(np.mean([one.members[name] for one in stretch])) for name in names}
+    if not means or max(means.values()) < SURE or min(means.values()) > SURE_NOT:
+        return ""
+    said = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    return f"the detector's members contradict one another ({said})"
+
+
+def _watermark_reasons(watermark: Watermark, provenance: Provenance | None) -> Iterable[Reason]:
     if watermark.status == "not read":
         yield _abstain("part_not_read", f"the watermark could not be read: {watermark.error}")
     if watermark.status != "present":
         return
     chance = f"p {p_value(watermark.p_value)}"
     if watermark.kind in MANIPULATED_KINDS:
-        signed = provenance.status in ("trusted", "untrusted")
+        signed = provenance is not None and provenance.status in ("trusted", "untrusted")
         claim = "" if signed else "; without a signed manifest a mark is a claim, not a proof"
         text = f"it carries a mark that says '{watermark.kind}' ({chance}){claim}"
         yield Reason(code="mark_says_generated", weight="evidence", text=text)
@@ -287,10 +410,19 @@ def _provenance_reasons(provenance: Provenance) -> Iterable[Reason]:
             f"taken from another file ({provenance.reason})"
         )
         yield _abstain("manifest_tampered", text)
-    elif provenance.status != "absent" and provenance.kind in MANIPULATED_KINDS:
-        signer = "signed" if provenance.status == "trusted" else "signed by someone unknown"
-        text = f"its content credentials, {signer}, say '{provenance.kind}'"
-        yield Reason(code="manifest_says_generated", weight="evidence", text=text)
+    elif provenance.status != "absent":
+        text = f"its content credentials, {_signed_by(provenance)}, say '{provenance.kind}'"
+        if provenance.kind in MANIPULATED_KINDS:
+            yield Reason(code="manifest_says_generated", weight="evidence", text=text)
+        elif provenance.kind == "studio":
+            yield _note("manifest_says_studio", f"{text}: a person who does not exist")
+
+
+def _signed_by(provenance: Provenance) -> str:
+    trusted = provenance.status == "trusted"
+    if provenance.signer is None:
+        return "signed" if trusted else "signed by someone unknown"
+    return f"signed by {provenance.signer}" + ("" if trusted else ", for whom nobody here vouches")
 
 
 def _certificate_reasons(certificate: Certificate) -> Iterable[Reason]:
@@ -306,6 +438,6 @@ def _track_reasons(tracks: Sequence[Track]) -> Iterable[Reason]:
     """The faces' reasons with the face's number, but for those that hold for any face."""
     for track in tracks:
         for reason in track.verdict.reasons:
-            if reason.code not in ("no_detector", "not_calibrated"):
+            if reason.code not in ("no_detector", "not_calibrated", "part_left_out"):
                 text = f"face {track.id + 1}: {reason.text}"
                 yield Reason(code=reason.code, weight=reason.weight, text=text)

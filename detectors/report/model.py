@@ -30,6 +30,7 @@ ExitCode = Literal[0, 1, 10, 20]
 Code = Literal[
     "mark_says_generated",
     "manifest_says_generated",
+    "manifest_says_studio",
     "score_above_threshold",
     "score_below_threshold",
     "score_undecided",
@@ -242,7 +243,11 @@ class Track(Part):
         default=None, description="95% interval of score, by a block bootstrap over time."
     )
     likelihood: Likelihood | None = None
-    heat: list[HeatMap] = Field(default_factory=list, description="Of its strongest frames.")
+    heat: list[HeatMap] = Field(
+        default_factory=list,
+        description="Of its strongest frames; empty if the verdict is 'no evidence found', or the "
+        "face is not among the file's worst.",
+    )
     members: dict[str, float] = Field(
         default_factory=dict,
         description="What each member of the detector alone says, in the mean over the same "
