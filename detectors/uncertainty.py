@@ -35,8 +35,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import logit
-from scipy.stats import norm, t
+from scipy.special import logit, ndtri, stdtrit
 
 from detectors.calibrate import Calibration, Scores
 from detectors.report.model import Likelihood, Range
@@ -164,4 +163,4 @@ def _widening(blocks: float) -> float:
     """How much further Student's t reaches than the normal distribution, for so many blocks."""
     level = (1 + _LEVEL) / 2
     shrunk = math.sqrt(blocks / (blocks - 1))
-    return float(shrunk * t.ppf(level, blocks - 1) / norm.ppf(level))
+    return float(shrunk * stdtrit(blocks - 1, level) / ndtri(level))
