@@ -183,7 +183,7 @@ def test_misses_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shots = [np.full((64, 64, 3), 40 * i, np.uint8) for i in range(4)]
-    bench._compose(tmp_path / "x.mp4", shots, (64, 64), rate=10.0, frames=4)
+    bench.compose(tmp_path / "x.mp4", shots, (64, 64), rate=10.0, frames=4)
     # The peer is sure of a face in all frames, and takes something in the first for one too.
     box = np.array([[2, 2, 52, 52, 0.95]], np.float32)
     first = np.concatenate([box, np.array([[60, 2, 110, 52, 0.8]], np.float32)])
@@ -227,7 +227,7 @@ def test_misses_are_listed(
 
 def test_a_composed_clip_shows_the_frames_to_and_fro(tmp_path: Path) -> None:
     shots = [np.full((60, 80, 3), level, np.uint8) for level in (40, 120, 200)]
-    bench._compose(tmp_path / "clip.mp4", shots, (320, 180), rate=25.0, frames=6)
+    bench.compose(tmp_path / "clip.mp4", shots, (320, 180), rate=25.0, frames=6)
     with Video(tmp_path / "clip.mp4") as video:
         frames = list(video)
     assert [frame.pixels.shape for frame in frames] == [(180, 320, 3)] * 6

@@ -7,10 +7,14 @@ import click
 
 from facekit.commands import options
 
-BENCHES = {"studio": "facekit.studio.bench", "faces": "facekit.datasets.faces_bench"}
+BENCHES = {
+    "studio": "facekit.studio.bench",
+    "faces": "facekit.datasets.faces_bench",
+    "analyze": "detectors.analyze_bench",
+}
 """Name → module with a function ``bench(*, quick, …) -> list[Figure]``."""
 
-OUTSIDE = ("faces",)
+OUTSIDE = ("faces", "analyze")
 """Those whose function also takes ``data``, ``judge`` and ``device``."""
 
 
@@ -19,7 +23,7 @@ OUTSIDE = ("faces",)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="For faces: a folder with video/ and london/, to measure on real people too.",
+    help="For faces and analyze: a folder with video/ and london/, to measure on real people too.",
 )
 @click.option(
     "--judge",
@@ -40,7 +44,8 @@ def command(
     """Measure on this machine.
 
     NAME says what: studio, how quickly it renders and starts; faces, how quick, complete and exact
-    the face stage is.
+    the face stage is; analyze, how quick, frugal, right and sturdy the analysis of files is, which
+    takes half an hour on 2 cores.
 
     With --json the machine's facts go to standard error. Rows that need --data or --judge are left
     out without them.
@@ -50,6 +55,7 @@ def command(
       facekit bench studio
       facekit bench faces --quick
       facekit bench faces --data DIR --judge judge.onnx --json
+      facekit bench analyze --data DIR --json
     """
     from importlib import import_module
 
@@ -64,8 +70,15 @@ def command(
 
         arguments |= {"data": data, "judge": judge, "device": setup(device).device}
     elif data or judge:
-        given = "--data" if data else "--judge"
-        raise FacekitError(f"{given}: the bench '{name}' takes none; {', '.join(OUTSIDE)} does")
+        given, those = ("--data", OUTSIDE) if data else ("--judge", OUTSIDE[:1])
+        raise FacekitError(
+            f"{given}: the bench '{name}' takes none; give it to {' or '.join(those)}"
+        )
+    if name == "analyze":
+        from facekit.commands.bench_swaps import swaps
+
+        # Detectors know no generator: what is forged by one is handed in.
+        arguments["swaps"] = swaps
     click.echo(_machine(), err=as_json)
     show(import_module(BENCHES[name]).bench(**arguments), as_json)
 

@@ -51,13 +51,13 @@ log = logging.getLogger("facekit")
 MIN_FACE = 40
 MAX_SIDE = 640
 _SMALLEST = 20  # pixels: the locator's own limit in the picture as searched
-_FULL_HD = (1920, 1080)
+FULL_HD = (1920, 1080)
 _SMALL = (640, 360)
 _RATE = 30.0
 _BATCH = 16
 _SEED = 13  # of studio people whom no network has seen: the lessons have another
 _CROP = 256
-_CLIP = "d14.mp4"  # of DIR/video: a person who talks; 512×512 at 30 frames a second
+CLIP = "d14.mp4"  # of DIR/video: a person who talks; 512×512 at 30 frames a second
 _SAME = 0.5  # intersection over union from which on two boxes are of one face
 _SURE = 0.9  # the score of the peer's faces; what it scores less is often none
 
@@ -83,7 +83,7 @@ def bench(
     Raises:
         FacekitError: if ``data`` or ``judge`` cannot be used.
     """
-    videos, london = _outside(data)
+    videos, london = outside(data)
     outside_judge = None if judge is None else load_judge(judge)
     networks = accuracy.Networks(
         device,
@@ -101,9 +101,9 @@ def bench(
     rows: list[Figure] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        shots = _footage(videos / _CLIP if videos else None, quick)
+        shots = footage(videos / CLIP if videos else None, quick)
         clip = folder / "1080p.mp4"
-        _compose(clip, shots, _FULL_HD, rate=_RATE, frames=6 if quick else 300)
+        compose(clip, shots, FULL_HD, rate=_RATE, frames=6 if quick else 300)
         rows += speed(
             stage, clip, device, repeats=1 if quick else 3, peer_frames=2 if quick else 24
         )
@@ -126,15 +126,15 @@ def bench(
     return rows
 
 
-def _outside(data: Path | None) -> tuple[Path | None, Path | None]:
+def outside(data: Path | None) -> tuple[Path | None, Path | None]:
     """The folders of the clips and of the London Set in ``data``, as far as they are there."""
     if data is None:
         return None, None
     if not data.is_dir():
         raise FacekitError(f"--data {data}: no such folder; give one that holds video/ or london/")
     videos, london = data / "video", data / "london"
-    if videos.is_dir() and not (videos / _CLIP).is_file():
-        raise FacekitError(f"{videos}: no {_CLIP} in it, which the speed is measured on")
+    if videos.is_dir() and not (videos / CLIP).is_file():
+        raise FacekitError(f"{videos}: no {CLIP} in it, which the speed is measured on")
     if not videos.is_dir() and not london.is_dir():
         raise FacekitError(
             f"--data {data}: holds neither video/ nor london/; give a folder that does"
@@ -148,7 +148,7 @@ def _outside(data: Path | None) -> tuple[Path | None, Path | None]:
 # --- clips to measure on ------------------------------------------------------------------------
 
 
-def _footage(clip: Path | None, quick: bool) -> list[Pixels]:
+def footage(clip: Path | None, quick: bool) -> list[Pixels]:
     """The first ten seconds of a clip, or a talking studio person."""
     if clip:
         with Video(clip) as video:
@@ -185,7 +185,7 @@ def _on_canvas(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.asarray(canvas, np.uint8)
 
 
-def _compose(
+def compose(
     path: Path, shots: Sequence[Pixels], size: tuple[int, int], *, rate: float, frames: int
 ) -> None:
     """Write a clip of ``size`` that shows ``shots``, with libx264."""
@@ -385,7 +385,7 @@ def memory(
     The floor is what holding all frames would take. Left out where the system does not tell.
     """
     clip = folder / "long.mp4"
-    _compose(clip, shots, _SMALL, rate=rate, frames=frames)
+    compose(clip, shots, _SMALL, rate=rate, frames=frames)
     result = subprocess.run(
         [
             sys.executable,

@@ -233,8 +233,9 @@ class Video:
         a damaged long video has no key frame that can be sought, they are its first frames.
 
         Yields:
-            Frames in order of time, as by iteration; fewer of huge ones; where a video stores no times, or stores its
-            frames in another order than it shows them, ``index`` may be off by a few.
+            Frames in order of time, as by iteration, fewer of huge ones; where a video stores no
+            times, or stores its frames in another order than it shows them, ``index`` may be off
+            by a few.
         """
         count = max(
             1, min(count, _SAMPLED_PIXELS // (_STRIDE * self.info.width * self.info.height))

@@ -24,6 +24,11 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_PIXELS = 128_000_000
 """Pictures larger than this are refused: a small file can unpack to many gigabytes."""
 
+# Each scan of a progressive JPEG goes over the whole picture, and may take no more than some bytes:
+# more than so many scans are refused if they go over more pixels than this in all.
+_MANY_SCANS = 100
+_SCANNED_PIXELS = 1 << 31
+
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _WRITERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 # In seconds, of an animation that gives none; browsers show it as long.
@@ -147,6 +152,7 @@ def opened(path: Path, *, load: bool = True) -> Iterator[Image.Image]:
             with Image.open(path, formats=_FORMATS) as image:
                 _require_size(image.size, path)
                 if load:
+                    _require_few_scans(image, path)
                     image.load()
                 yield image
         except Image.DecompressionBombError as error:
@@ -225,6 +231,17 @@ def _require_size(size: tuple[int, int], path: Path) -> None:
     if width * height > MAX_PIXELS:
         raise FacekitError(
             f"{path}: {width}×{height} is too large; at most {MAX_PIXELS // 10**6} megapixels"
+        )
+
+
+def _require_few_scans(image: Image.Image, path: Path) -> None:
+    if not image.info.get("progressive"):
+        return
+    # Within a scan's data 0xFF is followed by 0x00, so these are the marks that scans begin with.
+    scans = path.read_bytes().count(b"\xff\xda")
+    if scans > _MANY_SCANS and scans * image.width * image.height > _SCANNED_PIXELS:
+        raise FacekitError(
+            f"{path}: in {scans} scans; it is damaged, or made to exhaust whoever reads it"
         )
 
 

@@ -28,6 +28,9 @@ MAX_FRAMES = 64
 PAYLOAD_SIDE = 256
 """Below this side, in pixels, a mark must be there, but may be too weak for its payload."""
 
+_ANIMATED_PIXELS = 1 << 29
+"""The most pixels of an animation that are decoded: 250 frames of 1080 lines."""
+
 _SHORTEST_KEY = 16
 # Where a picture is transparent its mark is lost. What is missing is added to the rest, half of it
 # at a time, until the mark is surely read; more rounds would show (32 dB PSNR in the rest).
@@ -55,7 +58,7 @@ def read_file(path: Path, key: bytes = DEFAULT_KEY, *, search: bool = True) -> R
     """Look for a mark in an image or a video.
 
     The evidence of an animation or a video is summed over at most ``MAX_FRAMES`` frames, and
-    decided on once.
+    decided on once. Of an animation only the beginning is read if it is long and large.
 
     Args:
         path: the file.
@@ -87,8 +90,13 @@ def _sample(path: Path) -> Iterator[Pixels]:
     if count == 1:
         yield images.read_image(path)
         return
+    # An animation can only be decoded from its start, and a small file can hold a lot of it.
+    frames = images.read_animation(path)
+    first = next(frames).pixels
+    yield first
+    count = min(count, max(1, _ANIMATED_PIXELS // (first.shape[0] * first.shape[1])))
     stride = -(-count // MAX_FRAMES)
-    for frame in islice(images.read_animation(path), 0, None, stride):
+    for frame in islice(frames, stride - 1, count - 1, stride):
         yield frame.pixels
 
 
