@@ -9,7 +9,8 @@ import logging
 import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -29,7 +30,9 @@ from detectors.evidence import (
     watermark_line,
 )
 from detectors.faces import Finder
+from detectors.localise import Localised, localise
 from detectors.report.model import (
+    NO_EVIDENCE,
     PARTS,
     SCHEMA,
     Bin,
@@ -40,6 +43,7 @@ from detectors.report.model import (
     FileError,
     FileFacts,
     FileReport,
+    HeatMap,
     Likelihood,
     Origin,
     PartName,
@@ -67,6 +71,7 @@ from detectors.verdict import (
     judge_track,
     origin_of,
     usable,
+    worst_first,
     worst_stretch,
 )
 from detectors.walk import (
@@ -84,6 +89,7 @@ from facekit import __version__
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import Bar, progress
+from facekit.core.text import spelled
 from facekit.faces.embed import Embedder, load_embedder
 from facekit.media.decode import MediaInfo, Video, probe
 from facekit.media.find import find_media
@@ -112,10 +118,11 @@ LIMITS = (
     "background, and whether a caption is true are not looked at.",
 )
 
+_WORST = 8  # tracks of which heat maps are drawn
 _FEW = 8  # frames of a video without upright faces that are searched for others
 
 Tell = Callable[[str, str], None]
-"""Takes a part's name and a line of what was found, as soon as it is known."""
+"""Takes a part's name and a line of what was found, as soon as it is known; from any thread."""
 
 
 def ignore(part: str, line: str) -> None:
@@ -274,7 +281,7 @@ def require_folder(out: Path) -> None:
 def failed(path: Path, error: FacekitError) -> FileError:
     """Say what is wrong with a file, in one line, and keep it for the report."""
     log.error("facekit: %s", error)
-    return FileError(path=str(path), error=str(error).removeprefix(f"{path}: "))
+    return FileError(path=spelled(path), error=str(error).removeprefix(f"{path}: "))
 
 
 @dataclass(frozen=True)
@@ -333,22 +340,28 @@ class Analyzer:
         total = 1 if info.kind == "image" else len(chosen.times or ()) or None
         errors: list[str] = []
         walk: Walk | None = None
-        with bar(title or path.name, total) as advance:
-            said = self._said(path, info, errors, tell, advance)
+        with bar(title or path.name, total) as advance, ThreadPoolExecutor(1) as pool:
+            # What the file says of itself takes a core of its own while faces are looked for.
+            said_later = pool.submit(self._said, path, info, tell)
             if "faces" not in self.asked.left_out:
                 advance(0, "faces")
                 walk = self._walk(path, info, length, chosen, errors, advance)
-        origin = origin_of(said.provenance, said.certificate)
-        tracks = [] if walk is None else self._tracks(walk, origin, info)
-        if walk is not None:
-            tell("faces", faces_line(tracks, walk.frames))
-        if self.detector is not None:
-            tell("detectors", detectors_line(tracks, self.detector.threshold))
+            said, errors[:0] = said_later.result()
+            origin = origin_of(said.provenance, said.certificate)
+            tracks = [] if walk is None else self._tracks(walk, origin, info)
+            if walk is not None:
+                tell("faces", faces_line(tracks, walk.frames))
+            if self.detector is not None:
+                tell("detectors", detectors_line(tracks, self.detector.threshold))
+            if walk is not None and "localisation" not in self.asked.left_out:
+                advance(walk.frames, "heat maps")
+                tracks = self._with_heat(tracks, walk, errors)
+                tell("localisation", localisation_line(tracks))
         if _state(path) != before:
             raise FacekitError(f"{path}: changed while it was read; analyze it again")
         found = FileReport(
-            name=path.name,
-            path=str(path),
+            name=spelled(Path(path.name)),
+            path=spelled(path),
             facts=said.facts,
             sampling=Sampling(
                 every=self.asked.every if info.kind == "video" else None,
@@ -366,6 +379,8 @@ class Analyzer:
                 detector=self.facts,
                 origin=origin,
                 ends_early=_ends_early(info, walk, chosen),
+                until=chosen.until,
+                left_out=self.asked.left_out,
             ),
             watermark=said.watermark,
             provenance=said.provenance,
@@ -375,33 +390,21 @@ class Analyzer:
         )
         return found, walk.pictures() if walk else Pictures()
 
-    def _said(
-        self,
-        path: Path,
-        info: MediaInfo,
-        errors: list[str],
-        tell: Tell,
-        advance: Callable[[int, str], None],
-    ) -> "_Said":
-        """What the file says of itself: all but the faces."""
+    def _said(self, path: Path, info: MediaInfo, tell: Tell) -> tuple["_Said", list[str]]:
+        """What the file says of itself, all but the faces; and what went wrong with it."""
         left_out = self.asked.left_out
         provenance = certificate = watermark = None
         if "provenance" not in left_out:
-            advance(0, "content credentials")
             provenance = read_provenance(path)
             certificate = self._certificates.of(path)
             tell("provenance", provenance_line(provenance, certificate))
         if "watermark" not in left_out:
-            advance(0, "mark")
             watermark = read_watermark(path)
             tell("watermark", watermark_line(watermark))
-        advance(0, "facts")
         facts, wrong = read_facts(path, info, details="facts" not in left_out)
-        if wrong:
-            errors.append(wrong)
         if "facts" not in left_out:
             tell("facts", facts_line(facts))
-        return _Said(facts, provenance, certificate, watermark)
+        return _Said(facts, provenance, certificate, watermark), wrong
 
     def _walk(
         self,
@@ -418,7 +421,6 @@ class Analyzer:
         if not thorough and not walk.courses and self._lies(path, length):
             errors.clear()
             walk = self._walked(samples(path, chosen), True, errors, advance)
-        walk.end()
         return walk
 
     def _walked(
@@ -430,15 +432,13 @@ class Analyzer:
     ) -> Walk:
         """What is seen of some frames, in which faces stand upright or may be turned."""
         walk = Walk(
-            locate=self._finder.thorough if thorough else self._finder.upright,
             embedder=self._embedder,
             detector=self.detector,
             device=self._device,
             every=self.asked.every,
         )
-        for batch in batches(_until_it_breaks(frames, errors)):
-            walk.add(batch)
-            advance(walk.frames, "faces")
+        locate = self._finder.thorough if thorough else self._finder.upright
+        walk.through(_until_it_breaks(frames, errors), locate, advance)
         errors += walk.failures
         return walk
 
@@ -474,10 +474,35 @@ class Analyzer:
             members=_members(worst),
             calibrated=calibrated,
             verdict=judge_track(
-                sightings, detector=self.facts, origin=origin, image=info.kind == "image"
+                sightings,
+                detector=self.facts,
+                origin=origin,
+                image=info.kind == "image",
+                left_out=self.asked.left_out,
             ),
             sightings=sightings,
         )
+
+    def _with_heat(self, tracks: Sequence[Track], walk: Walk, errors: list[str]) -> list[Track]:
+        """The tracks, the worst of them with the heat maps of their strongest frames."""
+        if not isinstance(self.detector, Detector):
+            return list(tracks)
+        drawn: dict[int, list[HeatMap]] = {}
+        # Of a face that the detector clears a map would only show where it sees least of nothing.
+        worst = [t for t in worst_first(tracks) if t.verdict.conclusion != NO_EVIDENCE][:_WORST]
+        for track in worst:
+            peaks = walk.courses[track.id].peaks
+            for place, peak in enumerate(peaks):
+                try:
+                    found = localise(self.detector, peak.region)
+                except FacekitError as error:
+                    errors.append(f"no heat map of face {track.id + 1}: {error}")
+                    continue
+                if found is not None:
+                    heat = _heat_map(found, peak.sighting)
+                    drawn.setdefault(track.id, []).append(heat)
+                    peaks[place] = replace(peak, crop=replace(peak.crop, heat=heat))
+        return [track.model_copy(update={"heat": drawn.get(track.id, [])}) for track in tracks]
 
     def _likelihood(self, score: float) -> Likelihood | None:
         """What a score is worth; None of a detector whose calibration says nothing of it."""
@@ -530,6 +555,26 @@ def detectors_line(tracks: Sequence[Track], threshold: float) -> str:
     if not track.calibrated:
         return "scored, but the detector is not calibrated for such footage"
     return f"highest score {score:.2f} (face {track.id + 1}), threshold {threshold:.2f}"
+
+
+def localisation_line(tracks: Sequence[Track]) -> str:
+    """What the heat maps are worth, in a line."""
+    maps = [heat for track in tracks for heat in track.heat]
+    if not maps:
+        return "no heat map: nothing speaks for traces in a place of a face"
+    agree = sum(heat.occlusion.agrees for heat in maps)
+    return f"{count(len(maps), 'heat map')}; covering the strongest place tells in {agree}"
+
+
+def _heat_map(found: Localised, sighting: Sighting) -> HeatMap:
+    return HeatMap(
+        time=sighting.time,
+        index=sighting.index,
+        score=sighting.score,
+        member=found.member,
+        cells=found.cells.round(3).astype(float).round(3).tolist(),
+        occlusion=found.occlusion,
+    )
 
 
 def _members(sightings: Sequence[Sighting]) -> dict[str, float]:

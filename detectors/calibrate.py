@@ -35,7 +35,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.isotonic import IsotonicRegression
 
 from facekit.core.errors import FacekitError
 
@@ -324,6 +323,9 @@ def _isotonic(logits: Scores, labels: Labels) -> tuple[tuple[float, float], ...]
     ends = [logits.min() - 1, logits.max() + 1]
     x = np.concatenate([logits, np.repeat(ends, 2)])
     y = np.concatenate([labels, [0, 1, 0, 1]])
+    # Only fitting needs it, and it takes seconds to load.
+    from sklearn.isotonic import IsotonicRegression
+
     steps = IsotonicRegression().fit(x, y).predict(logits)
     # Steps of one height may differ in their last bits.
     heights, step = np.unique(steps.round(12), return_inverse=True)

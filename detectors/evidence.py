@@ -14,7 +14,7 @@ from facekit.core.errors import FacekitError
 from facekit.media.decode import MediaInfo
 from facekit.media.facts import MediaFacts, describe
 from facekit.provenance import manifest
-from facekit.studio import certificate
+from facekit.types import CERTIFICATE
 from facekit.watermark.files import read_file
 
 _KIND_OF_SOURCE = {
@@ -80,8 +80,8 @@ def read_watermark(path: Path) -> Watermark:
     )
 
 
-def read_facts(path: Path, info: MediaInfo, *, details: bool) -> tuple[FileFacts, str | None]:
-    """What the file is, with what kept its details from being read, if anything did.
+def read_facts(path: Path, info: MediaInfo, *, details: bool) -> tuple[FileFacts, list[str]]:
+    """What the file is; and what kept its details from being read, if anything did.
 
     Args:
         path: the file.
@@ -89,11 +89,11 @@ def read_facts(path: Path, info: MediaInfo, *, details: bool) -> tuple[FileFacts
         details: whether to say how it was made as well.
     """
     made: MediaFacts | None = None
-    wrong = None
+    wrong = []
     try:
         made = describe(path) if details else None
     except FacekitError as error:
-        wrong = f"how it was made could not be read: {error}"
+        wrong.append(f"how it was made could not be read: {error}")
     facts = FileFacts(
         sha256=files.sha256(path),
         bytes=path.stat().st_size,
@@ -160,15 +160,11 @@ class Certificates:
         """Whether a studio certificate, in the file's folder or the one above, covers the file."""
         real = path.resolve()
         folders = [real.parent, real.parent.parent]
-        folder = next((f for f in folders if (f / certificate.CERTIFICATE).is_file()), None)
+        folder = next((f for f in folders if (f / CERTIFICATE).is_file()), None)
         if folder is None:
             return Certificate(status="absent", reason="it does not lie in a studio folder")
         if folder not in self._checked:
-            # Its pictures are hashed, and some of them rendered again.
-            try:
-                self._checked[folder] = certificate.verify(folder).files
-            except FacekitError as error:
-                self._checked[folder] = str(error)
+            self._checked[folder] = _certified(folder)
         found = self._checked[folder]
         if isinstance(found, str):
             return Certificate(status="invalid", reason=found)
@@ -177,3 +173,15 @@ class Certificates:
         return Certificate(
             status="valid", reason="the file matches it, and pictures rendered again match as well"
         )
+
+
+def _certified(folder: Path) -> Mapping[str, str] | str:
+    """The files that a folder's certificate lists; or why it does not hold."""
+    # What renders people takes seconds to load.
+    from facekit.studio import certificate
+
+    # The folder's pictures are hashed, and some of them rendered again.
+    try:
+        return certificate.verify(folder).files
+    except FacekitError as error:
+        return str(error)

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.model_selection import StratifiedGroupKFold
 
 from detectors.calibrate import Labels, Scores
 from facekit.core.errors import FacekitError
@@ -155,6 +154,9 @@ def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[f
     people = min(len(np.unique(groups[labels == label])) for label in (0, 1))
     if people < 2:
         return np.inf, 1.0, False
+    # Only fitting needs it, and it takes seconds to load.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     splitter = StratifiedGroupKFold(min(_FOLDS, people), shuffle=True, random_state=0)
     folds = [
         (inside, outside)

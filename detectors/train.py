@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +46,9 @@ from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.faces.quality import measure
 from facekit.types import Pixels
+
+if TYPE_CHECKING:  # it brings torch's compiler along, which those who only score need not wait for
+    from lightning_fabric import Fabric
 
 BASELINES = {"floor": "colour", "peer": "spectrum"}
 """What stands beside a detector in its evaluation: role → plug-in; files ``ROLE.safetensors``."""
@@ -183,7 +185,7 @@ def train(
     recipe: Recipe,
     splits: Splits,
     run: Run,
-    fabric: Fabric,
+    fabric: "Fabric",
     *,
     calibrated_for: Sequence[str] = (),
 ) -> None:
@@ -308,7 +310,7 @@ def _fit(name: str, plugin: str, config: Any, train_set: FaceSet) -> Member:
 
 
 def _learn(
-    config: Any, splits: Splits, run: Run, fabric: Fabric, *, start: nn.Module | None = None
+    config: Any, splits: Splits, run: Run, fabric: "Fabric", *, start: nn.Module | None = None
 ) -> nn.Module:
     """A plug-in that learns by gradient descent: the average network, best on validation."""
     training: Training = config.training

@@ -28,7 +28,7 @@ guideline for evaluative reporting in forensic science", version 3.0, guidance n
 directions, for the likelihood ratio of :class:`detectors.calibrate.Calibration`, within what its
 split supports. The ratio of many frames is not the product of theirs: they show one person, one
 light and one encoder, and nothing tells how much each adds. The mean of the stretch is taken as one
-face's score instead. That says too little where frames do differ, and never too much.
+face's score instead, which says too little where frames do differ.
 """
 
 import math

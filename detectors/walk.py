@@ -7,7 +7,7 @@ track a bounded number of pictures, so that memory hardly grows with a file's le
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from detectors.report.model import Sighting
 from detectors.report.pictures import Box, Crop, Pictures
 from detectors.score import Detector
 from detectors.verdict import RUN, is_usable
+from facekit.core.ahead import ahead
 from facekit.faces import quality
 from facekit.faces.align import align_faces
 from facekit.faces.embed import Embedder
-from facekit.faces.people import Album, identify
-from facekit.faces.stage import SAME_PERSON
+from facekit.faces.people import SAME_PERSON, Album, identify
 from facekit.faces.track import Tracker
 from facekit.media.decode import Video
 from facekit.media.images import encode_image, is_image, read_image
@@ -40,7 +40,8 @@ LONGEST = 3000
 MIN_FACE = 40
 """Pixels; faces from here up are shown."""
 
-_BATCH = 8  # frames that are held, searched and scored together
+_BATCH = 4  # frames that are held, searched and scored together
+_PIXELS = 20_000_000  # of a batch; of larger frames it holds fewer
 _CROP = 128  # pixels of the crops shown
 _EVEN_CROPS = 6  # of a track, beside its lowest and its highest score
 _OVERVIEW = 640  # pixels of the longer side
@@ -102,7 +103,7 @@ def samples(path: Path, chosen: Moments) -> Iterator[Frame]:
         return
     with Video(path) as video:
         if chosen.times is None:
-            due = itertools.takewhile(
+            due: Iterator[Frame] = itertools.takewhile(
                 lambda frame: chosen.until is None or frame.time < chosen.until,
                 at_least_apart(video, chosen.every),
             )
@@ -115,9 +116,16 @@ def samples(path: Path, chosen: Moments) -> Iterator[Frame]:
             last = frame.index
 
 
-def batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
-    """The frames, a few at a time."""
-    while batch := list(itertools.islice(frames, _BATCH)):
+def batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """The frames, a few at a time: few enough to be held a dozen times."""
+    batch: list[Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        height, width = frame.pixels.shape[:2]
+        if len(batch) == _BATCH or (len(batch) + 1) * height * width > _PIXELS:
+            yield batch
+            batch = []
+    if batch:
         yield batch
 
 
@@ -168,7 +176,6 @@ class Walk:
     def __init__(
         self,
         *,
-        locate: Callable[[Sequence[Pixels]], list[list[Face]]],
         embedder: Embedder,
         detector: Detector | None,
         device: torch.device,
@@ -177,13 +184,11 @@ class Walk:
         """Start before the first frame.
 
         Args:
-            locate: finds the faces of pictures, with landmarks.
             embedder: knows people again.
             detector: scores the faces; None leaves that out.
             device: where to compute.
             every: seconds between two moments; a track may miss one.
         """
-        self._locate = locate
         self._detector = detector
         self._device = device
         self._tracker = Tracker(max_gap=max(_MAX_GAP, 2.5 * every))
@@ -195,14 +200,46 @@ class Walk:
         self.last_time = 0.0
         self.failures: list[str] = []
 
-    def add(self, frames: Sequence[Frame]) -> None:
-        """Locate, measure, follow, cut and score the faces of some frames."""
+    def through(
+        self,
+        frames: Iterable[Frame],
+        locate: Callable[[Sequence[Pixels]], list[list[Face]]],
+        advance: Callable[[int, str], None],
+    ) -> None:
+        """Go through all frames; they are decoded, and searched, in threads of their own.
+
+        Each computes with one of torch's threads: the cores are busy with the others' work, and so
+        the numbers are the same on any number of cores.
+
+        Args:
+            frames: in order of time.
+            locate: finds the faces of pictures, with landmarks.
+            advance: is told how many frames were looked at.
+        """
+
+        def searched(batch: list[Frame]) -> tuple[list[Frame], list[list[Face]]]:
+            torch.set_num_threads(1)
+            return batch, locate([frame.pixels for frame in batch])
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ahead(batches(frames), 1) as decoded, ahead(map(searched, decoded), 1) as found:
+                for batch, faces in found:
+                    self._add(batch, faces)
+                    advance(self.frames, "faces")
+        finally:
+            torch.set_num_threads(threads)
+        identify(self._tracker.tracks, self._album.vectors(), SAME_PERSON)
+        for track in self._tracker.tracks:
+            self.courses[track.id].person = track.person
+
+    def _add(self, frames: Sequence[Frame], located: Sequence[Sequence[Face]]) -> None:
+        """Measure, follow, cut and score the faces of some frames."""
         pictures = [frame.pixels for frame in frames]
-        located = [
-            [face for face in faces if face.size >= _LEAST] for faces in self._locate(pictures)
-        ]
+        faces_of = [[face for face in faces if face.size >= _LEAST] for faces in located]
         found: list[tuple[int, Frame, AlignedFace]] = []
-        for frame, faces in zip(frames, quality.measure(pictures, located), strict=True):
+        for frame, faces in zip(frames, quality.measure(pictures, faces_of), strict=True):
             ids = self._follow(frame, faces)
             crops = align_faces(
                 frame.pixels, faces, template="wide", size=_CROP, device=self._device
@@ -215,12 +252,6 @@ class Walk:
         self._forget_the_least()
         self.frames += len(frames)
         self.last_time = frames[-1].time
-
-    def end(self) -> None:
-        """All frames were added: say which tracks show the same person."""
-        identify(self._tracker.tracks, self._album.vectors(), SAME_PERSON)
-        for track in self._tracker.tracks:
-            self.courses[track.id].person = track.person
 
     def pictures(self) -> Pictures:
         """What the report shows of the file."""

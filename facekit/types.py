@@ -198,6 +198,9 @@ class Item(BaseModel):
 
 MANIFEST = "manifest.jsonl"
 
+CERTIFICATE = "certificate.json"
+"""What a folder of the studio holds beside it, see :mod:`facekit.studio.certificate`."""
+
 JOURNAL = "inputs.jsonl"
 """What a folder holds that is being made, file by file, before its manifest is written."""
 

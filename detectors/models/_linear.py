@@ -4,15 +4,17 @@ Only arrays are kept, as a network's float64 buffers, so that a detector of this
 loaded, moved to a device and scored like any other, and nothing is ever pickled.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from detectors.data import Faces, Labels
 from facekit.core.config import Config as BaseConfig
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class Config(BaseConfig):
@@ -49,12 +51,17 @@ class Linear(nn.Module):
         """Logits, scikit-learn's ``decision_function``."""
         return (features - self.mean) / self.scale @ self.coefficient + self.intercept
 
-    def fit(self, features: Tensor, labels: Labels, regularisation: float) -> Pipeline:
+    def fit(self, features: Tensor, labels: Labels, regularisation: float) -> "Pipeline":
         """Fit on (N, F) features; ``regularisation`` is the weight of the L2 penalty.
 
         Returns:
             The pipeline fitted, for comparison.
         """
+        # Only fitting needs them, and they take seconds to load.
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         pipeline = make_pipeline(
             StandardScaler(), LogisticRegression(C=1 / regularisation, max_iter=5000)
         )

@@ -9,15 +9,19 @@ Only arrays are kept, as buffers of one size whatever was fitted, so that a fore
 loaded as any other network, and nothing is ever pickled.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from pydantic import Field
-from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor, nn
 
 from detectors.data import Faces, Labels
 from detectors.models._traces import Traces
 from detectors.models.spectrum import Names
 from facekit.core.config import Config as BaseConfig
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
 
 class Config(BaseConfig):
@@ -82,12 +86,15 @@ class Trees(nn.Module):
 
     def fit(
         self, features: Tensor, labels: Labels, config: Config
-    ) -> HistGradientBoostingClassifier:
+    ) -> "HistGradientBoostingClassifier":
         """Fit on (N, F) features and labels (N,).
 
         Returns:
             What was fitted, for comparison.
         """
+        # Only fitting needs it, and it takes seconds to load.
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
         model = HistGradientBoostingClassifier(
             learning_rate=config.learning_rate,
             max_iter=config.trees,

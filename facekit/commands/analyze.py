@@ -187,10 +187,10 @@ def _analyze(
 ) -> "Report":
     """Analyze, say what is found as it comes, and sum it up."""
     from detectors import batch
-    from facekit.core.device import setup
+    from facekit.core.device import resolve
 
     inputs = batch.gather(named)
-    where = setup(device, threads=batch.threads(inputs)).device
+    where = resolve(device, threads=batch.threads(inputs))
     lone = len(inputs) == 1
 
     def tell(part: str, line: str) -> None:

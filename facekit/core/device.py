@@ -37,30 +37,47 @@ def setup(device: str = "auto", precision: str = "32", threads: int | None = Non
     Raises:
         FacekitError: for an unknown name, or a device that is not there.
     """
-    if device not in DEVICES:
-        raise FacekitError(f"unknown device '{device}'; {did_you_mean(device, DEVICES)}")
     if precision not in PRECISIONS:
         raise FacekitError(
             f"unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}"
         )
-    if device == "cuda" and not torch.cuda.is_available():
-        raise FacekitError("--device cuda: no CUDA device is available; use --device cpu")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
-    if threads is not None and threads < 1:
-        raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
+    resolve(device, threads)
     # It brings torch's compiler along, which takes longer than all else; who looks at faces in a
     # process of many needs neither.
     from lightning_fabric import Fabric
 
     # Fabric announces the precision at every set-up, also under -q.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    torch.set_num_threads(threads or default_threads())
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "32"
     fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])  # type: ignore[arg-type]
     fabric.launch()
     return fabric
+
+
+def resolve(device: str = "auto", threads: int | None = None) -> torch.device:
+    """Where to compute, for who needs no more of :func:`setup`; it pins torch's thread count.
+
+    Args:
+        device: one of ``DEVICES``.
+        threads: torch threads; ``None`` takes every core.
+
+    Raises:
+        FacekitError: for an unknown name, or a device that is not there.
+    """
+    if device not in DEVICES:
+        raise FacekitError(f"unknown device '{device}'; {did_you_mean(device, DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FacekitError("--device cuda: no CUDA device is available; use --device cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
+    if threads is not None and threads < 1:
+        raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
+    torch.set_num_threads(threads or default_threads())
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "mps" if torch.backends.mps.is_available() else device
+    return torch.device(device)
 
 
 def on_host(device: torch.device) -> bool:

@@ -11,6 +11,14 @@ from facekit.faces.align import align_faces
 from facekit.faces.embed import Embedder
 from facekit.types import Face, Floats, Pixels, Track
 
+SAME_PERSON = 0.6
+"""The least cosine of the mean vectors of two tracks that show one person.
+
+Of 60 studio people whom the compact network had not seen, with three pictures to a mean, the least
+of one person was 0.71, and two were more alike than 0.6 in 1.5 of 1000 pairs; of six people in
+camera's clips no two were more alike than 0.46.
+"""
+
 _CROPS = 8  # of a track; more say little more
 _PERIOD = 0.2  # seconds between two crops at first; in a long track it doubles again and again
 _BETTER = 1.2  # a crop gives way to one of the same period that shows so many times more

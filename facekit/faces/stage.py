@@ -1,11 +1,9 @@
 """The face stage: locate and read the faces of pictures, and follow them through a video."""
 
-import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
+from facekit.core.ahead import ahead
 from facekit.faces.cuts import CutFinder
 from facekit.faces.embed import Embedder, load_embedder
 from facekit.faces.landmarks import Landmarker, box_of, five_points
 from facekit.faces.locate import Locator, load_locator, locate_turned
-from facekit.faces.people import Album, identify
+from facekit.faces.people import SAME_PERSON, Album, identify
 from facekit.faces.smooth import Smoother
 from facekit.faces.track import Tracker
 from facekit.types import Face, Frame, Pixels, Track
@@ -32,10 +31,6 @@ _PAUSE = 3  # frames at least between two looks for trouble's sake
 _SAME_FACE = 0.3  # intersection over union of the boxes of one face
 _MISSES = 3  # looks of the locator in a row that may miss a face which the landmarks still see
 _STALE = 0.3  # seconds after which a face may be anywhere, and the locator must say where
-# Cosine of the mean vectors of tracks. Of 60 studio people whom the compact network had not seen,
-# with three pictures to a mean, the least of one person was 0.71, and two were more alike than 0.6
-# in 1.5 of 1000 pairs; of six people in camera's clips no two were more alike than 0.46.
-SAME_PERSON = 0.6
 
 
 class Reader(Protocol):
@@ -158,8 +153,8 @@ class Stage:
         threads = torch.get_num_threads()
         try:
             with (
-                _ahead(frames, _DECODED) as fetched,
-                _ahead(map(scout, fetched), _SCOUTED) as all_scouted,
+                ahead(frames, _DECODED) as fetched,
+                ahead(map(scout, fetched), _SCOUTED) as all_scouted,
             ):
                 for scouted in all_scouted:
                     # The cores are busy with frames to come: networks that each split their work
@@ -376,46 +371,3 @@ def _overlap(faces: Sequence[Face], others: Sequence[Face]) -> NDArray[np.float6
         for row in (faces, others)
     )
     return np.asarray(box_iou(a, b).numpy(), np.float64)
-
-
-_T = TypeVar("_T")
-
-
-@contextmanager
-def _ahead(source: Iterable[_T], count: int) -> Iterator[Iterator[_T]]:
-    """The items of ``source``, ``count`` ahead in a thread that ends with the context."""
-    # An item in a tuple; then what ended the source: an error, or None.
-    ready: queue.Queue[tuple[_T] | BaseException | None] = queue.Queue(count)
-    left = threading.Event()
-
-    def put(entry: tuple[_T] | BaseException | None) -> bool:
-        while not left.is_set():
-            try:
-                ready.put(entry, timeout=0.05)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def fetch() -> None:
-        try:
-            for item in source:
-                if not put((item,)):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    def fetched() -> Iterator[_T]:
-        while entry := ready.get():
-            if isinstance(entry, BaseException):
-                raise entry
-            yield entry[0]
-
-    thread = threading.Thread(target=fetch, name="facekit frames", daemon=True)
-    thread.start()
-    try:
-        yield fetched()
-    finally:
-        left.set()
-        thread.join()

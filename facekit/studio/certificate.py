@@ -28,9 +28,9 @@ from facekit.studio.degrade import chosen
 from facekit.studio.performance import Performance, performance_seed
 from facekit.studio.person import Person, person_seed
 from facekit.studio.render import Render, render
+from facekit.types import CERTIFICATE as CERTIFICATE
 from facekit.types import MANIFEST, Item, Pixels, read_manifest
 
-CERTIFICATE = "certificate.json"
 STUDIO_VERSION = 2
 """Raise it when the same seeds give other pictures."""
 

@@ -162,15 +162,37 @@ def _sample(image: NDArray[Any], rows: Floats, columns: Floats) -> NDArray[Any]:
 
 
 def _agreement(lines: NDArray[np.complex64], of: Code) -> NDArray[np.float64]:
-    """How well presence lines (N, 128) agree with the key's signs at the best place: (N,)."""
+    """How well presence lines (N, 128) agree with the key's signs at the best place: (N,).
+
+    It is the inverse real transform by FFT down the columns, and across by matrices: few columns
+    hold a line, and of two places that mirror each other only the sign of the odd part differs.
+    """
     lines = lines * of.weights[of.presence]
-    sparse = np.zeros((len(lines), _PLACES, _PLACES // 2 + 1), np.complex64)
-    sparse[:, of.y[of.presence], of.x[of.presence]] = np.conj(lines) * of.signs[of.presence]
+    x, y = of.x[of.presence], of.y[of.presence]
+    cosines, sines = _across(int(x.max()) + 1)
+    sparse = np.zeros((len(lines), cosines.shape[1], _PLACES), np.complex64)
+    sparse[:, x, y] = np.conj(lines) * of.signs[of.presence]
     # Each by itself, so that they are the same in any number of threads.
-    highest = fft.irfft2(sparse, workers=-1).max(axis=(1, 2))
+    down = fft.ifft(sparse, axis=2, workers=-1, overwrite_x=True)
+    even = cosines @ np.ascontiguousarray(down.real)
+    odd = sines @ np.ascontiguousarray(down.imag)
+    highest = (even + np.abs(odd)).max(axis=(1, 2))
     size = np.sqrt(np.sum(np.square(np.abs(lines)), axis=1)) + 1e-12
     agreement: NDArray[np.float64] = highest / size
     return agreement
+
+
+@lru_cache(maxsize=2)
+def _across(columns: int) -> tuple[Floats, Floats]:
+    """The matrices of an inverse real transform of length ``_PLACES``, from few columns on.
+
+    Returns:
+        What the real and the imaginary parts are multiplied with at the places of one half:
+        (_PLACES // 2 + 1, columns) each.
+    """
+    turns = np.outer(np.arange(_PLACES // 2 + 1), np.arange(columns)) * (2 * np.pi / _PLACES)
+    twice = np.where(np.arange(columns) == 0, 1, 2) / _PLACES
+    return (np.cos(turns) * twice).astype(np.float32), (np.sin(turns) * twice).astype(np.float32)
 
 
 def _refine(
