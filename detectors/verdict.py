@@ -371,7 +371,9 @@ def _score_reasons(
 def _disagreement(stretch: Sequence[Sighting]) -> str:
     """Whether members contradict one another over a stretch: who says what; "" if they do not."""
     names = [name for name in stretch[0].members if all(name in one.members for one in stretch)]
-    means = {name: float(np.mean([one.members[name] for one in stretch])) for name in names}
+    means = {
+        name: round(float(np.mean([one.members[name] for one in stretch])), 4) for name in names
+    }
     if not means or max(means.values()) < SURE or min(means.values()) > SURE_NOT:
         return ""
     said = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
