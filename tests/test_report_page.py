@@ -3,16 +3,24 @@
 The reports are made by hand, so that the page is tested apart from what analyzes.
 """
 
+import io
+import itertools
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
+import devtools
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from detectors.report import model
+from detectors.report.charts import overlay
 from detectors.report.model import (
     EVIDENCE,
     INCONCLUSIVE,
@@ -40,11 +48,12 @@ from detectors.report.model import (
     Verdict,
     Watermark,
 )
-from detectors.report.pictures import Box, Crop, Pictures
+from detectors.report.pictures import Box, Crop, Pictures, closeup
 from detectors.report.render import render
 from detectors.report.text import clock, file_size, p_value
 from facekit.media.facts import Gap, Hint, MediaFacts, PictureFacts, VideoFacts
 from facekit.media.images import encode_image
+from facekit.types import AlignedFace
 
 MEMBERS = ("patch", "blend", "forest")
 SHA = "0123456789abcdef" * 4
@@ -240,16 +249,18 @@ def report_on(*files, errors=(), detector=DETECTOR, left_out=()):
     )  # fmt: skip
 
 
-def noise(side, quality=80):
-    """A picture that compresses worse than any face does."""
-    random = np.random.default_rng(side)
-    small = random.integers(0, 256, (side // 2, side // 2, 3), dtype=np.uint8)
-    return encode_image(np.ascontiguousarray(small.repeat(2, 0).repeat(2, 1)), ".jpg", quality)
+@cache
+def noise(side, block):
+    """Squares of random colours, as a JPEG: somewhat larger than that of a face of that size."""
+    few = -(-side // block)
+    small = np.random.default_rng(side).integers(0, 256, (few, few, 3), dtype=np.uint8)
+    pixels = small.repeat(block, 0).repeat(block, 1)[:side, :side]
+    return encode_image(np.ascontiguousarray(pixels), ".jpg", 80)
 
 
-def pictures(tracks, count=8, side=128, large=240):
+def pictures(tracks, count=8):
     """Crops of each track at even times, and the large frame of those that have a heat map."""
-    jpeg, big = noise(side), noise(large)
+    jpeg, big = noise(128, 4), noise(480, 8)
     crops = {}
     for one in tracks:
         step = max(1, len(one.sightings) // count)
@@ -265,7 +276,7 @@ def pictures(tracks, count=8, side=128, large=240):
             for h in [strongest.get(s.time)]
         ]  # fmt: skip
     boxes = [Box(10 + 12 * i, 10, 8, 20, one.id + 1) for i, one in enumerate(tracks[:7])]
-    return Pictures(overview=noise(480), boxes=boxes, overview_time=1.0, crops=crops)
+    return Pictures(overview=noise(640, 8), boxes=boxes, overview_time=1.0, crops=crops)
 
 
 FORGED, CLEAN = [0.95] * 20, [0.1] * 20
@@ -299,6 +310,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+
+def words(html):
+    """All of the page's text, spaces as they are seen."""
+    return re.sub(r"\s+", " ", " ".join("".join(Page(html).text).split()))
 
 
 def validate(report):
@@ -366,3 +382,466 @@ def test_numbers_in_words():
     assert [file_size(n) for n in (0, 999, 596446, 2_000_000_000)] == [
         "0 bytes", "999 bytes", "596 kB", "2 GB"
     ]  # fmt: skip
+
+
+# What it shows
+
+
+@pytest.fixture(scope="module")
+def long_video():
+    """Ten minutes, eight people, three heat maps each: its report and its pictures."""
+    tracks = [
+        track(np.clip(0.3 + 0.3 * np.sin(np.arange(3000) / 90 + i), 0, 1).tolist(), id=i, heats=3)
+        for i in range(8)
+    ]
+    report = report_on(file_report(tracks=tracks, duration=600.0, provenance=MANIFEST))
+    return report, [pictures(tracks)]
+
+
+def test_the_verdict_comes_first_and_the_evidence_in_its_order():
+    tracks = [track(FORGED, heats=2), track(CLEAN, id=1)]
+    html = render(
+        report_on(file_report(tracks=tracks, provenance=MANIFEST, watermark=MARK)),
+        [pictures(tracks)],
+    )
+    ids = [attrs["id"] for _, attrs in Page(html).tags if "id" in attrs]
+    wanted = ["file-1-verdict", *(f"file-1-{part}" for part in ("evidence", *PARTS)), "detector"]
+    assert [one for one in ids if one in wanted] == wanted
+    assert html.index("Evidence of manipulation") < html.index("1 Provenance")
+
+
+def test_each_part_says_what_was_found():
+    tracks = [track(FORGED, heats=2, person=0), track(CLEAN, id=1, person=0)]
+    tracks[1] = tracks[1].model_copy(update={"seen": SEEN.model_copy(update={"blur": (1, 9)})})
+    report = report_on(file_report(tracks=tracks, provenance=MANIFEST, watermark=MARK))
+    text = words(render(report, [pictures(tracks)]))
+    for said in (
+        "Example Press", "says “composite”", "p < 1e-29", SHA, "29.97 per second",
+        "41 intervals irregular", "every 250 frames (12 to 250)", "1:01.2 (0.8 s)",
+        "Frames are missing at 1:01.2 and at 5:10.0.",
+        "1, also face 2", "92 to 188 px", "−24 to 31°", "calibrated on 0.6 to 3.4%",
+        "95% interval 0.85 to 0.99", "Moderate support for a generated face.",
+        "about 50 times as probable if the face was generated as if it was not",
+        "patch 0.95", "threshold 0.70", "Strongest at the mouth",
+        "lowered the score by 1.90 (log-odds); covering other places of the same size, by −0.10 to "
+        "0.40. The check bears the map out.",
+        "The check does not bear the map out", "2 heat maps, 1 borne out by the check",
+        "False alarms: 1.2% of 1,622 untouched faces", "95% interval 0.4% to 2.7%",
+        "130 for generated, 40 for not", "facekit-report/2",
+    ):  # fmt: skip
+        assert said in text, said
+    assert "real" not in re.sub(r"never says that a file is real", "", text).split()
+
+
+def test_a_picture_has_no_timeline_but_all_the_rest():
+    tracks = [track([0.9], heats=1)]
+    html = render(report_on(file_report("a.jpg", tracks=tracks, duration=None)), [pictures(tracks)])
+    assert 'class="plot' not in html
+    assert "about quality 88" in words(html) and 'class="heat"' in html
+
+
+def test_an_unsigned_mark_is_called_a_claim():
+    said = "The mark is not signed: it is a claim, not a proof."
+    for provenance, unsigned in ((NO_MANIFEST, True), (MANIFEST, False)):
+        one = file_report(watermark=MARK, provenance=provenance)
+        assert (said in words(render(report_on(one), [Pictures()]))) is unsigned
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_left_out_are_named(part):
+    without = [one for one in PARTS if one == part or (part == "faces" and PARTS.index(one) > 3)]
+    tracks = [] if part == "faces" else [track(CLEAN, heats=part != "localisation")]
+    one = file_report(tracks=tracks, left_out=without)
+    page = render(report_on(one, left_out=without), [pictures(tracks)])
+    section = page[page.index(f'<h3 id="file-1-{part}"') :]
+    assert f"--without {part}" in section[: section.index("</section>")]
+    assert f"Left out on request: {'file facts' if part == 'facts' else part}" in words(page)
+
+
+def test_what_went_wrong_is_said():
+    one = file_report(errors=["the sound could not be read"])
+    failed = FileError(path="in/broken.mp4", error="it is empty")
+    text = words(render(report_on(one, errors=[failed]), [Pictures()]))
+    for said in ("What went wrong", "The sound could not be read.", "in/broken.mp4",
+                 "It is empty."):  # fmt: skip
+        assert said in text
+
+
+def test_without_a_detector_or_a_diagram_it_says_so():
+    tracks = [track([None] * 20)]
+    html = render(report_on(file_report(tracks=tracks), detector=None), [pictures(tracks)])
+    assert "None is bundled and none was given" in words(html)
+    assert "Size of face 1 over time" in html
+    plain = DETECTOR.model_copy(update={"calibrated": None})
+    text = words(render(report_on(file_report(), detector=plain), [Pictures()]))
+    assert "False alarms: not measured." in text and "was not bundled with it" in text
+
+
+def test_nothing_to_show_is_a_page_too():
+    failed = FileError(path="in/broken.mp4", error="it is empty")
+    assert "in/broken.mp4" in words(render(report_on(errors=[failed]), []))
+
+
+def test_peaks_survive_the_thinning_of_a_long_timeline():
+    scores = [0.01] * 3000
+    scores[1234] = 0.97
+    html = render(report_on(file_report(tracks=[track(scores)], duration=600.0)), [Pictures()])
+    points = json.loads(re.search(r'data-points="([^"]*)"', html)[1])
+    assert len(points) <= 400
+    assert [246.8, 0.97, 120, 7404] in [point[:4] for point in points]
+
+
+def test_every_thing_on_the_page_has_a_name(long_video):
+    for html in (render(*long_video), render(*batch(8))):
+        tags = Page(html).tags
+        ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+        assert len(ids) == len(set(ids))
+        for tag, attrs in tags:
+            for key in ("aria-labelledby", "aria-describedby"):
+                assert set(attrs.get(key, "").split()) <= set(ids), (tag, attrs)
+            if (address := attrs.get("href", "")).startswith("#"):
+                assert address[1:] in ids
+            if tag == "img":
+                assert attrs["alt"]
+            if attrs.get("role") in ("slider", "group", "region"):
+                assert attrs["aria-label"]
+        assert {"header", "main", "footer"} <= {tag for tag, _ in tags}
+        levels = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h[1-6]", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+# Its size
+
+
+def test_ten_minutes_with_eight_people_stay_below_three_megabytes(long_video):
+    html = render(*long_video)
+    assert len(html.encode()) < 3_000_000
+    page = Page(html)
+    assert sum("plot" in attrs.get("class", "") for _, attrs in page.tags) == 8
+    assert sum(attrs.get("class") == "heat" for _, attrs in page.tags) == 24
+    assert sum(attrs.get("class") == "zoom" for _, attrs in page.tags) == 8 * (1 + 8)
+
+
+def test_a_crowd_stays_below_three_megabytes_and_the_worst_are_shown():
+    tracks = [track(CLEAN, id=i, heats=2) for i in range(99)] + [track(FORGED, id=99, heats=2)]
+    html = render(report_on(file_report(tracks=tracks)), [pictures(tracks)])
+    assert len(html.encode()) < 3_000_000
+    assert "40 more faces are in report.json" in words(html)
+    assert html.index('id="file-1-face-100"') < html.index('id="file-1-face-1"')
+    assert 'class="map" data-face="99"' in html
+
+
+def batch(count, **options):
+    """Files of which every 17th is forged and every third has no face."""
+    files, shown = [], []
+    for i in range(count):
+        tracks = [track(FORGED if i % 17 == 1 else CLEAN, heats=2)] if i % 3 else []
+        files.append(file_report(f"clip-{i:03d}.mp4", tracks=tracks, **options))
+        shown.append(pictures(tracks))
+    return report_on(*files, errors=[FileError(path="in/broken.mp4", error="it is empty")]), shown
+
+
+def test_two_hundred_files_have_a_table_first_the_worst_on_top():
+    html = render(*batch(200))
+    assert len(html.encode()) < 3_000_000
+    table = html[html.index('<table class="index"') : html.index("</table>")]
+    verdicts = re.findall(r'<span class="chip \w+">([^<]*)</span>', table)
+    assert verdicts == sorted(verdicts, key=[EVIDENCE, INCONCLUSIVE, NO_EVIDENCE,
+                                             "not analyzed"].index)  # fmt: skip
+    assert len(verdicts) == 201 and verdicts.count(EVIDENCE) == 8
+    assert html.index("</table>") < html.index('<details class="file"')
+    assert html.count('<details class="file"') == 200
+    assert f'class="map" data-face="0" data-time="{0.0}"' in html
+    assert "evidence of manipulation 8" in words(html)
+
+
+def test_files_that_say_too_much_are_cut_short_and_the_page_says_so():
+    claims = MANIFEST.model_copy(update={"claims": {"x": "y" * 60_000}})
+    report, shown = batch(80, provenance=claims)
+    html = render(report, shown)
+    assert len(html.encode()) < 3_000_000
+    assert "… the rest is in report.json" in words(html)
+    assert html.count('class="chip') >= 81
+
+
+# Its pictures
+
+
+@given(
+    turn=st.floats(-3.1, 3.1),
+    scale=st.floats(0.3, 1.5),
+    at=st.tuples(st.floats(40, 260), st.floats(40, 160)),
+    spot=st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_large_picture_knows_where_the_crop_lies_in_it(turn, scale, at, spot):
+    size = 128
+    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    matrix = np.c_[linear, size / 2 - linear @ at]
+    place_in_image = np.linalg.solve(linear, np.multiply(spot, size) - matrix[:, 2])
+    x, y = place_in_image
+    frame = np.zeros((200, 300, 3), np.uint8)
+    assume(9 < x < 291 and 9 < y < 191)
+    rows, columns = np.mgrid[:200, :300] + 0.5
+    bright = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18)
+    frame[:] = bright[..., None].astype(np.uint8)
+    aligned = AlignedFace(np.zeros((size, size, 3), np.uint8), matrix, None)
+    jpeg, (a, b, c, d, e, f) = closeup(frame, aligned)
+    picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), float)
+    picture[picture < 40] = 0
+    height, width = picture.shape
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    seen_at = (picture * columns).sum() / picture.sum(), (picture * rows).sum() / picture.sum()
+    u, v = spot
+    assert ((a * u + c * v + e) * width, (b * u + d * v + f) * height) == pytest.approx(
+        seen_at, abs=0.6
+    )
+    assert max(picture.shape) <= 480
+
+
+def test_pictures_come_back_from_json_as_they_were():
+    tracks = [track(FORGED, heats=2), track(CLEAN, id=1)]
+    shown = pictures(tracks)
+    value = json.loads(json.dumps(shown.to_json()))
+    assert Pictures.from_json(value) == shown
+    assert Pictures.from_json(json.loads(json.dumps(Pictures().to_json()))) == Pictures()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda value: value.pop("boxes"),
+        lambda value: value.update(overview="no base64"),
+        lambda value: value["crops"]["0"][0].update(jpeg=None),
+        lambda value: value["crops"]["0"][0].update(place=[1, 2]),
+        lambda value: value["crops"]["0"][0].update(surprise=1),
+        lambda value: value["crops"]["0"][0].update(heat={"time": 1}),
+    ],
+)
+def test_spoilt_pictures_are_refused(spoil):
+    value = pictures([track(FORGED)]).to_json()
+    spoil(value)
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Pictures.from_json(value)
+
+
+def test_a_heat_map_is_outlined_where_it_is_strongest():
+    one = heat(seen([0.9])[0])
+    cells = np.zeros((10, 10))
+    cells[6:8, 2] = 1.0  # below the eye, beside the nose
+    drawn = overlay(one.model_copy(update={"cells": cells.tolist()}), (0.5, 0, 0, 0.5, 0.25, 0.1))
+    edges = set(re.findall(r"M[^M]*", drawn.outline))
+    assert edges == {"M20 60h10", "M20 80h10", "M20 60v10", "M20 70v10", "M30 60v10", "M30 70v10"}
+    assert drawn.matrix == "matrix(0.5 0 0 0.5 25 10)"
+    assert drawn.where == "the cheek on the left"
+    alpha = np.asarray(Image.open(io.BytesIO(drawn.png)))[..., 3]
+    assert np.array_equal(alpha > 0, cells > 0)
+    flat = overlay(one.model_copy(update={"cells": [[0.01] * 4] * 4}), None)
+    assert (flat.outline, flat.where) == ("", "")
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory, long_video):
+    if devtools.CHROMIUM is None:
+        pytest.skip(devtools.MISSING)
+    folder = tmp_path_factory.mktemp("browser")
+    write = {"long": long_video, "batch": batch(12)}
+    tracks = [track([0.9], heats=1), track([0.2], id=1)]
+    write["photo"] = (
+        report_on(file_report("a.jpg", tracks=tracks, duration=None)),
+        [pictures(tracks)],
+    )
+    for name, what in write.items():
+        (folder / f"{name}.html").write_text(render(*what), encoding="utf-8")
+    with devtools.browser(folder / "profile") as one:
+        one.folder = folder
+        yield one
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page; afterwards nothing may have been fetched or complained about."""
+
+    def go(name, width=1000):
+        browser.resize(width)
+        browser.scheme("light")
+        browser.open(browser.folder / f"{name}.html")
+        return browser
+
+    browser.requests.clear()
+    browser.complaints.clear()
+    yield go
+    own = ("data:image/jpeg;base64,", "data:image/png;base64,", browser.folder.as_uri())
+    assert [address for address in browser.requests if not address.startswith(own)] == []
+    assert browser.complaints == []
+
+
+TEXT_CONTRASTS = """(() => {
+  const parse = (c) => { const n = c.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+  const over = (top, under) => [0, 1, 2].map((i) => top[3] * top[i] + (1 - top[3]) * under[i]);
+  const ground = (e) => {
+    if (!e) return [255, 255, 255];
+    const own = parse(getComputedStyle(e).backgroundColor);
+    return own[3] === 1 ? own.slice(0, 3) : over(own, ground(e.parentElement));
+  };
+  const light = (c) => {
+    const [r, g, b] = c.map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+    if (!text || !e.checkVisibility() || e.closest("script, title, desc")) continue;
+    const style = getComputedStyle(e), under = ground(e);
+    const ink = over(parse(e.closest("svg") ? style.fill : style.color), under);
+    const [a, b] = [light(ink), light(under)].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), text.slice(0, 40)]);
+  }
+  return found;
+})()"""  # noqa: E501
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["long", "photo", "batch"])
+def test_all_text_can_be_read_in_light_and_dark(opened, name, scheme):
+    page = opened(name)
+    page.scheme(scheme)
+    page.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    contrasts = page.run(TEXT_CONTRASTS)
+    assert len(contrasts) > 100
+    assert [entry for entry in contrasts if entry[0] < 4.5] == []
+    ground = page.run("getComputedStyle(document.body).backgroundColor")
+    assert (int(ground.removeprefix("rgb(").split(",")[0]) < 128) is (scheme == "dark")
+
+
+@pytest.mark.parametrize("name", ["long", "photo", "batch"])
+def test_a_phone_needs_no_scrolling_sideways(opened, name):
+    page = opened(name, 360)
+    page.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    assert page.run("document.documentElement.scrollWidth") <= 360
+
+
+AREA = """(() => {
+  const plot = document.querySelector(".plot");
+  plot.scrollIntoView({ block: "center", behavior: "instant" });
+  const { left, top, width, height } = plot.querySelector(".area").getBoundingClientRect();
+  return { left, top, width, height };
+})()"""
+STATE = """({
+  reading: document.querySelector(".reading").textContent,
+  value: document.querySelector(".plot").getAttribute("aria-valuetext"),
+  cursor: document.querySelector(".cursor").style.left,
+  hidden: document.querySelector(".cursor").hidden,
+  open: document.querySelector(".viewer").open,
+  title: document.querySelector(".viewer h2").textContent,
+  shown: document.querySelector(".viewer").textContent.replace(/\\s+/g, " "),
+  heat: document.querySelectorAll(".viewer .heat").length,
+  focus: document.activeElement.className,
+})"""
+
+
+def test_the_timeline_answers_to_the_mouse(opened):
+    page = opened("long")
+    area = page.run(AREA)
+    hint = page.run(STATE)["reading"]
+    x, y = area["left"] + area["width"] / 4, area["top"] + area["height"] / 2
+    page.mouse(x, y)
+    over = page.run(STATE)
+    assert re.match(
+        r"2:(29|30|31)\.\d · score 0\.\d\d · 120 px · frame 4\d+ · blend", over["reading"]
+    )
+    assert abs(float(over["cursor"].rstrip("%")) - 25) < 0.5 and not over["hidden"]
+    page.mouse(2, 2)
+    assert page.run(STATE)["hidden"] and page.run(STATE)["reading"] == hint
+    page.mouse(x, y, click=True)
+    clicked = page.run(STATE)
+    assert clicked["open"] and clicked["title"].startswith("Face 1 at 2:")
+    page.key("Escape")
+    assert not page.run(STATE)["open"]
+
+
+def test_the_timeline_answers_to_the_keyboard_and_opens_the_frame_with_its_heat_map(opened):
+    page = opened("long")
+    strongest = page.run("document.querySelector('.map').dataset.time")
+    page.run("document.querySelector('.plot').focus()")
+    first = page.run(STATE)
+    assert re.match(r"0:0\d\.\d · score 0\.3\d · 120 px · frame \d", first["value"])
+    page.key("ArrowRight")
+    assert page.run(STATE)["value"] > first["value"]
+    page.key("End")
+    assert page.run(STATE)["value"].startswith("9:5")
+    page.key("Home")
+    assert page.run(STATE)["value"] == first["value"]
+    points = page.run("JSON.parse(document.querySelector('.plot').dataset.points).map((p) => p[0])")
+    nearest = int(np.abs(np.subtract(points, float(strongest))).argmin())
+    for _ in range(nearest):
+        page.run(
+            "document.querySelector('.plot').dispatchEvent("
+            "new KeyboardEvent('keydown', { key: 'ArrowRight' }))"
+        )
+    page.key("Enter")
+    large = page.run(STATE)
+    assert large["open"] and large["heat"] == 1
+    assert large["title"] == f"Face 1 at {clock(float(strongest))}"
+    assert "The check bears the map out." in large["shown"]
+    page.run("document.querySelector('.viewer .switch input').click()")
+    assert page.run("getComputedStyle(document.querySelector('.viewer .heat')).visibility") == (
+        "hidden"
+    )
+    page.key("ArrowRight")
+    assert page.run(STATE)["title"] != large["title"]
+    page.key("Escape")
+    closed = page.run(STATE)
+    assert not closed["open"] and closed["focus"].startswith("plot"), "the focus comes back"
+
+
+def test_tab_goes_through_the_page_in_its_order(opened):
+    page = opened("photo")
+    seen_in_order = []
+    for _ in range(14):
+        page.key("Tab")
+        seen_in_order.append(
+            page.run("document.activeElement.textContent.trim() || document.activeElement.type ||"
+                     " document.activeElement.getAttribute('aria-label')"))  # fmt: skip
+    assert seen_in_order[0] == "Skip to the verdict"
+    assert seen_in_order[1:7] == [
+        "1 Provenance", "2 Watermark", "3 File facts", "4 Faces", "5 Detectors", "6 Localisation"
+    ]  # fmt: skip
+    assert "checkbox" in seen_in_order
+
+
+def test_a_screen_reader_finds_landmarks_and_names(opened):
+    page = opened("long")
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in page.send("Accessibility.getFullAXTree")["nodes"]
+        if not node.get("ignored") and "role" in node
+    ]
+    roles = {role for role, _ in nodes}
+    assert {"banner", "main", "contentinfo", "slider", "table", "rowheader"} <= roles
+    assert all(name for role, name in nodes
+               if role in ("slider", "image", "button", "checkbox", "link", "region"))  # fmt: skip
+    names = [name.casefold() for role, name in nodes if role == "region"]
+    for name in ("Evidence", "1 Provenance", "6 Localisation", "The detector", "Limits"):
+        assert name.casefold() in names
+    assert ("slider", "Score of face 1 over time") in nodes
+
+
+def test_a_link_of_the_table_unfolds_its_file(opened):
+    page = opened("batch")
+    assert page.run("document.querySelectorAll('details.file[open]').length") == 0
+    page.run("document.querySelector('.index a').click()")
+    page.run("new Promise((resolve) => setTimeout(resolve, 100))")
+    assert page.run("document.querySelector('details.file').open")
+    assert page.run("document.querySelectorAll('details.file[open]').length") == 1
+
+
+def test_it_prints(opened):
+    content = opened("photo").pdf()
+    assert content.startswith(b"%PDF") and 1 < len(re.findall(rb"/Type\s*/Page\b", content)) < 8

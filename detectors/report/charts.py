@@ -64,7 +64,7 @@ class Timeline:
         undecided: y from which on a score gives no verdict, or None.
         stretch: (x, width, from, to) of the sightings that the track is scored by, or None.
         top: the label of the axis' upper end.
-        ticks: (x in hundredths, seconds).
+        ticks: the axis' times in words, evenly spaced.
         end: seconds.
         strips: of the members.
         points: for the script, as JSON: [seconds, score or null, pixels, frame, *members].
@@ -81,9 +81,9 @@ class Timeline:
     limit: float
     limit_text: str
     undecided: float | None
-    stretch: tuple[float, float, float, float] | None
+    stretch: tuple[int, int, float, float] | None
     top: str
-    ticks: list[tuple[float, float]]
+    ticks: list[str]
     end: float
     strips: list[Strip]
     points: str
@@ -113,8 +113,8 @@ def timeline(
     def value(sighting: Sighting) -> float:
         return (sighting.score or 0.0) if scored else sighting.size / ceiling
 
-    def across(time: float) -> float:
-        return round(WIDTH * time / end, 1)
+    def across(time: float) -> int:
+        return round(WIDTH * time / end)
 
     places = [(across(s.time), round(HEIGHT * (1 - value(s)), 1)) for s in chosen]
     names = sorted({name for s in chosen for name in s.members}) if scored else []
@@ -125,9 +125,9 @@ def timeline(
         what="Score" if scored else "Size",
         scored=scored,
         lines=_path(pieces, across, value),
-        dots="".join(f"M{x:g} {y:g}h0" for x, y in places),
+        dots="".join(f"M{x} {y:g}h0" for x, y in places),
         over="".join(
-            f"M{x:g} {y:g}h0"
+            f"M{x} {y:g}h0"
             for (x, y), s in zip(places, chosen, strict=True)
             if judged and value(s) > limit
         ),
@@ -138,7 +138,7 @@ def timeline(
         else None,
         stretch=_stretch(track.sightings, across) if scored else None,
         top="1" if scored else f"{ceiling:.0f} px",
-        ticks=[(100 * i / _TICKS, end * i / _TICKS) for i in range(_TICKS + 1)],
+        ticks=[_tick(end * i / _TICKS, end) for i in range(_TICKS + 1)],
         end=end,
         strips=strips,
         points=json.dumps([_point(s, names) for s in chosen], separators=(",", ":")),
@@ -217,6 +217,10 @@ def overlay(heat: HeatMap, place: Place | None) -> Overlay:
     )
 
 
+def _tick(time: float, end: float) -> str:
+    return clock(round(time)).removesuffix(".0") if end >= 10 * _TICKS else clock(time)
+
+
 def _limit_text(track: Track, scored: bool, limit: float) -> str:
     if not scored:
         return f"{SMALLEST_FACE} px, the least for a verdict"
@@ -236,11 +240,11 @@ def _pieces(sightings: Sequence[Sighting], reach: float) -> list[list[Sighting]]
 
 def _path(
     pieces: Sequence[Sequence[Sighting]],
-    across: Callable[[float], float],
+    across: Callable[[float], int],
     value: Callable[[Sighting], float],
 ) -> str:
     return "".join(
-        "M" + "L".join(f"{across(s.time):g} {HEIGHT * (1 - value(s)):.3g}" for s in piece)
+        "M" + "L".join(f"{across(s.time)} {HEIGHT * (1 - value(s)):.3g}" for s in piece)
         for piece in pieces
         if len(piece) > 1
     )
@@ -251,14 +255,14 @@ def _member(sighting: Sighting, name: str) -> float:
 
 
 def _stretch(
-    sightings: Sequence[Sighting], across: Callable[[float], float]
-) -> tuple[float, float, float, float] | None:
+    sightings: Sequence[Sighting], across: Callable[[float], int]
+) -> tuple[int, int, float, float] | None:
     chosen = worst_stretch(sightings)
     if chosen is None:
         return None
     run = usable(sightings)[chosen]
     start, end = run[0].time, run[-1].time
-    return across(start), max(2.0, round(across(end) - across(start), 1)), start, end
+    return across(start), max(2, across(end) - across(start)), start, end
 
 
 def _point(sighting: Sighting, names: Sequence[str]) -> list[float | None]:

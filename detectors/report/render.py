@@ -55,11 +55,11 @@ _WEIGHTS: Final = {
     "note": "Good to know",
 }
 _ORDER: Final[tuple[Conclusion, ...]] = (EVIDENCE, INCONCLUSIVE, NO_EVIDENCE)
-_TEXT = 1_700_000  # bytes of a page without its pictures, if fewer details help
+_TEXT = 1_900_000  # bytes of a page without its pictures, if fewer details help
 _AROUND = 350  # bytes of markup around a picture
 _OVERLAY = 3000  # and of a heat map over it
 _THUMBS = 8  # of a track
-_POINTS = 400  # of one timeline
+_POINTS, _FEWEST = 400, 20  # of one timeline
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Detail:
         files: of them, those with a section of their own.
         tracks: of one file.
         points: of all timelines together.
+        numbers: rows of a timeline's table.
         claims: characters of a manifest's claims.
         tags: of a file's metadata.
     """
@@ -79,16 +80,17 @@ class Detail:
     files: int
     tracks: int
     points: int
+    numbers: int
     claims: int
     tags: int
 
 
 _DETAILS = (
-    Detail(rows=5000, files=1000, tracks=60, points=6000, claims=20_000, tags=80),
-    Detail(rows=5000, files=300, tracks=20, points=6000, claims=2000, tags=20),
-    Detail(rows=4000, files=120, tracks=12, points=4000, claims=500, tags=10),
-    Detail(rows=2500, files=30, tracks=8, points=2000, claims=500, tags=10),
-    Detail(rows=1200, files=10, tracks=5, points=1000, claims=200, tags=5),
+    Detail(rows=5000, files=1000, tracks=60, points=6000, numbers=20, claims=20_000, tags=80),
+    Detail(rows=5000, files=300, tracks=20, points=4000, numbers=0, claims=2000, tags=20),
+    Detail(rows=4000, files=120, tracks=12, points=3000, numbers=0, claims=500, tags=10),
+    Detail(rows=2500, files=30, tracks=8, points=2000, numbers=0, claims=500, tags=10),
+    Detail(rows=1200, files=10, tracks=5, points=1000, numbers=0, claims=200, tags=5),
 )
 
 
@@ -208,6 +210,7 @@ def _environment() -> jinja2.Environment:
         "percent": text.percent,
         "png": partial(_data_uri, kind="png"),
         "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False),
+        "ratio": text.ratio,
         "sentence": text.sentence,
         "size": text.file_size,
         "small": _small,
@@ -251,7 +254,7 @@ def _highest(file: FileReport) -> float:
 
 def _files(entries: Sequence[Entry], report: Report, detail: Detail, shown: set[Key]) -> list[File]:
     drawn = sum(min(len(entry.facts.tracks), detail.tracks) for entry in entries)
-    points = min(_POINTS, max(24, detail.points // max(1, drawn)))
+    points = min(_POINTS, max(_FEWEST, detail.points // max(1, drawn)))
     return [
         File(
             anchor=entry.anchor,

@@ -48,7 +48,6 @@ const view = (next) => {
     part(".stage").replaceChildren(item.from.cloneNode(true));
   } else {
     const picture = item.from.querySelector("img").cloneNode();
-    picture.removeAttribute("loading");
     const text = document.createElement("figcaption");
     text.textContent = caption(scope, face, item);
     part(".stage").replaceChildren(picture, text);
@@ -133,6 +132,11 @@ for (const plot of document.querySelectorAll(".plot")) {
     event.preventDefault();
   });
 }
+
+// On a phone rows are drawn as blocks, and would no longer be said as a table's.
+const roles = { table: "table", "thead, tbody": "rowgroup", tr: "row", td: "cell", "thead th": "columnheader", "tbody th": "rowheader" };
+for (const [tags, role] of Object.entries(roles))
+  for (const each of document.querySelectorAll(tags)) each.setAttribute("role", role);
 
 // Links to a file that is folded away unfold it, in browsers that don't do so themselves.
 const unfold = () => {

@@ -58,11 +58,16 @@ def times_as_probable(log10: float) -> str:
     if abs(log10) < 0.05:
         return "the scores are as probable if the face was generated as if it was not"
     one, other = ("generated", "was not") if log10 > 0 else ("not generated", "was")
-    ratio = 10 ** abs(log10)
-    rounded = f"{ratio:.1f}" if ratio < 10 else f"{float(f'{ratio:.2g}'):,.0f}"
     return (
-        f"the scores are about {rounded} times as probable if the face was {one} as if it {other}"
+        f"the scores are about {ratio(abs(log10))} times as probable if the face was {one} as if "
+        f"it {other}"
     )
+
+
+def ratio(log10: float) -> str:
+    """The power of ten, in two digits: ``6.3``, ``130``, ``1,300``."""
+    power = 10**log10
+    return f"{power:.1f}" if power < 10 else f"{float(f'{power:.2g}'):,.0f}"
 
 
 def listed(things: Iterable[object]) -> str:
