@@ -165,7 +165,10 @@ def heat(sighting, *, agrees=True, cells=14):
         member="patch",
         cells=blob.round(3).tolist(),
         occlusion=Occlusion(
-            strongest=1.9, elsewhere=[0.2, -0.1, 0.4] if agrees else [2.3, 0.1], agrees=agrees
+            strongest=1.9,
+            elsewhere=[0.2, -0.1, 0.4] if agrees else [2.3, 0.1],
+            agrees=agrees,
+            place=(9, 5, 3, 3),
         ),
     )
 
@@ -631,13 +634,20 @@ def test_a_heat_map_is_outlined_where_it_is_strongest():
     one = heat(seen([0.9])[0])
     cells = np.zeros((10, 10))
     cells[6:8, 2] = 1.0  # below the eye, beside the nose
-    drawn = overlay(one.model_copy(update={"cells": cells.tolist()}), (0.5, 0, 0, 0.5, 0.25, 0.1))
+    unchecked = one.occlusion.model_copy(update={"place": None})
+    one = one.model_copy(update={"cells": cells.tolist(), "occlusion": unchecked})
+    drawn = overlay(one, (0.5, 0, 0, 0.5, 0.25, 0.1))
     edges = set(re.findall(r"M[^M]*", drawn.outline))
     assert edges == {"M20 60h10", "M20 80h10", "M20 60v10", "M20 70v10", "M30 60v10", "M30 70v10"}
     assert drawn.matrix == "matrix(0.5 0 0 0.5 25 10)"
     assert drawn.where == "the cheek on the left"
     alpha = np.asarray(Image.open(io.BytesIO(drawn.png)))[..., 3]
     assert np.array_equal(alpha > 0, cells > 0)
+    covered = one.occlusion.model_copy(update={"place": (6, 2, 1, 1)})
+    drawn = overlay(one.model_copy(update={"occlusion": covered}), None)
+    assert set(re.findall(r"M[^M]*", drawn.outline)) == {
+        "M20 60h10", "M20 70h10", "M20 60v10", "M30 60v10"
+    }  # fmt: skip
     flat = overlay(one.model_copy(update={"cells": [[0.01] * 4] * 4}), None)
     assert (flat.outline, flat.where) == ("", "")
 

@@ -26,10 +26,10 @@ SIDE = 300
 
 _TICKS = 4
 _ROWS = 20  # of a curve in numbers
-_STRONG = 0.6  # of the heat map's highest value: what is outlined
+_STRONG = 0.6  # of the heat map's highest value: what is outlined, where nothing was covered
 _FAINT = 0.05  # a map that nowhere reaches it shows nothing
 _OVERLAY = (255, 64, 0)
-_OPACITY = 0.72
+_OPACITY = 0.7
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Overlay:
 
     Attributes:
         png: a few transparent pixels, one a cell, to be drawn over the aligned crop.
-        outline: path data around the strongest cells, over 100 × 100 units of the crop.
+        outline: path data around the strongest place, over 100 × 100 units of the crop.
         matrix: where the crop lies in the picture, for SVG's ``transform`` in 100 × 100 units.
         where: the strongest place in words; "" where nothing stands out.
     """
@@ -208,12 +208,18 @@ def overlay(heat: HeatMap, place: Place | None) -> Overlay:
     """What is drawn of a heat map; a ``place`` of None is all of the picture."""
     cells = np.clip(np.asarray(heat.cells, np.float64), 0, 1)
     a, b, c, d, e, f = place or (1, 0, 0, 1, 0, 0)
-    strong = (cells >= _STRONG * cells.max()) & (cells.max() >= _FAINT)
+    strong = np.zeros(cells.shape, bool)
+    if heat.occlusion.place is not None:
+        row, column, rows, columns = heat.occlusion.place
+        strong[row : row + rows, column : column + columns] = True
+    else:
+        strong = cells >= _STRONG * cells.max()
+    strong &= cells.max() >= _FAINT
     return Overlay(
         png=_png(cells),
         outline=_outline(strong),
         matrix=f"matrix({a:g} {b:g} {c:g} {d:g} {100 * e:g} {100 * f:g})",
-        where=_where(cells, strong),
+        where=_where(strong),
     )
 
 
@@ -288,7 +294,7 @@ def _parts(sightings: Sequence[Sighting], number: int) -> list[Sequence[Sighting
 def _png(cells: np.ndarray) -> bytes:
     pixels = np.empty((*cells.shape, 4), np.uint8)
     pixels[..., :3] = _OVERLAY
-    pixels[..., 3] = np.rint(255 * _OPACITY * cells)
+    pixels[..., 3] = np.rint(255 * _OPACITY * cells**2)
     content = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(content, "PNG", optimize=True)
     return content.getvalue()
@@ -331,14 +337,13 @@ def _parts_of_the_face() -> dict[str, tuple[float, float]]:
 _PARTS_OF_THE_FACE = _parts_of_the_face()
 
 
-def _where(cells: np.ndarray, strong: np.ndarray) -> str:
+def _where(strong: np.ndarray) -> str:
     if not strong.any():
         return ""
-    y, x = np.unravel_index(int(cells.argmax()), cells.shape)
-    at = (float(x) + 0.5) / cells.shape[1], (float(y) + 0.5) / cells.shape[0]
+    y, x = (np.argwhere(strong).mean(axis=0) + 0.5) / strong.shape
     return min(
         _PARTS_OF_THE_FACE,
         key=lambda name: (
-            (_PARTS_OF_THE_FACE[name][0] - at[0]) ** 2 + (_PARTS_OF_THE_FACE[name][1] - at[1]) ** 2
+            (_PARTS_OF_THE_FACE[name][0] - x) ** 2 + (_PARTS_OF_THE_FACE[name][1] - y) ** 2
         ),
     )

@@ -205,6 +205,11 @@ class Occlusion(Part):
     strongest: float = Field(description="What the score lost where the map is strongest.")
     elsewhere: list[float] = Field(description="And at other places of the same area.")
     agrees: bool = Field(description="Whether the strongest place cost more than all others.")
+    place: tuple[int, int, int, int] | None = Field(
+        default=None,
+        description="The strongest place: its first row and column of the map's cells, and how "
+        "many of each; null if that was not kept.",
+    )
 
 
 class HeatMap(Part):
