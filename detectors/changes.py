@@ -113,21 +113,21 @@ def differ(both: Overlaid, tone: Tone) -> Difference:
     if min(_colour(both.a), _colour(both.b)) < _GREY:
         # Colour that one of them never had is no local change.
         apart = np.abs((a - b) @ _LUMA)[..., None]
-        clipped = clipped.any(axis=2, keepdims=True)
+        clipped = np.asarray(clipped.any(axis=2, keepdims=True), bool)
+    usual = cv2.GaussianBlur(apart.max(axis=2), (0, 0), 2.5)
     apart = np.where(clipped, np.maximum(apart - _CLIPPED, 0), apart)
     off = cv2.GaussianBlur(apart.max(axis=2), (0, 0), 2.5)
     common = _inner(both.common)
     contrast = np.sqrt(np.minimum(_contrast(a), _contrast(b)))
-    whole = common & ~clipped.any(axis=2)
-    expected = _expected(off, contrast, whole if whole.sum() > 0.1 * common.sum() else common)
+    expected = _expected(usual, contrast, common)
     levels = np.maximum(_STANDS_OUT * expected, _LEVELS)
     score = off / levels
     alike, power = correlation(detail(grey(both.a)), detail(grey(both.b)))
     textured = common & (power > 2 * DETAILED)
     if textured.any():
-        usual = float(np.median(alike[textured]))
+        most = float(np.median(alike[textured]))
         # Fine structure that disagrees is a change even where levels differ little.
-        unlike = np.where(textured, (usual - alike) / _APART, 0.0)
+        unlike = np.where(textured, (most - alike) / _APART, 0.0)
         score = np.maximum(score, np.where(off > 0.6 * _LEVELS, unlike, 0.0))
     score = np.where(common, score, 0.0).astype(np.float32)
     changed, boxes = _areas(score > 1, score, max(30.0, _SMALLEST * common.sum()))

@@ -101,7 +101,7 @@ def overlay(a: Pixels, b: Pixels, b_from_a: Matrix, side: int = SIDE) -> Overlai
         side: pixels of the canvas's longer side at most.
     """
     height, width = a.shape[:2]
-    corners = _apply(_inverse(b_from_a), _corners(b))
+    corners = apply(inverse(b_from_a), _corners(b))
     x0, y0 = np.maximum(corners.min(axis=0), 0)
     x1, y1 = np.minimum(corners.max(axis=0), [width, height])
     scale = math.sqrt(abs(float(np.linalg.det(b_from_a[:, :2]))))
@@ -110,7 +110,7 @@ def overlay(a: Pixels, b: Pixels, b_from_a: Matrix, side: int = SIDE) -> Overlai
     if min(size) < _SMALLEST:
         return None
     canvas_from_a = np.array([[zoom, 0, -x0 * zoom], [0, zoom, -y0 * zoom]])
-    canvas_from_b = _after(canvas_from_a, _inverse(b_from_a))
+    canvas_from_b = _after(canvas_from_a, inverse(b_from_a))
     whole = _drawn(np.full(b.shape[:2], 255, np.uint8), canvas_from_b, size)
     return Overlaid(
         _drawn(a, canvas_from_a, size), _drawn(b, canvas_from_b, size), whole > 250, canvas_from_a
@@ -153,19 +153,27 @@ DETAILED = 1.5
 """Levels of fine detail below which there is none to compare."""
 
 
+FEWEST_DETAILED = 0.005
+"""Of the common area; if less has detail, what there is cannot speak for all."""
+
+
+def agreement(both: Overlaid) -> tuple[float, float]:
+    """Mean correlation of fine detail where both have any, and the share in which they have."""
+    alike, power = correlation(detail(grey(both.a)), detail(grey(both.b)))
+    where = both.common & (power > DETAILED)
+    share = float(where.sum() / max(1, both.common.sum()))
+    return (float(alike[where].mean()) if share > FEWEST_DETAILED else 0.0), share
+
+
 def _judged(a: Pixels, b: Pixels, guess: Matrix, matches: int) -> Alignment | None:
     best = None
     for matrix in (guess, _refined(a, b, guess)):
         both = None if matrix is None else overlay(a, b, matrix)
         if matrix is None or both is None or both.common.mean() < 0.2:
             continue
-        alike, power = correlation(detail(grey(both.a)), detail(grey(both.b)))
-        where = both.common & (power > DETAILED)
-        share = float(where.sum() / max(1, both.common.sum()))
-        # Where nearly nothing has detail, what there is cannot speak for all.
-        agreement = float(alike[where].mean()) if share > 0.005 else 0.0
-        if best is None or agreement > best.agreement:
-            best = Alignment(matrix, matches, agreement, share)
+        mean, share = agreement(both)
+        if best is None or mean > best.agreement:
+            best = Alignment(matrix, matches, mean, share)
     return best
 
 
@@ -248,8 +256,8 @@ def _refined(a: Pixels, b: Pixels, guess: Matrix) -> Matrix | None:
     turn = step[:, :2].astype(np.float64)
     shift = step[:, 2] + 0.5 - turn @ [0.5, 0.5]
     moved = np.column_stack([turn, shift])
-    canvas_from_b = _after(both.canvas_from_a, _inverse(guess))
-    return _after(_inverse(canvas_from_b), _after(moved, both.canvas_from_a))
+    canvas_from_b = _after(both.canvas_from_a, inverse(guess))
+    return _after(inverse(canvas_from_b), _after(moved, both.canvas_from_a))
 
 
 def _drawn(pixels: Pixels, canvas_from_pixels: Matrix, size: tuple[int, int]) -> Pixels:
@@ -278,12 +286,14 @@ def _after(outer: Matrix, inner: Matrix) -> Matrix:
     return np.column_stack([turn, outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
-def _inverse(matrix: Matrix) -> Matrix:
+def inverse(matrix: Matrix) -> Matrix:
+    """The map back, (2, 3)."""
     turn = np.linalg.inv(matrix[:, :2])
     return np.column_stack([turn, -turn @ matrix[:, 2]])
 
 
-def _apply(matrix: Matrix, points: NDArray[np.floating]) -> Matrix:
+def apply(matrix: Matrix, points: NDArray[np.floating]) -> Matrix:
+    """Points (N, 2) mapped."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)
 
 
