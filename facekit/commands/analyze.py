@@ -115,7 +115,7 @@ class Parts(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has none
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="Files at a time, each on one core.  [default: by number of files and cores, at most 4]",
+    help="Files at a time, each in a process.  [default: by number of files and cores, at most 4]",
 )
 @options.DEVICE
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and no more.")
@@ -316,7 +316,7 @@ def _on_many(report: "Report") -> "Table":
             "" if score is None else f"{score:.2f}",
             mark_in_brief(file),
             credentials_in_brief(file),
-            file.verdict.reasons[0].text if file.verdict.reasons else "",
+            next((one.text for one in file.verdict.reasons if one.weight != "note"), ""),
         ]
         rows.append((file.path, file.verdict.conclusion, found))
     rows.sort(key=lambda row: _ORDER.index(row[1]))
