@@ -357,6 +357,9 @@ class Analyzer:
                 advance(walk.frames, "heat maps")
                 tracks = self._with_heat(tracks, walk, errors)
                 tell("localisation", localisation_line(tracks))
+        early = _ends_early(info, walk, chosen)
+        if early:
+            errors.append(early)
         if _state(path) != before:
             raise FacekitError(f"{path}: changed while it was read; analyze it again")
         found = FileReport(
@@ -378,7 +381,7 @@ class Analyzer:
                 tracks=tracks,
                 detector=self.facts,
                 origin=origin,
-                ends_early=_ends_early(info, walk, chosen),
+                ends_early=early,
                 until=chosen.until,
                 left_out=self.asked.left_out,
             ),
@@ -417,10 +420,10 @@ class Analyzer:
     ) -> Walk:
         """What is seen of a file's faces, which may be turned if none stands upright."""
         thorough = info.kind == "image"
-        walk = self._walked(samples(path, chosen), thorough, errors, advance)
+        walk = self._walked(samples(path, chosen, errors), thorough, errors, advance)
         if not thorough and not walk.courses and self._lies(path, length):
             errors.clear()
-            walk = self._walked(samples(path, chosen), True, errors, advance)
+            walk = self._walked(samples(path, chosen, errors), True, errors, advance)
         return walk
 
     def _walked(
@@ -438,14 +441,14 @@ class Analyzer:
             every=self.asked.every,
         )
         locate = self._finder.thorough if thorough else self._finder.upright
-        walk.through(_until_it_breaks(frames, errors), locate, advance)
+        walk.through(frames, locate, advance)
         errors += walk.failures
         return walk
 
     def _lies(self, path: Path, length: float | None) -> bool:
         """Whether a video without upright faces shows others, by a few of its frames."""
-        few = samples(path, moments(length, (length or 0.0) / _FEW or 1.0))
-        seen = batches(_until_it_breaks(itertools.islice(few, _FEW), []))
+        few = samples(path, moments(length, (length or 0.0) / _FEW or 1.0), [])
+        seen = batches(itertools.islice(few, _FEW))
         return any(any(self._finder.thorough([f.pixels for f in batch])) for batch in seen)
 
     def _tracks(self, walk: Walk, origin: Origin, info: MediaInfo) -> list[Track]:
@@ -522,15 +525,6 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise FacekitError(f"{path}: went away while it was read ({error.strerror})") from error
     return stat.st_size, stat.st_mtime_ns
-
-
-def _until_it_breaks(frames: Iterator[Frame], errors: list[str]) -> Iterator[Frame]:
-    """The frames up to where the file cannot be read on; why is added to ``errors``."""
-    try:
-        yield from frames
-    except FacekitError as error:
-        log.warning("%s", error)
-        errors.append(str(error))
 
 
 def faces_line(tracks: Sequence[Track], frames: int) -> str:

@@ -22,6 +22,7 @@ from detectors.report.pictures import Box, Crop, Pictures
 from detectors.score import Detector
 from detectors.verdict import RUN, is_usable
 from facekit.core.ahead import ahead
+from facekit.core.errors import FacekitError
 from facekit.faces import quality
 from facekit.faces.align import align_faces
 from facekit.faces.embed import Embedder
@@ -96,8 +97,22 @@ def moments(length: float | None, every: float, until: float | None = None) -> M
     return Moments(every, tuple(itertools.islice(times, LONGEST)), stretches, cut_off)
 
 
-def samples(path: Path, chosen: Moments) -> Iterator[Frame]:
-    """The frames to look at; one that stays on screen over several moments comes once."""
+def samples(path: Path, chosen: Moments, wrong: list[str]) -> Iterator[Frame]:
+    """The frames to look at; one that stays on screen over several moments comes once.
+
+    Args:
+        path: a picture or a video.
+        chosen: when to look.
+        wrong: takes what kept frames from being read; what could be read comes all the same.
+    """
+    try:
+        yield from _samples(path, chosen, wrong)
+    except FacekitError as error:
+        log.warning("%s", error)
+        wrong.append(str(error))
+
+
+def _samples(path: Path, chosen: Moments, wrong: list[str]) -> Iterator[Frame]:
     if is_image(path):
         yield Frame(read_image(path), 0.0, 0)
         return
@@ -114,6 +129,8 @@ def samples(path: Path, chosen: Moments) -> Iterator[Frame]:
             if frame.index != last:
                 yield frame
             last = frame.index
+        if video.faults:
+            wrong.append(f"damaged: {video.faults} of the frames decoded are missing or faulty")
 
 
 def batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

@@ -179,7 +179,7 @@ def test_a_video_is_looked_at_to_its_end_whatever_length_it_declares(tmp_path):
     write_video(path, (Frame(photo, time, i) for i, time in enumerate(times)), rate=20)
     assert probe(path).duration < 3
     chosen = walk.moments(analysis._length(path, probe(path)), 0.5)
-    assert [frame.time for frame in walk.samples(path, chosen)][-1] == pytest.approx(3.5)
+    assert [frame.time for frame in walk.samples(path, chosen, [])][-1] == pytest.approx(3.5)
 
 
 def test_a_report_is_deterministic_but_for_its_time_stamp(clip, photo, tmp_path):

@@ -58,11 +58,11 @@ MAX_PIXELS = 35_651_584
 It is what the highest levels of H.264, HEVC and AV1 allow.
 """
 
-# A file of few bytes may ask for hours of work: refused is what has already been decoded to so many
-# pixels, and to so many for each byte of the file. Twelve hours of video are many, but from many
-# bytes; the stillest H.264 takes ten bytes for a frame, which at 1080 lines is not near that many.
+# A file of few bytes may ask for hours of work: refused is what has been decoded to so many pixels
+# already, and to so many for each byte of the file. Twelve hours of video are more, but of more
+# bytes too: a black one with a key frame every ten seconds has a tenth of these pixels a byte.
 _MANY_PIXELS = 1 << 33
-_MANY_PER_BYTE = 1 << 18
+_MANY_PER_BYTE = 1 << 16
 # Video.sample decodes at most so many: 512 frames of 4K.
 _SAMPLED_PIXELS = 1 << 32
 
@@ -204,6 +204,11 @@ class Video:
         if self._cursor is None:
             self._cursor = _Cursor(self._work, self._start, self._indexed(), self._turns)
         return self._cursor.at(time)
+
+    @property
+    def faults(self) -> int:
+        """How many of the frames decoded so far, for :meth:`at`, are missing or faulty."""
+        return self._work.faults
 
     def frames(self, times: Sequence[float]) -> Iterator[Frame]:
         """The frame on screen at each of ``times``; quickest where the times are in order."""
@@ -366,10 +371,12 @@ class _Cursor:
             self.container.seek(self.index.ticks_of_keys[key], stream=self.stream)
             self._restart()
             # Frames shown before the first key frame lean on pictures that were skipped.
+            faults = self.work.faults
             for frame in self.source:
                 if frame.key_frame:
                     self._take(frame)
                     break
+            self.work.faults = faults
             if self.current is not None and self.current_time <= wanted:
                 return
         self.close()
@@ -500,6 +507,7 @@ class _Work:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
+        self.faults = 0  # frames that proved missing or faulty
         self._pixels = 0
         self._most = max(_MANY_PIXELS, _MANY_PER_BYTE * size)
 
@@ -543,10 +551,12 @@ def _decode(container: Any, stream: Any, work: _Work, quiet: bool = False) -> Ge
         except (av.error.FFmpegError, ValueError):
             frames = []
             damaged += packet is not None
+            work.faults += packet is not None
         for frame in frames:
             work.add(frame)
             decoded += 1
             damaged += frame.is_corrupt
+            work.faults += frame.is_corrupt
             yield frame
         if packet is None or packet.size == 0:
             break
