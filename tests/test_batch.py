@@ -423,6 +423,42 @@ def test_wrong_usage_exits_with_2(arguments):
     assert call(*arguments).exit_code == 2
 
 
+# Two files
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_two_files_are_compared(photo, tmp_path, quiet):
+    changed = skimage.data.astronaut()[:300, 60:380].copy()
+    changed[200:260, 20:80] = (30, 200, 30)
+    write_image(tmp_path / "b.jpg", changed[10:])
+    out = tmp_path / "out"
+    result = call(photo, tmp_path / "b.jpg", "--compare", "--out", out, *["-q"] * quiet)
+    assert result.exit_code == 0
+    report = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    assert report["source"]["conclusion"] == "same source"
+    assert (out / "comparison.html").is_file()
+    if quiet:
+        assert result.output == ""
+        return
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("same source: ")
+    assert {"cropped", "areas"} <= {line.split()[0] for line in lines[1:]}
+    assert lines[-1] == f"Comparison: {out / 'comparison.html'}"
+
+
+def test_a_comparison_takes_two_files_and_no_settings_of_an_analysis(photo, tmp_path):
+    for arguments, said in (
+        ([photo], "takes two files, and not 1"),
+        ([photo, photo], "takes two files, and not 1"),
+        ([photo, photo, "--every", "1"], "--every has no effect"),
+        ([photo, photo, "--without", "faces"], "--without has no effect"),
+    ):
+        result = call(*arguments, "--compare")
+        assert result.exit_code == 2 and said in result.stderr
+    missing = call(photo, tmp_path / "none.jpg", "--compare").exception
+    assert str(missing) == f"{tmp_path / 'none.jpg'}: no such file or folder"
+
+
 # Completion
 
 

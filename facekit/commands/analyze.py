@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from facekit.commands import options
-from facekit.core.errors import did_you_mean
+from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import set_verbosity
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Parts(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has none
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write report.html, report.json, summary.csv and summary.jsonl there.",
+    help="Write report.html, report.json, summary.csv and summary.jsonl there; with --compare "
+    "comparison.html and comparison.json.",
 )
 @click.option(
     "--detector",
@@ -111,6 +113,7 @@ class Parts(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has none
     metavar="PARTS",
     help=f"Leave parts out: {', '.join(PARTS)}. The report says so.",
 )
+@click.option("--compare", is_flag=True, help="Compare two files instead: what changed, and where.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -130,6 +133,7 @@ def command(
     every: float,
     max_duration: float | None,
     without: tuple[tuple["PartName", ...], ...],
+    compare: bool,
     workers: int | None,
     device: str,
     as_json: bool,
@@ -151,7 +155,8 @@ def command(
       20  inconclusive
       1   a file could not be analyzed, or another error
       2   wrong usage
-    With several files 1 outweighs 10, 10 outweighs 20, and 20 outweighs 0.
+    With several files 1 outweighs 10, 10 outweighs 20, and 20 outweighs 0. With --compare it is 0
+    once two files were compared, whatever was found.
 
     \b
     Examples:
@@ -159,6 +164,7 @@ def command(
       facekit analyze photos/ 'clips/*.mp4' --workers 4 --out out/report
       find evidence -newer seen.txt | facekit analyze --list - --out out/new
       facekit analyze photo.jpg --without provenance,watermark --json
+      facekit analyze original.mp4 suspect.mp4 --compare --out out/compared
     """
     if quiet:
         set_verbosity(0, quiet=True)
@@ -170,10 +176,39 @@ def command(
     named = [*inputs, *(path for one in lists for path in listed(one))]
     asked = Asked(every, max_duration, frozenset(part for parts in without for part in parts))
     aloud = not as_json and logging.getLogger("facekit").isEnabledFor(logging.INFO)
+    if compare:
+        for name in ("detector", "every", "max_duration", "without", "workers"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name.replace('_', '-')} has no effect on --compare")
+        _compare(named, device, out, as_json, aloud)
+        return
     report = _analyze(named, detector, device, asked, out, workers, aloud)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2, sort_keys=True, ensure_ascii=False))
     context.exit(report.exit_code)
+
+
+def _compare(named: list[Path], device: str, out: Path | None, as_json: bool, aloud: bool) -> None:
+    """Compare two files, and say what is the same and what is not."""
+    from detectors.batch import gather
+    from detectors.compare import compare
+    from facekit.core.device import resolve
+
+    inputs = gather(named)
+    for path, wrong in inputs.items():
+        if wrong is not None:
+            raise FacekitError(f"{path}: {wrong}")
+    if len(inputs) != 2:
+        raise click.UsageError(f"--compare takes two files, and not {len(inputs)}")
+    found = compare(*inputs, device=resolve(device), out=out)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2, sort_keys=True, ensure_ascii=False))
+    elif aloud:
+        _print(f"{found.source.conclusion}: {found.source.text}")
+        for change in found.changes:
+            _print(f"  {change.code:<12} {change.text}")
+        if out is not None:
+            _print(f"Comparison: {out / 'comparison.html'}")
 
 
 def _analyze(
