@@ -210,7 +210,7 @@ def test_a_member_of_native_pixels_says_nothing_of_what_it_does_not_see():
 
 def test_a_cover_changes_its_square_alone_and_takes_what_is_around(person):
     spot = pasted(person, (5, 4), deviation=60)
-    covered = cover(spot, (5, 4))
+    [covered] = cover(spot, [(5, 4)])
     [before, after, clean] = [
         cv2.GaussianBlur(crop, (0, 0), 2.0).astype(float)
         for crop in crops([spot, covered, person], "wide", 120)
@@ -229,5 +229,5 @@ def test_a_cover_changes_its_square_alone_and_takes_what_is_around(person):
 
 def test_of_a_plain_face_nothing_is_seen_of_a_cover():
     one = Region(np.full((120, 120, 3), 90, np.uint8), face(60, (30, 30)))
-    for place in [(0, 0), (4, 5), (9, 9)]:
-        assert np.ptp(cover(one, place).pixels) <= 1
+    for covered in cover(one, [(0, 0), (4, 5), (9, 9)]):
+        assert np.ptp(covered.pixels) <= 1
