@@ -426,7 +426,7 @@ def test_each_part_says_what_was_found():
         "95% interval 0.85 to 0.99", "Moderate support for a generated face.",
         "about 50 times as probable if the face was generated as if it was not",
         "patch 0.95", "threshold 0.70", "Strongest at the mouth",
-        "lowered the score by 1.90 (log-odds); covering other places of the same size, by −0.10 to "
+        "lowered its score by 1.90 (log-odds); covering other places of the same size, by −0.10 to "
         "0.40. The check bears the map out.",
         "The check does not bear the map out", "2 heat maps, 1 borne out by the check",
         "False alarms: 1.2% of 1,622 untouched faces", "95% interval 0.4% to 2.7%",
@@ -459,6 +459,14 @@ def test_parts_left_out_are_named(part):
     section = page[page.index(f'<h3 id="file-1-{part}"') :]
     assert f"--without {part}" in section[: section.index("</section>")]
     assert f"Left out on request: {'file facts' if part == 'facts' else part}" in words(page)
+
+
+def test_what_was_not_looked_at_is_said():
+    long = Sampling(every=0.2, frames=3000, thinned=True, stretches=300, until=7200.0)
+    text = words(render(report_on(file_report(duration=43_200.0, sampling=long)), [Pictures()]))
+    for said in ("3,000 frames, until 2:00:00.0 only, as asked", "in 300 stretches of 10 evenly "
+                 "spread: the file is too long to be looked at in full"):  # fmt: skip
+        assert said in text
 
 
 def test_what_went_wrong_is_said():
@@ -530,7 +538,8 @@ def test_a_crowd_stays_below_three_megabytes_and_the_worst_are_shown():
     tracks = [track(CLEAN, id=i, heats=2) for i in range(99)] + [track(FORGED, id=99, heats=2)]
     html = render(report_on(file_report(tracks=tracks)), [pictures(tracks)])
     assert len(html.encode()) < 3_000_000
-    assert "40 more faces are in report.json" in words(html)
+    text = words(html)
+    assert "40 more faces are in report.json" in text and "59 more are in report.json." in text
     assert html.index('id="file-1-face-100"') < html.index('id="file-1-face-1"')
     assert 'class="map" data-face="99"' in html
 

@@ -138,6 +138,16 @@ const roles = { table: "table", "thead, tbody": "rowgroup", tr: "row", td: "cell
 for (const [tags, role] of Object.entries(roles))
   for (const each of document.querySelectorAll(tags)) each.setAttribute("role", role);
 
+// On paper nothing can be unfolded. (Chromium needs none of this: see the style sheet.)
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not([open], .file, .curve)")];
+  for (const each of unfolded) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of unfolded) each.open = false;
+});
+
 // Links to a file that is folded away unfold it, in browsers that don't do so themselves.
 const unfold = () => {
   const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
