@@ -10,6 +10,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -118,6 +119,7 @@ LIMITS = (
     "background, and whether a caption is true are not looked at.",
 )
 
+_THREADS = 1  # of torch in each network: see _one_thread
 _WORST = 8  # tracks of which heat maps are drawn
 _FEW = 8  # frames of a video without upright faces that are searched for others
 
@@ -244,7 +246,7 @@ def report(
             smallest_face=SMALLEST_FACE,
             fewest_sightings=FEWEST_SIGHTINGS,
             run=RUN,
-            threads=torch.get_num_threads(),
+            threads=_THREADS,
         ),
         versions=_versions(),
         limits=list(LIMITS),
@@ -333,30 +335,31 @@ class Analyzer:
         Raises:
             FacekitError: if it is no picture or video that can be read, or changes meanwhile.
         """
+        try:
+            with _one_thread():
+                return self._file(path, title or path.name, tell, bar)
+        except OSError as error:
+            raise FacekitError(f"{path}: not readable ({error.strerror or error})") from error
+
+    def _file(self, path: Path, title: str, tell: Tell, bar: Bar) -> tuple[FileReport, Pictures]:
         info = probe(path)
         before = _state(path)
-        length = _length(path, info)
-        chosen = moments(length, self.asked.every, self.asked.max_duration)
-        total = 1 if info.kind == "image" else len(chosen.times or ()) or None
         errors: list[str] = []
-        walk: Walk | None = None
-        with bar(title or path.name, total) as advance, ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             # What the file says of itself takes a core of its own while faces are looked for.
             said_later = pool.submit(self._said, path, info, tell)
-            if "faces" not in self.asked.left_out:
-                advance(0, "faces")
+            length = _length(path, info)
+            chosen = moments(length, self.asked.every, self.asked.max_duration)
+            total = 1 if info.kind == "image" else len(chosen.times or ()) or None
+            with bar(title, total) as advance:
                 walk = self._walk(path, info, length, chosen, errors, advance)
-            said, errors[:0] = said_later.result()
-            origin = origin_of(said.provenance, said.certificate)
-            tracks = [] if walk is None else self._tracks(walk, origin, info)
-            if walk is not None:
-                tell("faces", faces_line(tracks, walk.frames))
-            if self.detector is not None:
-                tell("detectors", detectors_line(tracks, self.detector.threshold))
-            if walk is not None and "localisation" not in self.asked.left_out:
-                advance(walk.frames, "heat maps")
-                tracks = self._with_heat(tracks, walk, errors)
-                tell("localisation", localisation_line(tracks))
+                said, errors[:0] = said_later.result()
+                origin = origin_of(said.provenance, said.certificate)
+                tracks = self._tracks(walk, origin, info, tell)
+                if walk and "localisation" not in self.asked.left_out:
+                    advance(walk.frames, "heat maps")
+                    tracks = self._with_heat(tracks, walk, errors)
+                    tell("localisation", localisation_line(tracks))
         early = _ends_early(info, walk, chosen)
         if early:
             errors.append(early)
@@ -417,8 +420,11 @@ class Analyzer:
         chosen: Moments,
         errors: list[str],
         advance: Callable[[int, str], None],
-    ) -> Walk:
+    ) -> Walk | None:
         """What is seen of a file's faces, which may be turned if none stands upright."""
+        if "faces" in self.asked.left_out:
+            return None
+        advance(0, "faces")
         thorough = info.kind == "image"
         walk = self._walked(samples(path, chosen, errors), thorough, errors, advance)
         if not thorough and not walk.courses and self._lies(path, length):
@@ -451,11 +457,22 @@ class Analyzer:
         seen = batches(itertools.islice(few, _FEW))
         return any(any(self._finder.thorough([f.pixels for f in batch])) for batch in seen)
 
-    def _tracks(self, walk: Walk, origin: Origin, info: MediaInfo) -> list[Track]:
+    def _tracks(
+        self, walk: Walk | None, origin: Origin, info: MediaInfo, tell: Tell
+    ) -> list[Track]:
         """The tracks with their scores and verdicts."""
-        return [
+        if walk is None:
+            return []
+        tracks = [
             self._track(id, course, origin, info) for id, course in sorted(walk.courses.items())
         ]
+        tell("faces", faces_line(tracks, walk.frames))
+        if "detectors" not in self.asked.left_out:
+            line = "no detector was at hand"
+            if self.detector is not None:
+                line = detectors_line(tracks, self.detector.threshold)
+            tell("detectors", line)
+        return tracks
 
     def _track(self, id: int, course: Course, origin: Origin, info: MediaInfo) -> Track:
         sightings = course.sightings
@@ -514,16 +531,24 @@ class Analyzer:
         return likelihood(self.detector.calibration, score)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """What tells whether a file has changed.
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks compute with one thread, so that numbers are the same on any number of cores.
 
-    Raises:
-        FacekitError: if it is gone.
+    Several cores are put to use all the same: what is read, decoded, located and scored runs side
+    by side, and so do files.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
     try:
-        stat = path.stat()
-    except OSError as error:
-        raise FacekitError(f"{path}: went away while it was read ({error.strerror})") from error
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What tells whether a file has changed."""
+    stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
 

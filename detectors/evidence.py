@@ -139,11 +139,11 @@ def watermark_line(found: Watermark) -> str:
 
 
 def facts_line(facts: FileFacts) -> str:
-    """What the file is, in a line, with what an examiner should know first."""
+    """What the file is, in a line, with the names of what an examiner should know."""
     length = "" if facts.duration is None else f", {clock(facts.duration)}"
     rate = "" if facts.rate is None else f" at {facts.rate:.4g} frames a second"
     hints = facts.details.hints if facts.details else []
-    more = f"; {'; '.join(hint.text for hint in hints[:2])}" if hints else ""
+    more = f"; {', '.join(hint.code.replace('_', ' ') for hint in hints)}" if hints else ""
     return (
         f"{facts.codec}, {facts.width}×{facts.height}{length}{rate}, {file_size(facts.bytes)}{more}"
     )

@@ -225,28 +225,21 @@ class Walk:
     ) -> None:
         """Go through all frames; they are decoded, and searched, in threads of their own.
 
-        Each computes with one of torch's threads: the cores are busy with the others' work, and so
-        the numbers are the same on any number of cores.
-
         Args:
             frames: in order of time.
             locate: finds the faces of pictures, with landmarks.
             advance: is told how many frames were looked at.
         """
+        threads = torch.get_num_threads()
 
         def searched(batch: list[Frame]) -> tuple[list[Frame], list[list[Face]]]:
-            torch.set_num_threads(1)
+            torch.set_num_threads(threads)  # of this thread; a new one would take every core
             return batch, locate([frame.pixels for frame in batch])
 
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ahead(batches(frames), 1) as decoded, ahead(map(searched, decoded), 1) as found:
-                for batch, faces in found:
-                    self._add(batch, faces)
-                    advance(self.frames, "faces")
-        finally:
-            torch.set_num_threads(threads)
+        with ahead(batches(frames), 1) as decoded, ahead(map(searched, decoded), 1) as found:
+            for batch, faces in found:
+                self._add(batch, faces)
+                advance(self.frames, "faces")
         identify(self._tracker.tracks, self._album.vectors(), SAME_PERSON)
         for track in self._tracker.tracks:
             self.courses[track.id].person = track.person

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +13,8 @@ import pytest
 import skimage.data
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detectors import analyze as analysis
 from detectors import evidence, walk
@@ -21,7 +25,9 @@ from detectors.report.model import (
     EVIDENCE,
     INCONCLUSIVE,
     NO_EVIDENCE,
+    PARTS,
     Certificate,
+    Sighting,
     Watermark,
 )
 from detectors.score import Detector
@@ -30,7 +36,7 @@ from facekit import export
 from facekit.cli import cli
 from facekit.core import files
 from facekit.core.errors import FacekitError
-from facekit.media.decode import probe
+from facekit.media.decode import Video, probe
 from facekit.media.encode import write_video
 from facekit.media.images import write_image
 from facekit.provenance import manifest as manifests
@@ -40,6 +46,12 @@ from facekit.watermark import Kind
 
 NO_MARK = Watermark(status="absent", kind=None, id=None, p_value=0.4, corrected=None, frames=64)
 CERTIFIED = Certificate(status="valid", reason="holds")
+
+
+@pytest.fixture(autouse=True)
+def quick_marks(monkeypatch):
+    """Marks are read where they lie: to look for moved ones takes longer than all else here."""
+    monkeypatch.setattr(evidence, "read_file", partial(evidence.read_file, search=False))
 
 
 def validate(report):
@@ -227,6 +239,8 @@ def test_an_exported_clip_is_recognised_by_its_mark_and_manifest(tmp_path):
     assert result.exit_code == 10
     (file,) = json.loads(result.stdout)["files"]
     assert file["origin"] == "studio"
+    signed = file["provenance"]
+    assert signed["signer"] == signed["claims"]["signer"] and signed["signed"] is None
     reasons = [reason for reason in file["verdict"]["reasons"] if reason["weight"] == "evidence"]
     assert [reason["code"] for reason in reasons] == [
         "manifest_says_generated", "mark_says_generated"
@@ -336,7 +350,8 @@ def test_a_video_that_is_cut_off_says_so(tmp_path):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     (file,) = analyze(cut).files
-    assert "ends_early" in [reason.code for reason in file.verdict.reasons]
+    (reason,) = [one for one in file.verdict.reasons if one.code == "ends_early"]
+    assert file.errors[-1] == reason.text
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(photo, tmp_path, monkeypatch):
@@ -360,6 +375,168 @@ def test_long_videos_are_thinned_and_the_report_says_so(clip, monkeypatch):
     assert file.sampling.thinned and file.sampling.every == 0.2
     assert (file.sampling.frames, file.sampling.stretches) == (4, 2)
     assert [s.time for s in file.tracks[0].sightings] == pytest.approx([0, 0.2, 1.0, 1.2])
+
+
+@given(
+    length=st.none() | st.floats(0.01, 1e6),
+    every=st.floats(0.01, 1e4),
+    until=st.none() | st.floats(0.01, 1e6),
+)
+def test_the_moments_that_are_looked_at(length, every, until):
+    chosen = walk.moments(length, every, until)
+    assert chosen.until == (until if until and (length is None or until < length) else None)
+    if length is None:
+        assert chosen.times is None
+        return
+    end = length if chosen.until is None else chosen.until
+    assert chosen.times[0] == 0 and chosen.times[-1] < end
+    assert len(chosen.times) <= walk.LONGEST
+    apart = np.diff(chosen.times)
+    assert (apart >= every * (1 - 1e-6) - 1e-9 * end).all()
+    if chosen.stretches is None:
+        assert end - chosen.times[-1] <= every * (1 + 1e-9)
+    else:
+        starts = chosen.times[:: walk.RUN]
+        assert len(starts) == chosen.stretches
+        assert np.diff(starts) == pytest.approx(end / chosen.stretches)
+        within = np.diff(np.reshape(chosen.times, (-1, walk.RUN)))
+        assert within == pytest.approx(every, rel=1e-3, abs=1e-9 * end)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 1)), unique_by=lambda pair: pair[0]))
+def test_the_strongest_sightings_are_kept_apart_in_time(pairs):
+    peaks = []
+    going = walk.Walk(embedder=None, detector=None, device=torch.device("cpu"), every=0.2)
+    for slot, score in sorted(pairs):
+        one = Sighting(
+            time=slot / 4, index=slot, box=(0, 0, 99, 99), size=99, located=1, score=score
+        )
+        if going._is_peak(peaks, one):
+            peaks = walk._with(peaks, walk.Peak(one, None, None))
+    times = [peak.sighting.time for peak in peaks]
+    assert len(peaks) <= 3 and all(b - a >= 1 for a, b in pairwise(times))
+    highest = max((score for _, score in pairs), default=None)
+    assert highest == max((peak.sighting.score for peak in peaks), default=None)
+
+
+def test_every_part_of_a_report_is_filled(clip, tmp_path):
+    detector = Detector.load("default", torch.device("cpu"))
+    detector.threshold = 0.0  # any face is suspicious, and so gets heat maps
+    told = []
+    analyzer = analysis.Analyzer(detector, torch.device("cpu"), analysis.Asked())
+    file, pictures = analyzer.file(clip, tell=lambda part, line: told.append((part, line)))
+    assert [part for part, _ in told] == list(PARTS)
+    assert not any("\n" in line for _, line in told)
+    whole = analysis.report([file], [], analyzer)
+    validate(whole.to_json())
+    assert whole.settings.parts == list(PARTS) and whole.settings.left_out == []
+    assert whole.detector.members == [part.name for part in detector.parts]
+    assert whole.detector.calibrated.bounds == detector.calibration.bounds
+    assert file.facts.details.video.frames == 20
+    (track,) = file.tracks
+    assert track.person == 0 and track.verdict.conclusion == EVIDENCE
+    for sighting in track.sightings:
+        assert sighting.members.keys() == set(whole.detector.members)
+        assert 0 <= sighting.compression <= 1 and 0 <= sighting.occlusion < 0.5
+        assert 0 < sighting.blur < 10 and abs(sighting.yaw) < 45 and abs(sighting.pitch) < 45
+    blurs = [sighting.blur for sighting in track.sightings]
+    assert min(blurs) <= track.seen.blur[0] <= track.seen.blur[1] <= max(blurs)
+    assert track.interval[0] <= track.score <= track.interval[1]
+    assert track.likelihood.words
+    assert 1 <= len(track.heat) <= 3
+    for heat in track.heat:
+        assert 0 <= np.min(heat.cells) <= np.max(heat.cells) <= 1
+        (crop,) = [crop for crop in pictures.crops[0] if crop.time == heat.time]
+        assert crop.heat == heat and crop.large
+
+
+@pytest.mark.parametrize(
+    ("without", "left_out"),
+    [
+        (("provenance", "watermark"), ["provenance", "watermark"]),
+        (("facts",), ["facts"]),
+        (("faces",), ["faces", "detectors", "localisation"]),
+        (("detectors",), ["detectors", "localisation"]),
+    ],
+)
+def test_parts_left_out_are_null_and_named(photo, without, left_out):
+    told = []
+    asked = analysis.Asked(without=frozenset(without))
+    detector = Brightness(["camera"])
+    detector.threshold = 0.9
+    analyzer = analysis.Analyzer(detector, torch.device("cpu"), asked)
+    file, _ = analyzer.file(photo, tell=lambda part, line: told.append(part))
+    report = analysis.report([file], [], analyzer)
+    validate(report.to_json())
+    assert report.settings.left_out == left_out
+    assert told == report.settings.parts == [part for part in PARTS if part not in left_out]
+    assert file.verdict.conclusion == INCONCLUSIVE
+    assert "part_left_out" in [reason.code for reason in file.verdict.reasons]
+    absent = {
+        "provenance": file.provenance is file.certificate is None,
+        "watermark": file.watermark is None,
+        "facts": file.facts.details is None,
+        "faces": not file.tracks,
+        "detectors": report.detector is None,
+    }
+    assert [part for part, gone in absent.items() if gone] == [p for p in left_out if p in absent]
+
+
+def test_no_more_of_a_video_is_looked_at_than_asked_for(clip):
+    (file,) = analyze(clip, asked=analysis.Asked(max_duration=1.0)).files
+    assert file.sampling.until == 1.0 and file.errors == []
+    assert [s.time for s in file.tracks[0].sightings] == pytest.approx(np.arange(5) / 5)
+    (file,) = analyze(clip, asked=analysis.Asked(max_duration=3.0)).files
+    assert file.sampling.until is None and len(file.tracks[0].sightings) == 10
+
+
+@pytest.mark.parametrize(
+    "asked", [{"every": 0.0}, {"every": float("nan")}, {"max_duration": -1.0},
+              {"without": frozenset(["sound"])}]
+)  # fmt: skip
+def test_what_cannot_be_asked_is_said(asked):
+    with pytest.raises(FacekitError, match=r"--(every|max-duration|without)"):
+        analysis.Asked(**asked)
+
+
+def test_a_video_that_cannot_be_read_on_is_reported_as_far_as_it_was(clip, monkeypatch):
+    at = Video.at
+
+    def breaking(self, time):
+        if time > 1.1:
+            raise FacekitError(f"{self.path}: became unreadable")
+        return at(self, time)
+
+    monkeypatch.setattr(Video, "at", breaking)
+    threads = torch.get_num_threads()
+    (file,) = analyze(clip).files
+    assert file.sampling.frames == 6 and len(file.tracks[0].sightings) == 6
+    assert any("became unreadable" in error for error in file.errors)
+    assert file.verdict.conclusion == INCONCLUSIVE
+    assert torch.get_num_threads() == threads
+
+
+def test_a_file_that_goes_away_is_an_error(photo, tmp_path, monkeypatch):
+    path = tmp_path / "photo.png"
+    shutil.copy(photo, path)
+
+    def gone(_):
+        path.unlink()
+        return NO_MARK
+
+    monkeypatch.setattr(analysis, "read_watermark", gone)
+    (error,) = analyze(path).errors
+    assert error.error == "not readable (No such file or directory)"
+
+
+def test_a_person_who_comes_back_is_known_again(tmp_path):
+    photo = skimage.data.astronaut()[:288, 60:380]
+    away = np.full_like(photo, 90)
+    path = tmp_path / "a.mp4"
+    shots = [photo] * 5 + [away] * 13 + [photo] * 5
+    write_video(path, (Frame(shot, i / 5, i) for i, shot in enumerate(shots)), rate=5)
+    (file,) = analyze(path).files
+    assert [(track.id, track.person) for track in file.tracks] == [(0, 0), (1, 0)]
 
 
 def test_no_face_is_inconclusive(tmp_path):
