@@ -580,7 +580,7 @@ def localisation_line(tracks: Sequence[Track]) -> str:
     """What the heat maps are worth, in a line."""
     maps = [heat for track in tracks for heat in track.heat]
     if not maps:
-        return "no heat map: nothing speaks for traces in a place of a face"
+        return "no heat map: no face gave cause for one"
     agree = sum(heat.occlusion.agrees for heat in maps)
     return f"{count(len(maps), 'heat map')}; covering the strongest place tells in {agree}"
 

@@ -240,8 +240,11 @@ class Walk:
             for batch, faces in found:
                 self._add(batch, faces)
                 advance(self.frames, "faces")
-        identify(self._tracker.tracks, self._album.vectors(), SAME_PERSON)
-        for track in self._tracker.tracks:
+        tracks = self._tracker.tracks
+        # A lone track is a lone person, whoever it is.
+        vectors = self._album.vectors() if len(tracks) > 1 else {}
+        identify(tracks, vectors, SAME_PERSON)
+        for track in tracks:
             self.courses[track.id].person = track.person
 
     def _add(self, frames: Sequence[Frame], located: Sequence[Sequence[Face]]) -> None:
