@@ -329,40 +329,43 @@ def few(crops: Sequence[Crop], most: int) -> list[Crop]:
 
 def _chosen(entries: Sequence[Entry], detail: Detail, room: int) -> set[Key]:
     """The pictures that fit into ``room`` bytes, the most telling first."""
-    chosen = set()
-    for _, key, size in sorted(_wanted(entries, detail)):
-        cost = 4 * (size + 2) // 3 + _AROUND
+    chosen: set[Key] = set()
+    for _, keys, size in sorted(_wanted(entries, detail)):
+        cost = 4 * size // 3 + _AROUND * len(keys)
         if cost <= room:
-            chosen.add(key)
+            chosen.update(keys)
             room -= cost
     return chosen
 
 
-def _wanted(entries: Sequence[Entry], detail: Detail) -> Iterator[tuple[float, Key, int]]:
-    """All pictures, each with its rank, the least first, and its bytes.
+def _wanted(
+    entries: Sequence[Entry], detail: Detail
+) -> Iterator[tuple[float, tuple[Key, ...], int]]:
+    """Pictures that are shown together or not at all: their rank, the least first, and bytes.
 
     One picture of a face comes before its others, and the worst files' come before the others'.
     """
     for place, entry in enumerate(entries):
         if entry.pictures.overview is not None:
-            yield 2 + place / 10, _overview(entry), len(entry.pictures.overview)
+            yield 2 + place / 10, (_overview(entry),), len(entry.pictures.overview)
         for number, track in enumerate(worst_first(entry.facts.tracks)[: detail.tracks]):
             crops = entry.pictures.crops.get(track.id, [])
             thumbs = few(crops, _THUMBS)
             best = min(thumbs, key=lambda crop: -(crop.score or 0.0), default=None)
-            for crop in thumbs:
-                size = len(_small(crop))
-                if crop is not best:
-                    yield 5 + place / 10, _thumb(entry, track, crop), size
-                else:  # it stands beside the face's facts, and again among several
-                    twice = size * min(2, len(thumbs))
-                    yield 1 + place / 50 + number / 20, _thumb(entry, track, crop), twice
+            sizes = {_thumb(entry, track, crop): len(_small(crop)) for crop in thumbs}
+            if best is not None:
+                first = _thumb(entry, track, best)
+                yield 1 + place / 50 + number / 20, (first,), sizes[first]
+                # Among the others it stands once more.
+                others = tuple(key for key in sizes if key != first)
+                if others:
+                    yield 5 + place / 10, others, sum(sizes.values())
             for k, heat in enumerate(track.heat):
                 shown = _crop_of(heat, crops)
                 if shown is not None:
                     rank = 2 + k + place / 10 + number / 20
                     size = len(shown.large or shown.jpeg) + _OVERLAY
-                    yield rank, (*_of(entry, track), "map", heat.time), size
+                    yield rank, ((*_of(entry, track), "map", heat.time),), size
 
 
 def _small(crop: Crop) -> bytes:
