@@ -338,6 +338,8 @@ class Analyzer:
         try:
             with _one_thread():
                 return self._file(path, title or path.name, tell, bar)
+        except BrokenPipeError:  # of who listens to tell
+            raise
         except OSError as error:
             raise FacekitError(f"{path}: not readable ({error.strerror or error})") from error
 
@@ -410,6 +412,10 @@ class Analyzer:
         facts, wrong = read_facts(path, info, details="facts" not in left_out)
         if "facts" not in left_out:
             tell("facts", facts_line(facts))
+        if watermark and watermark.error:
+            wrong.insert(0, f"the watermark could not be read: {watermark.error}")
+        if provenance and provenance.status == "not read":
+            wrong.insert(0, f"the content credentials could not be checked: {provenance.reason}")
         return _Said(facts, provenance, certificate, watermark), wrong
 
     def _walk(

@@ -517,6 +517,22 @@ def test_a_video_that_cannot_be_read_on_is_reported_as_far_as_it_was(clip, monke
     assert torch.get_num_threads() == threads
 
 
+def test_evidence_that_cannot_be_read_is_an_error_and_no_finding(photo, monkeypatch):
+    def broken(*_, **__):
+        raise FacekitError("cannot be parsed")
+
+    for module, name in (
+        (evidence, "read_file"), (manifests, "verify"), (evidence, "describe")
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, broken)
+    (file,) = analyze(photo).files
+    assert (file.watermark.status, file.provenance.status) == ("not read", "not read")
+    assert file.facts.details is None and len(file.errors) == 3
+    assert all(error.endswith("cannot be parsed") for error in file.errors)
+    codes = [reason.code for reason in file.verdict.reasons]
+    assert codes.count("part_not_read") == 2
+
+
 def test_a_file_that_goes_away_is_an_error(photo, tmp_path, monkeypatch):
     path = tmp_path / "photo.png"
     shutil.copy(photo, path)
