@@ -153,6 +153,7 @@ def run(
             )
             for place, (path, wrong) in enumerate(inputs.items()):
                 if wrong is None and not kept.has(path):
+                    advance(place, plain(path.name))
                     outcome = next(fresh)
                     kept.add(path, outcome)
                     wrong = outcome.error
