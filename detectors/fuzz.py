@@ -4,7 +4,8 @@ Whoever analyzes files gets them from strangers. So small pictures and clips of 
 read are flipped bit by bit, cut off, given wrong headers and sizes, and files that unpack to far
 more than they are come on top. Each is analyzed, all evidence on, by a process that is
 watched from outside. A file must end in a report or in one clear line; it is a failure if the
-process crashes, raises anything else, takes over a minute, or over 4 GiB of memory.
+process crashes, raises anything else, or takes over a minute or over 4 GiB of memory. The minute is
+one of the processor's, so that it does not depend on what else the machine does.
 """
 
 import faulthandler
@@ -42,13 +43,14 @@ from facekit.types import Frame, Pixels
 from facekit.watermark import Kind
 
 SECONDS = 60.0
-"""What one file may take."""
+"""What one file may take, of a processor's time."""
 GIB = 4.0
 """What the process that analyzes it may hold."""
 COUNT = 1000
 """Files that a full run makes."""
 
-_POLL = 0.05  # seconds between two looks at a process's memory
+_POLL = 0.05  # seconds between two looks at a process
+_PATIENCE = 10  # times as long as it may work, a process may take in all
 _BOMBS = 0.1  # share of files that are not made from others
 _SIDE = 192  # pixels of the pictures and clips that are damaged
 _HEAD = 1024  # bytes in which damage does most
@@ -600,20 +602,23 @@ class _Child:
 
     def analyze(self, path: Path, keep: Path) -> _Found:
         """What a file does; if it fails, it is kept."""
-        began, peak, how, what, report = time.monotonic(), 0.0, "", "", False
+        how, what, peak, began, pid = "", "", 0.0, time.monotonic(), self._process.pid
+        worked = _worked(pid)
         self._pipe.send(str(path))
+        seconds = 0.0
         while not how:
             if self._pipe.poll(_POLL):
                 try:
                     how, what = self._pipe.recv()
                 except EOFError:
                     how, what = "crash", self._last_words()
-                report = how == "report"
-            peak = max(peak, _peak(self._process.pid))
+            waited = time.monotonic() - began
+            seconds = waited if worked is None else (_worked(pid) or worked + seconds) - worked
+            peak = max(peak, _peak(pid))
             if peak > GIB:
                 how, what = "memory", f"{peak:.1f} GiB"
-            elif not how and time.monotonic() - began > SECONDS:
-                how, what = "hang", f"not done after {SECONDS:.0f} s"
+            elif not how and max(seconds, waited / _PATIENCE) > SECONDS:
+                how, what = "hang", f"not done after {seconds:.0f} s"
         failure = None
         if how not in ("report", "error"):
             keep.mkdir(parents=True, exist_ok=True)
@@ -621,7 +626,7 @@ class _Child:
         if how in ("crash", "memory", "hang"):
             self.__exit__()
             self._start()
-        return _Found(report, failure, time.monotonic() - began, peak)
+        return _Found(how == "report", failure, seconds, peak)
 
     def _last_words(self) -> str:
         self._process.join()
@@ -637,6 +642,16 @@ def _peak(pid: int | None) -> float:
         return 0.0
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     return int(lines.get("VmHWM", "0 kB").split()[0]) / (1 << 20)
+
+
+def _worked(pid: int | None) -> float | None:
+    """Seconds of a processor's time that a process has had; None if the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _serve(pipe: Connection, said: Path, detector: str | None) -> None:

@@ -348,6 +348,16 @@ def test_all_frames_of_a_moving_picture_are_read(tmp_path, name, options):
     assert reading.payload == PAYLOAD
 
 
+def test_of_a_long_and_large_animation_the_beginning_is_read(tmp_path, monkeypatch):
+    frames = [*marked(moving(photo("coffee"), 3)), *moving(photo("coffee"), 9)]
+    path = animation(tmp_path / "a.png", frames)
+    pixels = frames[0].pixels.shape[0] * frames[0].pixels.shape[1]
+    monkeypatch.setattr(marked_files, "_ANIMATED_PIXELS", 3 * pixels)
+    monkeypatch.setattr(marked_files, "MAX_FRAMES", 2)
+    reading = watermark.read_file(path)
+    assert (reading.frames, reading.payload) == (2, PAYLOAD)
+
+
 @quick
 def test_picture_for_those_who_show_no_animation_is_no_frame(tmp_path):
     frames = moving(photo("coffee"), 4)

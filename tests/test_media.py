@@ -216,6 +216,56 @@ def test_sample_of_a_short_video_is_even(tmp_path: Path, count: int) -> None:
         assert [f.time for f in found] == pytest.approx([f.index / 25 for f in found])
 
 
+def still_gif(side: int, count: int) -> bytes:
+    """A GIF whose frames change one pixel each: 22 bytes a frame, of whatever size."""
+    head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    control = b"\x21\xf9\x04\x08" + struct.pack("<HBB", 10, 0, 0)
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+    return head + (control + frame) * count + b"\x3b"
+
+
+def test_a_small_file_of_endless_large_frames_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "_MANY_PIXELS", 20 * 2000**2)
+    path = tmp_path / "still.gif"
+    path.write_bytes(still_gif(2000, 19))  # 180,000 pixels a byte, but not many of them
+    with Video(path) as video:
+        assert len(list(video)) == 19
+    path.write_bytes(still_gif(2000, 30))
+    for read in (list, lambda video: list(video.frames([0.1 * i for i in range(30)]))):
+        with Video(path) as video, pytest.raises(FacekitError, match=r"still\.gif: unpacks to"):
+            read(video)
+    path.write_bytes(still_gif(500, 400))  # as many, at 11,000 a byte
+    with Video(path) as video:
+        assert len(list(video)) == 400
+
+
+def test_frames_larger_than_any_codec_allows_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.gif"
+    path.write_bytes(still_gif(6000, 2))
+    with pytest.raises(FacekitError, match=r"huge\.gif: frames of 6000×6000 are too large"):
+        probe(path)
+
+
+def test_fewer_of_huge_frames_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_raw(tmp_path / "a.mp4", 40)
+    monkeypatch.setattr(decode, "_SAMPLED_PIXELS", 3 * decode._STRIDE * 64 * 48)
+    with Video(path) as video:
+        assert len(list(video.sample(10))) == 3
+
+
+def test_a_stream_met_while_reading_ends_the_packets() -> None:
+    """PyAV asks at the end for each stream that FFmpeg knows, and may have counted fewer."""
+
+    class Container:
+        def demux(self, stream: object) -> Iterator[str]:
+            yield "packet"
+            raise IndexError("list index out of range")
+
+    assert list(decode.packets(Container(), None)) == ["packet"]
+
+
 @pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.ts", "long.avi"])
 def test_sample_of_a_long_video_decodes_few_frames(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -972,6 +1022,19 @@ def test_what_is_no_picture_is_one_line_that_names_the_file(tmp_path: Path) -> N
         assert says in one_line(error, tmp_path / name), name
     with pytest.raises(FacekitError, match="no such file"):
         read_image(tmp_path / "missing.png")
+
+
+def test_a_picture_in_thousands_of_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (1000, 1000)).save(buffer, "JPEG", progressive=True)
+    sound = buffer.getvalue()
+    last = sound.rindex(b"\xff\xda")
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(sound[:last] + sound[last:-2] * 20 + b"\xff\xd9")
+    assert read_image(path).shape == (1000, 1000, 3)
+    path.write_bytes(sound[:last] + sound[last:-2] * 3000 + b"\xff\xd9")
+    with pytest.raises(FacekitError, match=r"scans\.jpg: in 3\d\d\d scans"):
+        read_image(path)
 
 
 @settings(max_examples=150, deadline=None)

@@ -59,10 +59,10 @@ It is what the highest levels of H.264, HEVC and AV1 allow.
 """
 
 # A file of few bytes may ask for hours of work: refused is what has been decoded to so many pixels
-# already, and to so many for each byte of the file. Twelve hours of video are more, but of more
-# bytes too: a black one with a key frame every ten seconds has a tenth of these pixels a byte.
+# already, and to so many for each byte read. Twelve hours of video are more, but of more
+# bytes too: even if all of it is black, H.264 has but a fifth of these pixels a byte.
 _MANY_PIXELS = 1 << 33
-_MANY_PER_BYTE = 1 << 16
+_MANY_PER_BYTE = 1 << 17
 # Video.sample decodes at most so many: 512 frames of 4K.
 _SAMPLED_PIXELS = 1 << 32
 
@@ -144,7 +144,7 @@ class Video:
         self._index: _Index | None = None
         self._turns: _Turns = {}
         with _opened(path) as (container, stream):
-            self._work = _Work(path, path.stat().st_size)
+            self._work = _Work(path)
             first = next(_decode(container, stream, self._work, quiet=True), None)
             if first is None:
                 raise FacekitError(f"{path}: no frame in it can be decoded; it is damaged or empty")
@@ -188,7 +188,7 @@ class Video:
         """The frames from the start, in order of time."""
         with _opened(self.path) as (container, stream):
             clock = _Clock(container, stream, self._start)
-            for index, frame in enumerate(_decode(container, stream, self._work.anew())):
+            for index, frame in enumerate(_decode(container, stream, _Work(self.path))):
                 yield Frame(_upright(frame, self._turns), clock.time(frame), index)
 
     def at(self, time: float) -> Frame:
@@ -463,10 +463,7 @@ def open_container(path: Path) -> Any:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its video stream; every way this can fail is one line."""
     with open_container(path) as container:
-        try:
-            stream = container.streams.best("video")
-        except IndexError as error:  # FFmpeg has met one more stream since PyAV counted them
-            raise FacekitError(f"{path}: damaged; its streams cannot be told apart") from error
+        stream = container.streams.best("video")
         if stream is None or is_cover(stream):
             kind = "sound only, " if container.streams.audio else ""
             raise FacekitError(f"{path}: {kind}no video in it")
@@ -498,22 +495,18 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The packets up to the end or to where the file breaks off."""
     try:
         yield from container.demux(stream)
-    except (av.error.FFmpegError, OSError):
-        return
+    except (av.error.FFmpegError, OSError, IndexError):
+        return  # IndexError: see _decode
 
 
 class _Work:
     """What decoding a file has cost so far; whoever decodes it adds to it."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0  # of the packets that went in
         self.faults = 0  # frames that proved missing or faulty
         self._pixels = 0
-        self._most = max(_MANY_PIXELS, _MANY_PER_BYTE * size)
-
-    def anew(self) -> "_Work":
-        """The count of another decoding of the same file."""
-        return _Work(self.path, self.size)
 
     def add(self, frame: Any) -> None:
         """Count a frame.
@@ -525,7 +518,7 @@ class _Work:
         if pixels > MAX_PIXELS:
             raise FacekitError(f"{self.path}: a frame of {frame.width}×{frame.height} is too large")
         self._pixels += pixels
-        if self._pixels > self._most:
+        if self._pixels > max(_MANY_PIXELS, _MANY_PER_BYTE * self.bytes):
             raise FacekitError(
                 f"{self.path}: unpacks to over {_MANY_PIXELS / 10**9:.0f} gigapixels from a few "
                 "bytes; it is damaged, or made to exhaust whoever reads it"
@@ -543,6 +536,7 @@ def _decode(container: Any, stream: Any, work: _Work, quiet: bool = False) -> Ge
         except (av.error.FFmpegError, OSError):
             # The file breaks off. What the decoder still holds is whole: let it out.
             packet, cut = None, True
+        work.bytes += packet.size if packet is not None else 0
         if _is_encrypted(packet):
             # Decoded without the key it gives noise, if anything: no picture to judge.
             raise FacekitError(f"{path}: its pictures are encrypted; give a copy that is not")
