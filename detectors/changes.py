@@ -27,7 +27,7 @@ _APART = 0.5  # of correlation below what is common
 _SMALLEST = 0.0008  # of the common area
 _BINS = 12
 _GREY = 2.5  # levels of colour, in the mean
-_CLIPPED = 25.0  # levels that may be lost beyond white and black
+_CLIPPED = 40.0  # levels that may be lost beyond white and black
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _EDGE = 4  # pixels at the border of what is common, where warping blurs
 

@@ -33,6 +33,7 @@ _REACH = 3.0  # pixels that a match may be off
 _FEWEST = 8  # matches that agree
 _REFINED = 320  # pixels of the longer side that ECC sees
 _SCALES = (1 / 16, 16.0)
+_BEYOND_CHANCE = 0.8  # of agreement: no other alignment needs to be tried
 _SMALLEST = 24  # pixels of the shorter side of what is compared
 
 
@@ -87,8 +88,14 @@ def align(a: Pixels, b: Pixels) -> Alignment | None:
         a: uint8 RGB (H, W, 3).
         b: likewise, of any size.
     """
-    found = [one for guess, matches in _guesses(a, b) if (one := _judged(a, b, guess, matches))]
-    return max(found, key=lambda one: one.agreement, default=None)
+    best: Alignment | None = None
+    for guess, matches in _guesses(a, b):
+        one = _judged(a, b, guess, matches)
+        if one is not None and (best is None or one.agreement > best.agreement):
+            best = one
+        if best is not None and best.agreement > _BEYOND_CHANCE:
+            break
+    return best
 
 
 def overlay(a: Pixels, b: Pixels, b_from_a: Matrix, side: int = SIDE) -> Overlaid | None:
@@ -181,13 +188,13 @@ def _guesses(a: Pixels, b: Pixels) -> Iterator[tuple[Matrix, int]]:
     """Maps from A to B that are worth a try, and how many features agree on each."""
     mirror = np.array([[-1.0, 0, b.shape[1]], [0, 1, 0]])
     stretch = np.array([[b.shape[1] / a.shape[1], 0, 0], [0, b.shape[0] / a.shape[0], 0]])
-    yield stretch, 0
-    yield _after(mirror, stretch), 0
     points, words = _features(a)
     for turn, pixels in ((None, b), (mirror, np.ascontiguousarray(b[:, ::-1]))):
         matrix, matches = _matched(points, words, *_features(pixels))
         if matrix is not None:
             yield (matrix if turn is None else _after(turn, matrix)), matches
+    yield stretch, 0
+    yield _after(mirror, stretch), 0
 
 
 def _features(pixels: Pixels) -> tuple[Plane, Plane]:

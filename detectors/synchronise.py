@@ -160,6 +160,31 @@ def synchronise(a: Strip, b: Strip, b_from_a: Matrix) -> list[Timing]:
     return found
 
 
+def moments_of(a: Strip, b: Strip, b_from_a: Matrix) -> list[float]:
+    """Times of a video that may show what a picture shows, the likeliest first; at most three.
+
+    Args:
+        a: of the picture, or of the video.
+        b: of the other.
+        b_from_a: as for :func:`synchronise`.
+    """
+    planes_a, planes_b = _on_one_canvas(a, b, b_from_a)
+    if planes_a is None or planes_b is None:
+        return []
+    film, still, times = (
+        (planes_a, planes_b[0], a.times) if len(planes_a) > 1 else (planes_b, planes_a[0], b.times)
+    )
+    lasting = np.median(film, axis=0)
+    wanted = (still - lasting).ravel()
+    left = np.array([_correlated((plane - lasting).ravel(), wanted) for plane in film])
+    found = []
+    while len(found) < _PEAKS and left.max() > -1:
+        best = int(left.argmax())
+        found.append(float(times[best]))
+        left[max(0, best - 2) : best + 3] = -1.0
+    return found
+
+
 def to_a_frame(
     a: Path, b: Path, strip_a: Strip, strip_b: Strip, b_from_a: Matrix, offset: float
 ) -> float:
@@ -214,10 +239,8 @@ def _finest(
             continue
         one, other = moving_a[inside], moving_b[places[inside]]
         scores.append(_correlated(one, other))
-    # All guesses within one frame's time score the same: their middle is meant.
-    best = np.flatnonzero(np.array(scores) > max(scores) - 1e-4)
-    run = best[: int(np.argmax(np.diff(best, append=best[-1] + 9) > 1)) + 1]
-    return float(steps[run].mean())
+    # All guesses within one frame's time score the same: the first is where frames begin together.
+    return float(steps[int(np.argmax(np.array(scores) > max(scores) - 1e-4))])
 
 
 def _from(video: Video, start: float) -> Iterator[tuple[float, Pixels]]:
