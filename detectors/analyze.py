@@ -351,7 +351,8 @@ class Analyzer:
             # What the file says of itself takes a core of its own while faces are looked for.
             said_later = pool.submit(self._said, path, info, tell)
             length = _length(path, info)
-            chosen = moments(length, self.asked.every, self.asked.max_duration)
+            until = self.asked.max_duration if info.kind == "video" else None
+            chosen = moments(length, self.asked.every, until)
             total = 1 if info.kind == "image" else len(chosen.times or ()) or None
             with bar(title, total) as advance:
                 walk = self._walk(path, info, length, chosen, errors, advance)
@@ -648,8 +649,14 @@ def _length(path: Path, info: MediaInfo) -> float | None:
 
 
 def _ends_early(info: MediaInfo, walk: Walk | None, chosen: Moments) -> str | None:
-    """Say so if the frames end well before the duration that the file declares."""
-    if info.duration is None or walk is None:
+    """Say so if less was seen than the file declares, or if it went on and nobody knew how long."""
+    if walk is None:
+        return None
+    if chosen.times is None and walk.frames >= LONGEST:
+        return (
+            f"it does not say how long it lasts; nothing after {walk.last_time:.1f} s was looked at"
+        )
+    if info.duration is None:
         return None
     end = info.duration if chosen.until is None else min(info.duration, chosen.until)
     apart = end / chosen.stretches if chosen.stretches else chosen.every

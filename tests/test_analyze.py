@@ -483,12 +483,25 @@ def test_parts_left_out_are_null_and_named(photo, without, left_out):
     assert [part for part, gone in absent.items() if gone] == [p for p in left_out if p in absent]
 
 
-def test_no_more_of_a_video_is_looked_at_than_asked_for(clip):
+def test_no_more_of_a_video_is_looked_at_than_asked_for(clip, photo):
     (file,) = analyze(clip, asked=analysis.Asked(max_duration=1.0)).files
     assert file.sampling.until == 1.0 and file.errors == []
     assert [s.time for s in file.tracks[0].sightings] == pytest.approx(np.arange(5) / 5)
     (file,) = analyze(clip, asked=analysis.Asked(max_duration=3.0)).files
     assert file.sampling.until is None and len(file.tracks[0].sightings) == 10
+    (file,) = analyze(photo, asked=analysis.Asked(max_duration=1.0)).files
+    assert file.sampling.until is None
+
+
+def test_a_video_that_does_not_say_how_long_it_is_is_looked_at_so_far(clip, monkeypatch):
+    monkeypatch.setattr(analysis, "_length", lambda path, info: None)
+    (file,) = analyze(clip).files
+    assert file.sampling.frames == 10 and file.errors == []
+    for module in (analysis, walk):
+        monkeypatch.setattr(module, "LONGEST", 4)
+    (file,) = analyze(clip).files
+    assert file.sampling.frames == 4
+    assert "ends_early" in [reason.code for reason in file.verdict.reasons]
 
 
 @pytest.mark.parametrize(
