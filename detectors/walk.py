@@ -167,14 +167,13 @@ class Course:
 
     Attributes:
         sightings: in order of time.
-        outcomes: what the detector said of each.
         person: as :attr:`facekit.types.Track.person`; known at the end.
         peaks: its strongest usable sightings in order of time; none of a track whose face is less
             suspicious than many others'.
+        shown: crops of it.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
     person: int | None = None
     peaks: list[Peak] = field(default_factory=list)
     shown: "_Shown" = field(default_factory=lambda: _Shown())
@@ -297,7 +296,6 @@ class Walk:
     ) -> None:
         sighting = _sighting(frame, face.face, outcome)
         course.sightings.append(sighting)
-        course.outcomes.append(outcome)
         scored = sighting.score is not None or self._detector is None
         peak = scored and is_usable(sighting) and self._is_peak(course.peaks, sighting)
         crop = course.shown.add(sighting, face.pixels, wanted=peak)
