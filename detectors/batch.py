@@ -88,15 +88,6 @@ def gather(inputs: Sequence[Path]) -> Inputs:
     return found
 
 
-def threads(inputs: Inputs) -> int | None:
-    """Threads to compute with: one where there are several files, else all (None).
-
-    Sums depend on the number of threads in their last digits. With one thread for each of several
-    files, the number of workers changes nothing in a report.
-    """
-    return None if len(inputs) == 1 else 1
-
-
 def workers_for(inputs: Inputs, device: torch.device) -> int:
     """How many processes are worth it: none beside this one (1) for a few pictures."""
     if not on_host(device):
@@ -315,7 +306,6 @@ def _in_workers(paths: Sequence[Path], setup: _Setup, workers: int) -> Generator
 
 def _start() -> None:
     """In a worker: one thread, and no bars; what goes wrong is still said."""
-    torch.set_num_threads(1)
     cv2.setNumThreads(1)
     set_verbosity(0, quiet=True)
 
@@ -372,7 +362,6 @@ def _settings(analyzer: Analyzer, device: torch.device) -> dict[str, Any]:
         "max_duration": asked.max_duration,
         "without": list(asked.left_out),
         "device": device.type,
-        "threads": torch.get_num_threads(),
     }
 
 

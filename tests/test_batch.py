@@ -160,7 +160,6 @@ def test_processes_are_started_where_they_are_worth_it(monkeypatch):
     counts = [batch.workers_for(inputs, CPU) for inputs in ({}, few, many, clips, many | clips)]
     assert counts == [1, 1, 2, 3, 4]
     assert batch.workers_for(many, torch.device("meta")) == 1
-    assert (batch.threads(few), batch.threads({Path("a.mp4"): None})) == (1, None)
 
 
 # What is written

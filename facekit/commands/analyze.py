@@ -225,7 +225,7 @@ def _analyze(
     from facekit.core.device import resolve
 
     inputs = batch.gather(named)
-    where = resolve(device, threads=batch.threads(inputs))
+    where = resolve(device)
     lone = len(inputs) == 1
 
     def tell(part: str, line: str) -> None:
