@@ -11,6 +11,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 import av
 import batch_of_stand_ins as stand_ins
@@ -25,7 +26,7 @@ from test_report_page import file_report, track
 from detectors import analyze as analysis
 from detectors import batch
 from detectors.analyze import Asked
-from detectors.report.model import PARTS, FileError
+from detectors.report.model import PARTS, Code, FileError
 from facekit.cli import cli
 from facekit.commands import analyze as command
 from facekit.core.errors import FacekitError
@@ -480,6 +481,15 @@ def test_a_comparison_takes_two_files_and_no_settings_of_an_analysis(photo, tmp_
         assert result.exit_code == 2 and said in result.stderr
     missing = call(photo, tmp_path / "none.jpg", "--compare").exception
     assert str(missing) == f"{tmp_path / 'none.jpg'}: no such file or folder"
+
+
+# The guide
+
+
+def test_the_guide_explains_each_code_each_part_and_each_column():
+    guide = (HERE.parent / "docs/analyze.md").read_text(encoding="utf-8")
+    names = {*get_args(Code), *PARTS, *batch.COLUMNS}
+    assert {name for name in names if f"`{name}`" not in guide} == set()
 
 
 # Completion
