@@ -65,6 +65,10 @@ MEDIA = {
     "facekit/studio/labels.py": "masks and depth maps: they show nobody",
     "facekit/studio/lessons/identity.py": "in memory: compression of a crop",
     "facekit/studio/lessons/landmarks.py": "in memory: compression of a crop",
+    "detectors/analyze_bench.py": "a temporary folder, marked as all are, to be analyzed",
+    "detectors/fuzz.py": "a temporary folder, to be damaged and read",
+    "detectors/report/charts.py": "heat maps: colours over a thumbnail, without a picture",
+    "detectors/report/compare.py": "thumbnails inside a comparison, which says what marks say",
     "detectors/report/pictures.py": "closer views inside a report, which says the same",
     "detectors/walk.py": "thumbnails inside a report, which says what the file's mark says",
 }
