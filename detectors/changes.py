@@ -20,7 +20,7 @@ from facekit.types import Pixels
 _Mask = NDArray[np.bool_]
 
 _ROUNDS = 12
-_SAMPLES = 20_000  # pixels by which tone is fitted
+_SAMPLES = 6000  # pixels by which tone is fitted
 _STANDS_OUT = 4.0  # times what the two pictures commonly differ at the same contrast
 _LEVELS = 7.0  # of 255, below which nothing is a change
 _APART = 0.5  # of correlation below what is common

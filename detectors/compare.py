@@ -47,22 +47,23 @@ from facekit.types import Face, Pixels
 
 SCHEMA: Final = "facekit-comparison/1"
 
-SAME = 0.75
+SAME = 0.8
 """Agreement of fine detail from which two pictures come from the same source."""
 ALIKE = 0.4
 """Agreement below which they have nothing in common that can be shown."""
-# Measured on portraits of five collections (docs/compare.md): 60 copies, cropped, mirrored, turned,
-# scaled, toned and compressed at random, agree by 0.87 or more; of 120 pairs of unrelated pictures
-# 95% agree by less than 0.14, and none by more than 0.37; 30 pairs of photos of one sitting by at
-# most 0.72.
+# Measured on portraits of five collections (docs/compare.md): 90 copies, cropped, mirrored, turned,
+# scaled, toned and compressed at random, agree by 0.87 or more; of 180 pairs of unrelated pictures
+# 95% agree by less than 0.14, and none by more than 0.37; 45 pairs of photos of one sitting by at
+# most 0.77.
 UNRELATED = 0.37
-RETAKEN = 0.72
+RETAKEN = 0.77
 
 LIMITS = (
     "That two files share a source does not tell which came first, nor which of them is untouched: "
     "a difference may have been put into either.",
     "A second photo of a scene, a moment later, resembles a changed copy: where the fine detail "
-    "agrees in part only, the comparison says so, and which of the two it is cannot be told.",
+    "agrees in part only, the comparison says so, and which of the two it is cannot be told. Frames a "
+    "fraction of a second apart may agree as copies do.",
     "Only scaling, cropping, turning, mirroring and stretching are undone. A photo of a screen, "
     "taken at a slant, or a copy bent otherwise, may be missed.",
     "Changes that are smaller than about 1% of the picture, or no stronger than what compression "
@@ -394,7 +395,7 @@ def _in_words(conclusion: Conclusion, alignment: Alignment | None) -> str:
         f"one sitting by {RETAKEN} at most, copies by 0.87 and more"
     )
     if conclusion == "same source":
-        how = "beyond reasonable doubt" if alignment.agreement > _SURE else "very probably"
+        how = "almost certainly" if alignment.agreement > _SURE else "very probably"
         return (
             f"{how}, both come from the same source: once laid over each other, their fine detail "
             f"agrees ({number} of 1; {floor})"
@@ -598,10 +599,14 @@ def _timeline(found: _Found, matrix: Matrix, offset: float) -> list[Moment]:
 
 
 def _telling(moments: Sequence[Moment]) -> list[tuple[float, float]]:
-    """The moments that differ most, apart in time, in order of time."""
+    """The moments that differ most, apart in time, in order of time; one if none stands out."""
+    if not moments:
+        return []
     chosen: list[Moment] = []
-    apart = (moments[-1].time_a - moments[0].time_a) / (2 * _DETAILED_MOMENTS) if moments else 0.0
-    for moment in sorted(moments, key=lambda one: (-one.changed, one.time_a)):
+    apart = (moments[-1].time_a - moments[0].time_a) / (2 * _DETAILED_MOMENTS)
+    ranked = sorted(moments, key=lambda one: (-one.changed, one.time_a))
+    least = 0.2 * ranked[0].changed
+    for moment in [one for one in ranked if one.changed > least] or ranked[:1]:
         if all(abs(moment.time_a - other.time_a) >= apart for other in chosen):
             chosen.append(moment)
         if len(chosen) == _DETAILED_MOMENTS:
