@@ -7,7 +7,14 @@ Saliency Maps", arXiv:1810.03292). So the place where it is strongest is covered
 what the member's score loses (Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional
 Networks", section 4.2). A cover leaves traces of its own; what counts is therefore the comparison
 with covers of the same area elsewhere in the face. They are filled with the tones around them and
-the texture beside them, and fade out at their edges: a black square would itself be noticed.
+the detail beside them, and fade out at their edges: a black or a smooth square would itself be
+noticed. They look odd, but have a picture's own traces.
+
+Measured with a detector of two such members, on 26 spliced and reworked faces that it flags: the
+check agrees with 18, and with 8 if a random place of the face is covered instead of the strongest,
+which costs more than 90% of the other places do, and a random one more than 54%. Of 20 untouched
+faces it agrees with 1; by chance it would agree with one in nine. So where it agrees, the map tells
+something; where it does not, the traces may be all over the face, as those of a splice are.
 """
 
 from collections.abc import Sequence
@@ -36,13 +43,14 @@ Cell = tuple[int, int]
 _SHOWN = "wide"  # the template of the crops that a report shows
 _COVER = 3  # cells a side of what is covered: a 16th of the crop
 _OTHERS = 8  # covers elsewhere
-_MIDDLE, _REACH = (0.5, 0.5), (0.36, 0.28)  # of a face in that crop: down and across
+# Where in that crop covers' middles lie in the face, down and across: a cover of hair or background
+# costs nothing.
+_MIDDLE, _REACH = (0.5, 0.5), (0.34, 0.26)
 _LEAST = 0.1  # of log-odds: a cover that costs less costs nothing
 _SMALL = 16  # pixels a side of a cover whose fill is computed; it has no detail
 _FADE = 0.12  # of a cover's side
-_BESIDE = 1.3  # of its side: how far off its texture is taken from
-_GRAIN = 1.5  # pixels: what is finer is texture
-_MEDIAN = 0.6745  # of what is normally distributed, without its sign, in deviations
+_BESIDE = 1.3  # of its side: how far off its detail is taken from
+_DETAIL = 0.15  # of its side: what is finer is detail
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +114,8 @@ def cover(region: Region, places: Sequence[Cell]) -> list[Region]:
     """
     to_region = region_from_crop(region, _SHOWN, GRID)
     side = _COVER * float(np.hypot(*to_region[:, 0]))
-    texture = _texture(region.pixels)
+    whole = region.pixels.astype(np.float32)
+    detail = np.asarray(whole - cv2.GaussianBlur(whole, (0, 0), _DETAIL * side), np.float32)
     square = np.array([[0, 0], [_COVER, 0], [_COVER, _COVER], [0, _COVER]])
     covered = []
     for place in places:
@@ -115,7 +124,7 @@ def cover(region: Region, places: Sequence[Cell]) -> list[Region]:
         # OpenCV counts from pixel centres, here in sixteenths.
         cv2.fillConvexPoly(mask, np.round((corners - 0.5) * 16).astype(np.int32), 1.0, shift=4)
         mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), max(_FADE * side, 0.5)), np.float32)
-        fill = _tones_around(region.pixels, mask, side) + _beside(texture, corners, side)
+        fill = _tones_around(region.pixels, mask, side) + _beside(detail, corners, side)
         pixels = region.pixels + (fill - region.pixels) * mask[..., None]
         covered.append(replace(region, pixels=np.clip(pixels.round(), 0, 255).astype(np.uint8)))
     return covered
@@ -134,24 +143,16 @@ def _tones_around(pixels: Pixels, mask: Floats, side: float) -> Floats:
     return np.asarray(cv2.resize(filled, (width, height)), np.float32)
 
 
-def _texture(pixels: Pixels) -> Floats:
-    """The skin's grain and the camera's noise, (H, W, 3), without the edges of what is shown."""
-    whole = pixels.astype(np.float32)
-    fine = whole - cv2.GaussianBlur(whole, (0, 0), _GRAIN)
-    most = 3 * float(np.median(np.abs(fine))) / _MEDIAN
-    return np.asarray(np.clip(fine, -most, most), np.float32)
-
-
-def _beside(texture: Floats, corners: Matrices, side: float) -> Floats:
-    """The texture beside a square, moved onto it, (H, W, 3).
+def _beside(detail: Floats, corners: Matrices, side: float) -> Floats:
+    """The detail beside a square, moved onto it, (H, W, 3).
 
     It is taken from further in the middle, so that the picture has it. Without it a cover is too
-    smooth, which costs a detector's score more in some places than in others.
+    smooth, which tells a detector more than what was covered did.
     """
-    inwards = np.array(texture.shape[1::-1]) / 2 - corners.mean(axis=0)
+    inwards = np.array(detail.shape[1::-1]) / 2 - corners.mean(axis=0)
     axis = int(abs(inwards[1]) > abs(inwards[0]))
     step = round(side * _BESIDE) * (1 if inwards[axis] >= 0 else -1)
-    return np.roll(texture, -step, axis=1 - axis)
+    return np.roll(detail, -step, axis=1 - axis)
 
 
 class _Loudest(NamedTuple):

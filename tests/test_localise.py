@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from detectors.calibrate import Calibration
 from detectors.data import Faces
-from detectors.localise import GRID, cover, localise
+from detectors.localise import GRID, _elsewhere, cover, localise
 from detectors.models._residual import Layers, Localiser
 from detectors.models.blend import Config
 from detectors.regions import Region, crops, cut, region_from_crop
@@ -206,6 +206,15 @@ def test_a_member_of_native_pixels_says_nothing_of_what_it_does_not_see():
 
 
 # Covers
+
+
+def test_wherever_the_strongest_place_is_it_is_compared_with_eight_others_of_the_face():
+    for place in np.ndindex(GRID - 2, GRID - 2):
+        others = np.array(_elsewhere(place))
+        assert len({*map(tuple, others)}) == 8
+        assert np.abs(others - place).max(axis=1).min() >= 3
+        # Their middles lie within a face's oval in the crop.
+        assert (np.hypot(*((others + 1.5 - GRID / 2) / (4.1, 3.2)).T) <= 1).all()
 
 
 def test_a_cover_changes_its_square_alone_and_takes_what_is_around(person):
