@@ -62,8 +62,8 @@ LIMITS = (
     "That two files share a source does not tell which came first, nor which of them is untouched: "
     "a difference may have been put into either.",
     "A second photo of a scene, a moment later, resembles a changed copy: where the fine detail "
-    "agrees in part only, the comparison says so, and which of the two it is cannot be told. Frames "
-    "a fraction of a second apart may agree as copies do.",
+    "agrees in part only, the comparison says so, and which of the two it is cannot be told. "
+    "Frames a fraction of a second apart may agree as copies do.",
     "Only scaling, cropping, turning, mirroring and stretching are undone. A photo of a screen, "
     "taken at a slant, or a copy bent otherwise, may be missed.",
     "Changes that are smaller than about 1% of the picture, or no stronger than what compression "
