@@ -82,7 +82,9 @@ class Stack:
         return stack
 
 
-def fit_stack(logits: Scores, labels: Labels, subjects: Sequence[str]) -> Stack:
+def fit_stack(
+    logits: Scores, labels: Labels, subjects: Sequence[str], weights: Scores | None = None
+) -> Stack:
     """Fit the members' weights on validation data.
 
     Args:
@@ -90,6 +92,7 @@ def fit_stack(logits: Scores, labels: Labels, subjects: Sequence[str]) -> Stack:
         labels: (N,), 1 generated, 0 not; both must occur.
         subjects: N people, for the cross-validation; frames of one stay together. With fewer than
             two people a class there is none: weights ≥ 0 under a penalty of 1.
+        weights: (N,), how much each face counts, > 0; None: all alike.
 
     Raises:
         FacekitError: if a class is empty, a logit is not a number, or the lengths differ.
@@ -108,7 +111,11 @@ def fit_stack(logits: Scores, labels: Labels, subjects: Sequence[str]) -> Stack:
         raise FacekitError("stacking: a member gives scores that are not numbers")
 
     groups = np.unique(subjects, return_inverse=True)[1]
-    tried = {evidence: _try(_said(logits, evidence), labels, groups) for evidence in (False, True)}
+    counts = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    tried = {
+        evidence: _try(_said(logits, evidence), labels, groups, counts)
+        for evidence in (False, True)
+    }
     evidence = tried[True].loss < tried[False].loss
     best = tried[evidence]
     log.info(
@@ -134,19 +141,21 @@ class _Tried(NamedTuple):
     bias: float
 
 
-def _try(said: Scores, labels: Labels, groups: NDArray[np.intp]) -> _Tried:
+def _try(said: Scores, labels: Labels, groups: NDArray[np.intp], counts: Scores) -> _Tried:
     # The penalty is fair only between columns of one spread.
     spread = said.std(axis=0)
     spread[spread == 0] = 1.0
     middle = said.mean(axis=0)
     scaled = (said - middle) / spread
-    loss, penalty, free = _choose(scaled, labels, groups)
-    weights, bias = _fit(scaled, labels, penalty, free=free)
+    loss, penalty, free = _choose(scaled, labels, groups, counts)
+    weights, bias = _fit(scaled, labels, counts, penalty, free=free)
     weights = weights / spread
     return _Tried(loss, penalty, free, tuple(weights.tolist()), float(bias - weights @ middle))
 
 
-def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[float, float, bool]:
+def _choose(
+    logits: Scores, labels: Labels, groups: NDArray[np.intp], counts: Scores
+) -> tuple[float, float, bool]:
     """The least log loss on other people; its penalty, and whether weights may be negative.
 
     The loss is infinite where there are too few people to tell.
@@ -172,9 +181,11 @@ def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[f
         for penalty in _PENALTIES:
             loss = np.empty(len(labels))
             for inside, outside in folds:
-                weights, bias = _fit(logits[inside], labels[inside], penalty, free=free)
+                weights, bias = _fit(
+                    logits[inside], labels[inside], counts[inside], penalty, free=free
+                )
                 z = logits[outside] @ weights + bias
-                loss[outside] = np.logaddexp(0, z) - labels[outside] * z
+                loss[outside] = counts[outside] * (np.logaddexp(0, z) - labels[outside] * z)
             # One number a person, else whoever has many frames would decide.
             _, person = np.unique(groups[tested], return_inverse=True)
             each = np.bincount(person, loss[tested]) / np.bincount(person)
@@ -186,15 +197,17 @@ def _choose(logits: Scores, labels: Labels, groups: NDArray[np.intp]) -> tuple[f
     return least, penalty, free
 
 
-def _fit(logits: Scores, labels: Labels, penalty: float, *, free: bool) -> tuple[Scores, float]:
+def _fit(
+    logits: Scores, labels: Labels, counts: Scores, penalty: float, *, free: bool
+) -> tuple[Scores, float]:
     """Weights (M,) and bias of the least total log loss plus penalty / 2 · |weights|²."""
     members = logits.shape[1]
 
     def loss(parameters: Scores) -> tuple[float, Scores]:
         weights, bias = parameters[:-1], parameters[-1]
         z = logits @ weights + bias
-        slope = expit(z) - labels
-        value = np.sum(np.logaddexp(0, z) - labels * z) + penalty / 2 * weights @ weights
+        slope = counts * (expit(z) - labels)
+        value = counts @ (np.logaddexp(0, z) - labels * z) + penalty / 2 * weights @ weights
         return float(value), np.append(slope @ logits + penalty * weights, slope.sum())
 
     # scikit-learn's logistic regression, which is the same where weights are free, has no bounds.

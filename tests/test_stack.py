@@ -28,15 +28,29 @@ def members(seed: int, faces: int, quality: list[float]) -> tuple[Scores, Labels
 def test_the_fit_is_scikit_learns() -> None:
     logits, labels, _ = members(1, 300, [2.0, 0.5, -0.3])
     for penalty in (0.1, 10.0):
-        weights, bias = stack._fit(logits, labels, penalty, free=True)
+        weights, bias = stack._fit(logits, labels, np.ones(len(labels)), penalty, free=True)
         peer = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000).fit(logits, labels)
         np.testing.assert_allclose(weights, peer.coef_[0], atol=1e-5)
         assert bias == pytest.approx(peer.intercept_[0], abs=1e-5)
-        bounded, _ = stack._fit(logits, labels, penalty, free=False)
+        bounded, _ = stack._fit(logits, labels, np.ones(len(labels)), penalty, free=False)
         assert bounded[2] == 0 and bounded[0] > bounded[1] > 0
         # What is left are the weights without that member.
-        rest, _ = stack._fit(logits[:, :2], labels, penalty, free=True)
+        rest, _ = stack._fit(logits[:, :2], labels, np.ones(len(labels)), penalty, free=True)
         np.testing.assert_allclose(bounded[:2], rest, atol=1e-4)
+
+
+def test_a_face_that_counts_twice_is_as_good_as_two() -> None:
+    logits, labels, people = members(3, 200, [1.0, 2.0])
+    counts = np.where(np.arange(200) < 80, 2.0, 1.0)
+    twice = np.concatenate([np.arange(200), np.arange(80)])
+    weights, bias = stack._fit(logits, labels, counts, 1.0, free=True)
+    doubled = stack._fit(logits[twice], labels[twice], np.ones(280), 1.0, free=True)
+    assert weights == pytest.approx(doubled[0], abs=1e-4) and bias == pytest.approx(
+        doubled[1], abs=1e-4
+    )
+    alike = fit_stack(logits, labels, people)
+    assert fit_stack(logits, labels, people, np.full(200, 1.0)) == alike
+    assert fit_stack(logits, labels, people, counts) != alike
 
 
 def test_the_better_member_weighs_more() -> None:
@@ -57,8 +71,8 @@ def test_the_better_member_weighs_more() -> None:
 def test_units_do_not_matter(seed: int, faces: int, quality: list[float], unit: float) -> None:
     logits, labels, people = members(seed, faces, quality)
     groups = np.unique(people, return_inverse=True)[1]
-    fitted = stack._try(logits, labels, groups)
-    scaled = stack._try(logits * unit + unit, labels, groups)
+    fitted = stack._try(logits, labels, groups, np.ones(len(labels)))
+    scaled = stack._try(logits * unit + unit, labels, groups, np.ones(len(labels)))
     np.testing.assert_allclose(
         (logits * unit + unit) @ scaled.weights + scaled.bias,
         logits @ fitted.weights + fitted.bias,
@@ -80,7 +94,7 @@ def test_who_finds_nothing_does_not_outvote_who_does() -> None:
     assert fitted.evidence
     scores = fitted.logits(logits)
     assert auc(scores, labels) > 0.99
-    weights, bias = stack._fit(logits, labels, 1.0, free=False)
+    weights, bias = stack._fit(logits, labels, np.ones(len(labels)), 1.0, free=False)
     assert auc(scores, labels) > auc(logits @ weights + bias, labels) + 0.005
     said = np.logaddexp(0, logits) @ fitted.weights + fitted.bias
     np.testing.assert_allclose(scores, said, rtol=1e-12)
