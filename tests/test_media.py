@@ -248,6 +248,15 @@ def test_frames_larger_than_any_codec_allows_are_refused(tmp_path: Path) -> None
         probe(path)
 
 
+def test_huge_moving_pictures_are_refused(tmp_path: Path) -> None:
+    first, second = (Image.new("1", (6000, 6000), shade) for shade in (0, 1))
+    first.save(tmp_path / "still.png")
+    assert probe(tmp_path / "still.png").width == 6000
+    first.save(tmp_path / "moving.png", save_all=True, append_images=[second])
+    with pytest.raises(FacekitError, match=r"moving\.png: 6000×6000 is too large; at most 35"):
+        probe(tmp_path / "moving.png")
+
+
 def test_fewer_of_huge_frames_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_raw(tmp_path / "a.mp4", 40)
     monkeypatch.setattr(decode, "_SAMPLED_PIXELS", 3 * decode._STRIDE * 64 * 48)

@@ -52,15 +52,15 @@ _HDR = (16, 18)
 # At most so many frames of a long video are decoded for each that is sampled.
 _STRIDE = 8
 
-MAX_PIXELS = 35_651_584
+MAX_PIXELS = images.MAX_ANIMATED_PIXELS
 """Frames larger than this are refused: they are damaged headers or attacks.
 
 It is what the highest levels of H.264, HEVC and AV1 allow.
 """
 
 # A file of few bytes may ask for hours of work: refused is what has been decoded to so many pixels
-# already, and to so many for each byte read. Twelve hours of video are more, but of more
-# bytes too: even if all of it is black, H.264 has but a fifth of these pixels a byte.
+# already, and to so many for each byte read. Twelve hours of video are more, but of more bytes too:
+# even if all of it is black, H.264 has but a quarter of these pixels a byte.
 _MANY_PIXELS = 1 << 33
 _MANY_PER_BYTE = 1 << 17
 # Video.sample decodes at most so many: 512 frames of 4K.

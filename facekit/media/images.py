@@ -24,6 +24,9 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MAX_PIXELS = 128_000_000
 """Pictures larger than this are refused: a small file can unpack to many gigabytes."""
 
+MAX_ANIMATED_PIXELS = 35_651_584
+"""Of each frame of a moving picture, as of a video's: decoding one takes several at once."""
+
 # Each scan of a progressive JPEG goes over the whole picture, and may take no more than some bytes:
 # more than so many scans are refused if they go over more pixels than this in all.
 _MANY_SCANS = 100
@@ -113,9 +116,7 @@ def count_frames(path: Path) -> int:
         FacekitError: as :func:`read_image`, as far as the head of the file tells.
     """
     with opened(path, load=False) as image:
-        # A JPEG may hold a second picture, for depth or for HDR; that is no animation.
-        count = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
-        return count - _hidden(image)
+        return _frames(image) - _hidden(image)
 
 
 def read_animation(path: Path) -> Iterator[Frame]:
@@ -151,6 +152,8 @@ def opened(path: Path, *, load: bool = True) -> Iterator[Image.Image]:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 _require_size(image.size, path)
+                if _frames(image) > 1:
+                    _require_size(image.size, path, MAX_ANIMATED_PIXELS)
                 if load:
                     _require_few_scans(image, path)
                     image.load()
@@ -226,11 +229,16 @@ def write_image(path: Path, pixels: Pixels, quality: int = 95) -> None:
     files.write_bytes(path, content)
 
 
-def _require_size(size: tuple[int, int], path: Path) -> None:
+def _frames(image: Image.Image) -> int:
+    # A JPEG may hold a second picture, for depth or for HDR; that is no animation.
+    return getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+
+
+def _require_size(size: tuple[int, int], path: Path, most: int = MAX_PIXELS) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise FacekitError(
-            f"{path}: {width}×{height} is too large; at most {MAX_PIXELS // 10**6} megapixels"
+            f"{path}: {width}×{height} is too large; at most {most // 10**6} megapixels"
         )
 
 
