@@ -177,7 +177,7 @@ def moments_of(a: Strip, b: Strip, b_from_a: Matrix) -> list[float]:
     lasting = np.median(film, axis=0)
     wanted = (still - lasting).ravel()
     left = np.array([_correlated((plane - lasting).ravel(), wanted) for plane in film])
-    found = []
+    found: list[float] = []
     while len(found) < _PEAKS and left.max() > -1:
         best = int(left.argmax())
         found.append(float(times[best]))
