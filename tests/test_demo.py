@@ -305,7 +305,9 @@ def test_the_whole_way_and_once_interrupted(
     # What a detector of four steps says of the clip is chance; the swap's mark is not.
     assert verdicts[0] == "evidence of manipulation"
     swap_reasons, clip_reasons = (row["reasons"] for row in done["analyze"]["verdicts"])
-    assert swap_reasons[0].startswith("it carries a mark that says 'composite'")
+    signed, marked, *_ = swap_reasons
+    assert signed.startswith("its content credentials") and signed.endswith("say 'composite'")
+    assert marked.startswith("it carries a mark that says 'composite'")
     assert not [reason for reason in clip_reasons if "a mark" in reason]
 
     page = (out / "index.html").read_text(encoding="utf-8")

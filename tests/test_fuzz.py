@@ -12,7 +12,7 @@ from PIL import Image
 from detectors import analyze, fuzz
 from facekit.core.errors import FacekitError
 from facekit.media.decode import probe
-from facekit.media.images import count_frames, opened
+from facekit.media.images import count_frames
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,10 @@ def test_bombs_are_small_files_of_their_kinds(tmp_path):
     assert all(len(content) < 5_000_000 for content in made.values())
     paths = {name: _written(tmp_path / name, content) for name, content in made.items()}
     assert count_frames(paths["moving.png"]) >= 100
-    with opened(paths["bomb.webp"], load=False) as image:
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(paths["bomb.webp"]) as image:
         assert image.width >= 4000
+    with pytest.raises(FacekitError, match="too large"):
+        probe(paths["bomb.webp"])
     with av.open(str(paths["black.mp4"])) as container:
         assert container.streams.video[0].frames >= 20
 
