@@ -11,6 +11,7 @@ folder holds it as ``detector.safetensors``; a bundled one lies in
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -339,10 +340,17 @@ def bundle(
         # Those that scikit-learn fitted are float64, and stay.
         "rounded": None if sha256 == own else "float32 weights to float16, after calibration",
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
-        "command": shlex.join(["facekit", *run.facts["command"][1:]]),
+        "command": _command(run.facts["command"]),
     }
     files.write_json(path.with_suffix(".json"), card)
     return path.with_suffix(".json")
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command that trained, for anyone to give: without the places of one machine."""
+    places = {"--data": "DATA", "--out": "RUN"}
+    told = [places.get(before, word) for before, word in pairwise(words)]
+    return shlex.join(["facekit", *told])
 
 
 def _false_positives(figures: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
