@@ -166,16 +166,19 @@ class _Loudest(NamedTuple):
 
 def _loudest(detector: Detector, region: Region) -> _Loudest | None:
     """The member with cells that adds most to the score; None if none adds anything."""
-    loudest, most = None, -np.inf
-    for member, weight in zip(detector.parts, detector.stack.weights, strict=True):
-        if not isinstance(member.network, Localiser) or weight <= 0:
+    seen: dict[int, _Loudest] = {}
+    logits = []
+    for number, member in enumerate(detector.parts):
+        if not isinstance(member.network, Localiser):
+            logits.append(float(member.logits([region])[0]))
             continue
         shown = within(region, member.config.data.world)
         (score,), (patches,) = _looked(member, [shown])
-        said = weight * float(np.logaddexp(0, score) if detector.stack.evidence else score)
-        if said > most:
-            loudest, most = _Loudest(member, shown, float(score), patches), said
-    return loudest
+        logits.append(float(score))
+        if max(weights[number] for weights in detector.stack.weights) > 0:
+            seen[number] = _Loudest(member, shown, float(score), patches)
+    added = detector.stack.parts(np.array([logits]))[0]
+    return seen[max(seen, key=lambda number: added[number])] if seen else None
 
 
 @torch.inference_mode()

@@ -233,9 +233,10 @@ def train(
 
     def finish(file: str, parts: Sequence[Member]) -> None:
         logits = np.stack([part.logits(told.regions) for part in parts], axis=1)
-        stack = Stack((1.0,), 0.0)
+        stack = Stack(((1.0,),), (0.0,))
         if len(parts) > 1:
-            stack = fit_stack(logits, told.labels, told.subjects, _shares(told, kinds))
+            of_kind = ["forged" if maker in kinds else "whole" for maker in told.makers]
+            stack = fit_stack(logits, told.labels, told.subjects, of_kind)
         calibration = calibrate(
             stack.logits(logits), told.labels, method=recipe.calibration, coverage=recipe.coverage
         )
@@ -258,21 +259,6 @@ def train(
     finish(FILE, members)
     minutes = sum(_minutes(Run(run.folder / "members" / name)) for name in recipe.members)
     run.note(minutes=round(minutes, 2), calibrated_for=list(calibrated_for))
-
-
-def _shares(faces: FaceSet, kinds: Sequence[str]) -> Scores:
-    """How much each face counts: those generated as a whole as much, together, as the forgeries.
-
-    There are five forgeries to each of them where no data set brings more, and members that know
-    blending would outvote the one that knows generators.
-    """
-    forged = np.isin(faces.makers, list(kinds))
-    whole = (faces.labels == 1) & ~forged
-    shares = np.ones(len(faces))
-    if forged.any() and whole.any():
-        for some in (forged, whole):
-            shares[some] = faces.labels.sum() / 2 / some.sum()
-    return shares
 
 
 def _ranges(faces: FaceSet) -> dict[str, tuple[float, float]]:

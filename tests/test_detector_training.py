@@ -116,7 +116,7 @@ def trained(
 def test_an_ensemble_is_trained_stacked_and_calibrated(trained: Run, splits: Splits) -> None:
     detector = Detector.load(trained.folder)
     assert [part.name for part in detector.parts] == ["patch", "blend", "colour"]
-    assert len(detector.stack.weights) == 3
+    assert {len(row) for row in detector.stack.weights} == {3}
     assert detector.calibration.coverage == 0.8
     assert detector.calibrated_for == ["camera"]
     assert detector.seen == {d for faces in splits.all().values() for d in faces.digests}
@@ -231,7 +231,7 @@ def test_too_few_people_calibrate_on_validation(
     for _ in range(2):  # as after an interruption behind the member
         train(recipe, Splits(splits.train, splits.validation), run, fabric)
         assert [row["step"] for row in Run(run.folder / "members" / "colour").metrics()] == [1]
-    assert Detector.load(run.folder).stack.weights == (1.0,)
+    assert Detector.load(run.folder).stack.weights == ((1.0,),)
 
 
 def test_bad_splits(splits: Splits, fabric: Fabric, tmp_path: Path) -> None:

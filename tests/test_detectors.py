@@ -625,7 +625,7 @@ def member(name: str, plugin: str = "colour", **settings: Any) -> Member:
 
 def save(path: Path, members: list[Member], **more: Any) -> Detector:
     parts: dict[str, Any] = {
-        "stack": Stack((1.0,) * len(members), 0.5),
+        "stack": Stack(((1.0,) * len(members),), (0.5,)),
         "calibration": Calibration(1.0, 0.0, 0.5),
         "calibrated_for": ["camera"],
         "seen": [],
@@ -642,7 +642,9 @@ def test_members_are_added_up_and_stand_alone(tmp_path: Path) -> None:
         member("two", "small_cnn", data={"template": "native", "size": 48}, **tiny),
     ]
     seen = ["00000000000000ff", "ffffffffffffffff", "8000000000000000"]
-    detector = save(tmp_path / "a.safetensors", members, seen=seen, stack=Stack((2.0, 0.5), -1.0))
+    detector = save(
+        tmp_path / "a.safetensors", members, seen=seen, stack=Stack(((2.0, 0.5),), (-1.0,))
+    )
     faces = toy(5, key=1).regions
     alone = [m.logits(faces) for m in members]
     np.testing.assert_allclose(detector.logits(faces), 2 * alone[0] + 0.5 * alone[1] - 1)

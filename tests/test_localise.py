@@ -56,10 +56,10 @@ def member(name, network, template="wide"):
     return Member(name, "blend", config, network.eval())
 
 
-def detector(*members, weights=None, evidence=False):
+def detector(*members, weights=None):
     made = object.__new__(Detector)
     made.parts = list(members)
-    made.stack = Stack(tuple(weights or [1.0] * len(members)), 0.0, evidence)
+    made.stack = Stack((tuple(weights or [1.0] * len(members)),), (0.0,))
     made.calibration = Calibration(1.0, 0.0, 0.5)
     return made
 
@@ -175,7 +175,6 @@ def test_the_map_is_of_the_member_that_adds_most():
     assert localise(detector(low, plain, loud), whole).member == "loud"
     assert localise(detector(low, loud, weights=[1.0, 0.0]), whole).member == "low"
     assert localise(detector(low, loud, weights=[1.0, -1.0]), whole).member == "low"
-    assert localise(detector(low, loud, evidence=True), whole).member == "loud"
 
 
 def test_there_is_no_map_where_no_member_has_cells_or_counts():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from detectors import stack
@@ -25,40 +26,52 @@ def members(seed: int, faces: int, quality: list[float]) -> tuple[Scores, Labels
     return logits, labels, [f"person {i // 4}" for i in range(faces)]
 
 
+def ones(labels: Labels) -> Scores:
+    return np.ones(len(labels))
+
+
 def test_the_fit_is_scikit_learns() -> None:
     logits, labels, _ = members(1, 300, [2.0, 0.5, -0.3])
     for penalty in (0.1, 10.0):
-        weights, bias = stack._fit(logits, labels, np.ones(len(labels)), penalty, free=True)
-        peer = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000).fit(logits, labels)
-        np.testing.assert_allclose(weights, peer.coef_[0], atol=1e-5)
-        assert bias == pytest.approx(peer.intercept_[0], abs=1e-5)
-        bounded, _ = stack._fit(logits, labels, np.ones(len(labels)), penalty, free=False)
-        assert bounded[2] == 0 and bounded[0] > bounded[1] > 0
+        weights, biases = stack._fit(logits, labels, ones(labels), penalty)
+        assert weights[0, 2] == 0 and weights[0, 0] > weights[0, 1] > 0
         # What is left are the weights without that member.
-        rest, _ = stack._fit(logits[:, :2], labels, np.ones(len(labels)), penalty, free=True)
-        np.testing.assert_allclose(bounded[:2], rest, atol=1e-4)
+        peer = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000)
+        peer.fit(logits[:, :2], labels)
+        np.testing.assert_allclose(weights[0, :2], peer.coef_[0], atol=1e-4)
+        assert biases[0] == pytest.approx(peer.intercept_[0], abs=1e-4)
+
+
+def test_kinds_are_scikit_learns_classes() -> None:
+    """Its penalty lies on all classes' weights; without one both fit the same."""
+    random = rng(2)
+    classes = random.integers(0, 3, 900)
+    logits = random.normal(size=(900, 2)) + np.eye(3)[classes][:, 1:] + 0.7 * (classes > 0)[:, None]
+    weights, biases = stack._fit(logits, classes, ones(classes), 1e-9)
+    peer = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000).fit(logits, classes)
+    np.testing.assert_allclose(weights, peer.coef_[1:] - peer.coef_[0], atol=1e-3)
+    np.testing.assert_allclose(biases, peer.intercept_[1:] - peer.intercept_[0], atol=1e-3)
+    fitted = Stack(tuple(map(tuple, weights.tolist())), tuple(biases.tolist()))
+    untouched = peer.predict_proba(logits)[:, 0]
+    np.testing.assert_allclose(expit(fitted.logits(logits)), 1 - untouched, atol=1e-4)
 
 
 def test_a_face_that_counts_twice_is_as_good_as_two() -> None:
-    logits, labels, people = members(3, 200, [1.0, 2.0])
+    logits, labels, _ = members(3, 200, [1.0, 2.0])
     counts = np.where(np.arange(200) < 80, 2.0, 1.0)
     twice = np.concatenate([np.arange(200), np.arange(80)])
-    weights, bias = stack._fit(logits, labels, counts, 1.0, free=True)
-    doubled = stack._fit(logits[twice], labels[twice], np.ones(280), 1.0, free=True)
-    assert weights == pytest.approx(doubled[0], abs=1e-4) and bias == pytest.approx(
-        doubled[1], abs=1e-4
-    )
-    alike = fit_stack(logits, labels, people)
-    assert fit_stack(logits, labels, people, np.full(200, 1.0)) == alike
-    assert fit_stack(logits, labels, people, counts) != alike
+    weights, biases = stack._fit(logits, labels, counts, 1.0)
+    doubled = stack._fit(logits[twice], labels[twice], np.ones(280), 1.0)
+    np.testing.assert_allclose(weights, doubled[0], atol=1e-4)
+    np.testing.assert_allclose(biases, doubled[1], atol=1e-4)
 
 
 def test_the_better_member_weighs_more() -> None:
     logits, labels, people = members(2, 1200, [3.0, 1.0, 0.0])
-    fitted = fit_stack(logits, labels, people)
-    assert fitted.weights[0] > fitted.weights[1] > fitted.weights[2] >= 0
+    (weights,) = fit_stack(logits, labels, people).weights
+    assert weights[0] > weights[1] > weights[2] >= 0
     # Two equally wide normal distributions: the best weights are the distances themselves.
-    np.testing.assert_allclose(fitted.weights, [3.0, 1.0, 0.0], atol=0.4)
+    np.testing.assert_allclose(weights, [3.0, 1.0, 0.0], atol=0.4)
 
 
 @settings(max_examples=15, deadline=None)
@@ -70,45 +83,38 @@ def test_the_better_member_weighs_more() -> None:
 )
 def test_units_do_not_matter(seed: int, faces: int, quality: list[float], unit: float) -> None:
     logits, labels, people = members(seed, faces, quality)
-    groups = np.unique(people, return_inverse=True)[1]
-    fitted = stack._try(logits, labels, groups, np.ones(len(labels)))
-    scaled = stack._try(logits * unit + unit, labels, groups, np.ones(len(labels)))
+    fitted = fit_stack(logits, labels, people)
+    scaled = fit_stack(logits * unit + unit, labels, people)
     np.testing.assert_allclose(
-        (logits * unit + unit) @ scaled.weights + scaled.bias,
-        logits @ fitted.weights + fitted.bias,
-        atol=1e-3,
-        rtol=1e-3,
+        scaled.logits(logits * unit + unit), fitted.logits(logits), atol=1e-3, rtol=1e-3
     )
 
 
 def test_who_finds_nothing_does_not_outvote_who_does() -> None:
     """Each of two members knows one kind of forgery, and is sure of nothing about the other's."""
     random = rng(6)
-    kind = np.repeat([0, 1, 2], [600, 300, 300])  # untouched, the one's, the other's
+    kind = np.repeat([0, 1, 2], [600, 500, 100])  # untouched, the one's, the other's
     logits = random.normal(-1, 0.7, (1200, 2))
     logits[kind == 1, 0] += 4
     logits[kind == 2, 1] += 4
     logits[kind == 1, 1] -= 4  # the other finds it cleaner than any photo
     labels = (kind > 0).astype(np.int64)
-    fitted = fit_stack(logits, labels, [f"person {i // 4}" for i in range(1200)])
-    assert fitted.evidence
-    scores = fitted.logits(logits)
+    people = [f"person {i // 4}" for i in range(1200)]
+    scores = fit_stack(logits, labels, people, [f"kind {one}" for one in kind]).logits(logits)
     assert auc(scores, labels) > 0.99
-    weights, bias = stack._fit(logits, labels, np.ones(len(labels)), 1.0, free=False)
-    assert auc(scores, labels) > auc(logits @ weights + bias, labels) + 0.005
-    said = np.logaddexp(0, logits) @ fitted.weights + fitted.bias
-    np.testing.assert_allclose(scores, said, rtol=1e-12)
+    of_one_kind = fit_stack(logits, labels, people).logits(logits)
+    assert auc(scores, labels) > auc(of_one_kind, labels) + 0.005
 
 
-def test_negative_weights_must_be_earned() -> None:
-    logits, labels, people = members(3, 800, [2.0, 2.0, -0.02])
-    assert min(fit_stack(logits, labels, people).weights) >= 0
-    # A member that sees nothing but another's error: taking it away is worth the freedom.
-    random = rng(4)
-    error = random.normal(0, 4, 800)
-    spoilt = np.stack([labels + error, error + random.normal(0, 0.1, 800)], axis=1)
-    fitted = fit_stack(spoilt, labels, people)
-    assert fitted.weights[0] > 0 > fitted.weights[1]
+def test_parts_say_who_spoke() -> None:
+    both = Stack(((1.0, 0.0), (0.0, 2.0)), (0.0, 0.0))
+    first, second = both.parts(np.array([[9.0, -3.0], [-3.0, 9.0]]))
+    assert first[0] == pytest.approx(9, abs=1e-3) and abs(first[1]) < 1e-3
+    assert second[1] == pytest.approx(18, abs=1e-3) and abs(second[0]) < 1e-3
+    # Of one kind they are the terms of the sum.
+    one = Stack(((2.0, 0.5),), (-1.0,))
+    logits = rng(3).normal(size=(7, 2))
+    np.testing.assert_allclose(one.parts(logits).sum(axis=1) - 1, one.logits(logits))
 
 
 def test_people_stay_together() -> None:
@@ -120,14 +126,14 @@ def test_people_stay_together() -> None:
     # Its errors are a person's own: 20 frames are one fact, not 20.
     by_heart = np.repeat(random.normal(0, 3, 20), 20) + 0.3 * labels
     together = fit_stack(np.stack([good, by_heart], axis=1), labels, people)
-    assert together.weights[0] > 5 * abs(together.weights[1])
+    assert together.weights[0][0] > 5 * together.weights[0][1]
 
 
 def test_few_people() -> None:
     logits, labels, _ = members(6, 40, [2.0, -1.0])
     # One person only: nothing to choose by.
     fitted = fit_stack(logits, labels, ["somebody"] * 40)
-    assert fitted.weights[0] > 0 == fitted.weights[1]
+    assert fitted.weights[0][0] > 0 == fitted.weights[0][1]
     two = ["somebody" if label else "somebody else" for label in labels]
     assert fit_stack(logits, labels, two) == fitted
     # A member without an opinion.
@@ -142,21 +148,27 @@ def test_a_face_scores_the_same_alone() -> None:
     apart = np.concatenate([fitted.logits(logits[i : i + 1]) for i in range(len(logits))])
     assert np.array_equal(together, apart)
     assert together.dtype == np.float64 and fitted.logits(logits[:0]).shape == (0,)
-    said = stack._said(logits, fitted.evidence)
-    np.testing.assert_allclose(together, said @ np.array(fitted.weights) + fitted.bias)
+    (weights,), (bias,) = fitted.weights, fitted.biases
+    np.testing.assert_allclose(together, logits @ np.array(weights) + bias)
     with pytest.raises(ValueError, match=r"\(N, 3\)"):
         fitted.logits(logits[:, :2])
 
 
 def test_state() -> None:
-    fitted = fit_stack(*members(8, 60, [2.0, 1.0]))
+    logits, labels, people = members(8, 60, [2.0, 1.0])
+    fitted = fit_stack(logits, labels, people, ["one", "one", "other"] * 20)
+    assert len(fitted.weights) == 2
     assert Stack.from_state(json.loads(json.dumps(fitted.to_state()))) == fitted
     for state in (
         {},
-        {"weights": 3, "bias": 0.0},
-        {"weights": [], "bias": 0.0},
-        {"weights": [1.0, math.nan], "bias": 0.0},
-        {"weights": ["x"], "bias": 0.0},
+        {"weights": 3, "biases": [0.0]},
+        {"weights": [], "biases": []},
+        {"weights": [[]], "biases": [0.0]},
+        {"weights": [[1.0], [1.0, 2.0]], "biases": [0.0, 0.0]},
+        {"weights": [[1.0]], "biases": [0.0, 0.0]},
+        {"weights": [[1.0, math.nan]], "biases": [0.0]},
+        {"weights": [["x"]], "biases": [0.0]},
+        {"weights": [1.0, 2.0], "bias": 0.0, "evidence": True},  # of an earlier version
     ):
         with pytest.raises(FacekitError, match="stack is damaged"):
             Stack.from_state(state)
