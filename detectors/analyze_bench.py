@@ -134,11 +134,13 @@ def call(inputs: Sequence[Path], out: Path, device: torch.device, *options: str)
         FacekitError: if it breaks off; it names what the command said last.
     """
     words = ["analyze", *map(str, inputs), "--out", str(out), "--device", str(device), *options]
-    program = "from facekit.cli import main; main()"
     began, first = time.monotonic(), None
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        tempfile.NamedTemporaryFile("r", encoding="utf-8") as status,
+    ):
         process = subprocess.Popen(
-            [sys.executable, "-c", program, *words],
+            [sys.executable, "-c", _PROGRAM, status.name, *words],
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,
@@ -149,7 +151,8 @@ def call(inputs: Sequence[Path], out: Path, device: torch.device, *options: str)
             for line in process.stdout:
                 if first is None and line.strip():
                     first = time.monotonic() - began
-        peak = _wait(process)
+        process.wait()
+        peak = _peak(status.read())
         seconds = time.monotonic() - began
         said.seek(0)
         last = said.read().strip().splitlines() or ["it said nothing"]
@@ -159,14 +162,23 @@ def call(inputs: Sequence[Path], out: Path, device: torch.device, *options: str)
     return Run(report, seconds, first, peak, (out / "report.html").stat().st_size)
 
 
-def _wait(process: "subprocess.Popen[str]") -> float | None:
-    """Wait for the end of a process; the GiB that it held at most, where the system tells."""
-    if not sys.platform.startswith("linux"):  # elsewhere the unit is another, or there is no wait4
-        process.wait()
-        return None
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss / (1 << 20)
+_PROGRAM = """
+import atexit, pathlib, sys
+place, status = pathlib.Path(sys.argv.pop(1)), pathlib.Path("/proc/self/status")
+atexit.register(lambda: status.is_file() and place.write_text(status.read_text()))
+from facekit.cli import main
+main()
+"""
+"""The command, which leaves its own account of its memory: what the system tells a parent of its
+child counts what the parent held when it started it."""
+
+
+def _peak(status: str) -> float | None:
+    """The GiB that a process held at most, where the system tells; of ``/proc/PID/status``."""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / (1 << 20)
+    return None
 
 
 # --- video --------------------------------------------------------------------------------------
