@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 
 import cv2
-import jinja2
 import numpy as np
 
 from detectors.compare import Comparison, ComparisonPictures, Detail, DetailPictures, Moment
 from detectors.register import Matrix, apply
+from detectors.report.page import environment
 from detectors.report.text import clock, file_size, number, p_value, sentence
 from facekit.media.images import encode_image
 from facekit.types import Pixels
@@ -38,21 +38,16 @@ def render(comparison: Comparison, pictures: ComparisonPictures) -> str:
         comparison: what was found.
         pictures: as ``detectors.compare.compared`` gives them with it.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("detectors", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    made = environment(
+        {
+            "clock": clock,
+            "number": number,
+            "p_value": p_value,
+            "sentence": sentence,
+            "size": file_size,
+        }
     )
-    environment.filters |= {
-        "clock": clock,
-        "number": number,
-        "p_value": p_value,
-        "sentence": sentence,
-        "size": file_size,
-    }
-    html = environment.get_template("compare.html.j2").render(
+    html = made.get_template("compare.html.j2").render(
         it=comparison,
         tone=_TONES[comparison.source.conclusion],
         title=_TITLES[comparison.source.conclusion],

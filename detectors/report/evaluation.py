@@ -33,6 +33,7 @@ import jinja2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from detectors.report.page import environment
 from facekit import __version__
 
 # The area between a plot's axes, in a picture of 360 × 250 units (see the template), y down.
@@ -235,15 +236,8 @@ def render(evaluation: Evaluation) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("detectors", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "words": _words, "groups": _groups}
-    return environment.get_template("evaluation.html.j2")
+    made = environment({"number": _number, "words": _words, "groups": _groups})
+    return made.get_template("evaluation.html.j2")
 
 
 def _number(value: float | None) -> str:

@@ -32,6 +32,7 @@ from detectors.report.model import (
     Track,
     Verdict,
 )
+from detectors.report.page import environment
 from detectors.report.pictures import Box as Box
 from detectors.report.pictures import Crop as Crop
 from detectors.report.pictures import Pictures as Pictures
@@ -193,33 +194,27 @@ def tone(conclusion: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("detectors", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return environment(
+        {
+            "clock": text.clock,
+            "count": text.count,
+            "jpeg": partial(_data_uri, kind="jpeg"),
+            "listed": text.listed,
+            "number": text.number,
+            "p_value": text.p_value,
+            "percent": text.percent,
+            "png": partial(_data_uri, kind="png"),
+            "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False),
+            "ratio": text.ratio,
+            "sentence": text.sentence,
+            "size": text.file_size,
+            "small": _small,
+            "span": text.span,
+            "times": text.times_as_probable,
+            "tone": tone,
+            "weights": _by_weight,
+        }
     )
-    environment.filters |= {
-        "clock": text.clock,
-        "count": text.count,
-        "jpeg": partial(_data_uri, kind="jpeg"),
-        "listed": text.listed,
-        "number": text.number,
-        "p_value": text.p_value,
-        "percent": text.percent,
-        "png": partial(_data_uri, kind="png"),
-        "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False),
-        "ratio": text.ratio,
-        "sentence": text.sentence,
-        "size": text.file_size,
-        "small": _small,
-        "span": text.span,
-        "times": text.times_as_probable,
-        "tone": tone,
-        "weights": _by_weight,
-    }
-    return environment
 
 
 def _by_weight(verdict: Verdict) -> list[tuple[str, str, list[Reason]]]:
