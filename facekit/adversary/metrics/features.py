@@ -10,7 +10,6 @@ of another network; the name says so wherever it is printed. How they were chose
 worth as a meter: ``docs/generator_metrics.md``.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -81,7 +80,7 @@ class LandmarkFeatures:
         with torch.no_grad():
             parts = [
                 torch.cat([_pooled(found) for found in self.maps(part)], 1)
-                for part in images.split(_AT_ONCE)
+                for part in torch.split(images, _AT_ONCE)
             ]
             return torch.cat(parts)
 

@@ -51,4 +51,5 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
 def _root(matrix: Tensor) -> Tensor:
     """The symmetric root of a covariance."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root

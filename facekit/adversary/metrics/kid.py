@@ -76,7 +76,7 @@ def kid(real: Tensor, fake: Tensor) -> Estimate:
 def _row_sums(first: Tensor, second: Tensor, same: bool) -> Tensor:
     """Σ over j of k(first_i, second_j), without j = i where both are the ``same``: float64 (N,)."""
     width = first.shape[1]
-    sums = torch.cat([_kernel(rows @ second.T, width).sum(1) for rows in first.split(_ROWS)])
+    sums = torch.cat([_kernel(rows @ second.T, width).sum(1) for rows in torch.split(first, _ROWS)])
     if same:
         sums -= _kernel(first.square().sum(1), width)
     # In float64, which not every device has: what follows are differences of large sums.

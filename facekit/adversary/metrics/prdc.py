@@ -56,7 +56,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
     in_reals = torch.zeros(len(fake), device=fake.device)
     recalled, covered = [], []
-    for rows, reach in zip(real.split(_ROWS), real_reach.split(_ROWS), strict=True):
+    for rows, reach in zip(torch.split(real, _ROWS), torch.split(real_reach, _ROWS), strict=True):
         distances = torch.cdist(rows, fake)
         in_reals += (distances < reach[:, None]).sum(0)
         recalled.append((distances < fake_reach).any(1))
@@ -78,6 +78,6 @@ def _reach(features: Tensor, k: int) -> Tensor:
     return torch.cat(
         [
             torch.cdist(rows, features).kthvalue(k + 1, dim=1).values
-            for rows in features.split(_ROWS)
+            for rows in torch.split(features, _ROWS)
         ]
     )
