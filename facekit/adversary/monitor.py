@@ -117,7 +117,8 @@ class Ruling:
     """The referee's answer to a :class:`Look`.
 
     Attributes:
-        values: finite figures by name, for ``metrics.jsonl``.
+        values: finite figures by name, for ``metrics.jsonl``; what the look was handed as a
+            number is not repeated.
         line: short text for the progress line.
         warnings: in words, each when it begins to hold.
         alarm: None while the game goes on as it is.
@@ -327,10 +328,11 @@ class Referee:
             raise ValueError(f"a look needs at least {LEAST} real and generated samples")
         measured = _measure(look)
         values = {name: value for name, value in measured.items() if math.isfinite(value)}
-        if len(values) < len(measured):
+        handed = (look.loss_d, look.loss_g, look.gradient_d, look.gradient_g)
+        if len(values) < len(measured) or not all(map(math.isfinite, handed)):
             held = {"broken"}
         else:
-            self._remember(values)
+            self._remember(values, look)
             held = self._held(values, look)
         memory.streaks = {name: memory.streaks.get(name, 0) + 1 for name in _RULES if name in held}
         warnings = tuple(
@@ -341,7 +343,7 @@ class Referee:
         good = not held and values["distance"] <= 1.5 * values["best"] + 0.5 * _FAR
         return Ruling(values, _line(values, held), warnings, self._alarm(values), good)
 
-    def _remember(self, values: dict[str, float]) -> None:
+    def _remember(self, values: dict[str, float], look: Look) -> None:
         """Take in a look; add to its figures those that compare it with the past."""
         memory = self._memory
         memory.looks += 1
@@ -351,11 +353,13 @@ class Referee:
             **{name: max(memory.best.get(name, 0.0), values[name]) for name in _SHOWN},
         }
         values["best"] = memory.best["distance"]
-        norms = [values["gradient_d"], values["gradient_g"]]
-        if len(memory.gradients) < _PROGRESS[0]:
+        norms = [look.gradient_d, look.gradient_g]
+        # A player that has not learned yet, because the other one plays alone, has no gradient.
+        if len(memory.gradients) < _PROGRESS[0] and all(norms):
             memory.gradients.append(norms)
-        firsts = [max(median(past), 1e-12) for past in zip(*memory.gradients, strict=True)]
-        values["steepness"] = max(now / first for now, first in zip(norms, firsts, strict=True))
+        firsts = [median(past) for past in zip(*memory.gradients, strict=True)]
+        growth = [now / first for now, first in zip(norms, firsts, strict=False)]
+        values["steepness"] = max(growth, default=1.0)
 
     def _held(self, values: Mapping[str, float], look: Look) -> set[str]:
         """The names of the rules whose conditions hold in this look."""
@@ -421,10 +425,6 @@ class Referee:
 def _measure(look: Look) -> dict[str, float]:
     """All figures of a look by themselves; those that cannot be told are not finite."""
     values = {
-        "loss_d": look.loss_d,
-        "loss_g": look.loss_g,
-        "gradient_d": look.gradient_d,
-        "gradient_g": look.gradient_g,
         "pair_accuracy": pair_accuracy(look.real, look.fake),
         "margin": float(look.real.mean() - look.fake.mean()),
         **resemblance(look.reals, look.fakes),
