@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from detectors.compare import Comparison, ComparisonPictures, Detail, DetailPictures, Moment
-from detectors.register import Matrix, apply
+from detectors.comparison.detail import ComparisonPictures, DetailPictures
+from detectors.comparison.model import Comparison, Detail, Moment
+from detectors.comparison.register import Matrix, apply
 from detectors.report.page import environment
 from detectors.report.text import clock, file_size, number, p_value, sentence
 from facekit.media.images import encode_image
@@ -36,7 +37,7 @@ def render(comparison: Comparison, pictures: ComparisonPictures) -> str:
 
     Args:
         comparison: what was found.
-        pictures: as ``detectors.compare.compared`` gives them with it.
+        pictures: as ``detectors.comparison.compare.compared`` gives them with it.
     """
     made = environment(
         {

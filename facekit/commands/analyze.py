@@ -191,7 +191,7 @@ def command(
 def _compare(named: list[Path], device: str, out: Path | None, as_json: bool, aloud: bool) -> None:
     """Compare two files, and say what is the same and what is not."""
     from detectors.batch import gather
-    from detectors.compare import compare
+    from detectors.comparison.compare import compare
     from facekit.core.device import resolve
 
     inputs = gather(named)

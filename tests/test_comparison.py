@@ -13,13 +13,14 @@ import pytest
 import skimage.data
 import torch
 
-from detectors import compare as comparing
-from detectors import register
-from detectors.changes import differ, match_tone
-from detectors.compare import ALIKE, SAME, compare, compared
-from detectors.register import Alignment, align, overlay
+from detectors import report
+from detectors.comparison import model, register, source
+from detectors.comparison.changes import differ, match_tone
+from detectors.comparison.compare import compare, compared
+from detectors.comparison.register import Alignment, align, overlay
+from detectors.comparison.source import ALIKE, SAME
+from detectors.comparison.synchronise import strip_of, synchronise, to_a_frame
 from detectors.report.compare import render
-from detectors.synchronise import strip_of, synchronise, to_a_frame
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media.encode import write_video
@@ -298,14 +299,12 @@ def test_comparison_of_pictures(pair, tmp_path):
     assert {"mirrored", "areas", "face", "container", "compression"} <= codes
     assert not {"turned", "scaled", "cropped", "mark", "credentials"} & codes
     written = json.loads((tmp_path / "comparison.json").read_text())
-    jsonschema.validate(written, comparing.json_schema())
+    jsonschema.validate(written, model.json_schema())
     again = compare(*pair, device=CPU).to_json()
     assert {**again, "created": ""} == {**written, "created": ""}
     assert (
-        json.loads(
-            Path(comparing.__file__).parent.joinpath("report", "comparison.schema.json").read_text()
-        )
-        == comparing.json_schema()
+        json.loads(Path(report.__file__).with_name("comparison.schema.json").read_text())
+        == model.json_schema()
     )
 
 
@@ -388,7 +387,7 @@ def test_bad_input(photo, tmp_path, monkeypatch):
         other.write_bytes(path.read_bytes() + b"more")
         return Alignment(np.eye(2, 3), 0, 0.0, 1.0)
 
-    monkeypatch.setattr(comparing, "align", meddled)
+    monkeypatch.setattr(source, "align", meddled)
     with pytest.raises(FacekitError, match="changed while it was read"):
         compare(path, other, device=CPU)
     assert files.sha256(other) != files.sha256(path)

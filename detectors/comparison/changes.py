@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.register import DETAILED, Overlaid, Plane, correlation, detail, grey
+from detectors.comparison.register import DETAILED, Overlaid, Plane, correlation, detail, grey
 from facekit.types import Pixels
 
 _Mask = NDArray[np.bool_]

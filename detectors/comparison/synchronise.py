@@ -1,9 +1,10 @@
 """When does one video show what another shows? By what moves in both, whatever their geometry.
 
 Small grey pictures of both are taken at even times. Pairs of moments that look alike as they stand,
-mirrored or cropped are candidates, which ``detectors.register`` tries at full size; with the best
-pair's geometry, the two strips are brought onto one canvas, what stands still is taken away, and
-the offset is where the rest correlates best. The last step uses every frame about two moments.
+mirrored or cropped are candidates, which ``detectors.comparison.register`` tries at full size; with
+the best pair's geometry, the two strips are brought onto one canvas, what stands still is taken
+away, and the offset is where the rest correlates best. The last step uses every frame about two
+moments.
 """
 
 import math
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.register import Matrix, Plane
+from detectors.comparison.register import Matrix, Plane
 from facekit.media.decode import Video
 from facekit.types import Pixels
 
@@ -128,7 +129,7 @@ def synchronise(a: Strip, b: Strip, b_from_a: Matrix) -> list[Timing]:
     Args:
         a: of video A.
         b: of video B, sampled at its own rate.
-        b_from_a: (2, 3), of pixels, as in ``detectors.register.Alignment``.
+        b_from_a: (2, 3), of pixels, as in ``detectors.comparison.register.Alignment``.
     """
     planes_a, planes_b = _on_one_canvas(a, b, b_from_a)
     if planes_a is None or planes_b is None:
