@@ -576,7 +576,7 @@ def _mean(values: Tensor, fabric: Fabric) -> Tensor:
 
 def _share(values: Tensor, fabric: Fabric) -> Tensor:
     """This process's part of the first dimension."""
-    return values.chunk(fabric.world_size)[fabric.global_rank]
+    return torch.chunk(values, fabric.world_size)[fabric.global_rank]
 
 
 def _part_ways(fabric: Fabric) -> None:

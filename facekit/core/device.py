@@ -2,10 +2,15 @@
 
 This is the only file that knows device names. Bits depend on the number of threads, so it is
 pinned here and recorded in the run folder. Nothing in this project has been run on a GPU yet.
+
+Of several processes (``--devices N``) each runs the whole command, on its share of the cores or on
+a GPU of its own. The first one speaks and writes; the others are silent.
 """
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,14 +30,19 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def setup(device: str = "auto", precision: str = "32", threads: int | None = None) -> "Fabric":
-    """Resolve where and how to compute, and pin torch's thread count.
+def setup(
+    device: str = "auto", precision: str = "32", threads: int | None = None, count: int = 1
+) -> "Fabric":
+    """Resolve where and how to compute, pin torch's thread count, and start the other processes.
 
     Args:
         device: one of ``DEVICES``.
         precision: one of ``PRECISIONS``: ``32``, ``bf16`` (autocast; penalties, warps and
             keypoint grids stay in float32), or ``auto``.
-        threads: torch threads; ``None`` takes every core.
+        threads: torch threads of each process; ``None`` shares every core among them.
+        count: processes, ≥ 1: one a GPU, or, on the processor, at most one a core. The others are
+            started as the same command; a loop shares its batch by ``fabric.global_rank`` of
+            ``fabric.world_size``, and only ``fabric.is_global_zero`` writes.
 
     Raises:
         FacekitError: for an unknown name, or a device that is not there.
@@ -41,7 +51,8 @@ def setup(device: str = "auto", precision: str = "32", threads: int | None = Non
         raise FacekitError(
             f"unknown precision '{precision}'; {did_you_mean(precision, PRECISIONS)}"
         )
-    resolve(device, threads)
+    where = resolve(device, threads, count)
+    pinned = torch.get_num_threads()
     # It brings torch's compiler along, which takes longer than all else; who looks at faces in a
     # process of many needs neither.
     from lightning_fabric import Fabric
@@ -50,17 +61,29 @@ def setup(device: str = "auto", precision: str = "32", threads: int | None = Non
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "32"
-    fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])  # type: ignore[arg-type]
+    fabric = Fabric(
+        accelerator=where.type,
+        devices=count,
+        strategy="ddp" if count > 1 else "auto",
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]
+    )
+    if count > 1:
+        logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     fabric.launch()
+    torch.set_num_threads(pinned)  # starting the others changes it
+    if not fabric.is_global_zero:
+        logging.getLogger("facekit").setLevel(logging.ERROR)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
     return fabric
 
 
-def resolve(device: str = "auto", threads: int | None = None) -> torch.device:
+def resolve(device: str = "auto", threads: int | None = None, count: int = 1) -> torch.device:
     """Where to compute, for who needs no more of :func:`setup`; it pins torch's thread count.
 
     Args:
         device: one of ``DEVICES``.
-        threads: torch threads; ``None`` takes every core.
+        threads: torch threads of each process; ``None`` shares every core among them.
+        count: processes.
 
     Raises:
         FacekitError: for an unknown name, or a device that is not there.
@@ -73,11 +96,24 @@ def resolve(device: str = "auto", threads: int | None = None) -> torch.device:
         raise FacekitError("--device mps: no Apple GPU is available; use --device cpu")
     if threads is not None and threads < 1:
         raise FacekitError(f"--threads {threads}: at least 1; leave it out to use every core")
-    torch.set_num_threads(threads or default_threads())
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
         device = "mps" if torch.backends.mps.is_available() else device
+    there, what = _there(device)
+    if not 1 <= count <= there:
+        raise FacekitError(f"--devices {count}: 1 to {there} can be used here ({there} {what})")
+    torch.set_num_threads(threads or max(1, default_threads() // count))
     return torch.device(device)
+
+
+def _there(device: str) -> tuple[int, str]:
+    """How many processes ``device`` can serve, and what it is that there are so many of."""
+    if device == "cuda":
+        return torch.cuda.device_count(), "CUDA devices"
+    if device == "mps":
+        return 1, "Apple GPU"
+    cores = default_threads()
+    return cores, "processor cores" if cores > 1 else "processor core"
 
 
 def on_host(device: torch.device) -> bool:

@@ -7,13 +7,20 @@ A plug-in module offers
 - ``train(config, data, run, fabric, *, show=None)``: train on ``run.items`` of the folder ``data``,
   the pictures that :func:`start` has let pass, resuming from the run's newest checkpoint;
   ``show(step, pixels)`` is handed a training strip now and then;
+- ``FACES = False``, if it draws no faces: then ``data`` is None and no consent is asked for. The
+  gate has a list of those that may say so;
 - ``pretrain(config, run, fabric, people, moments)`` and ``bundle(run, folder, name)``, if it can
   start from weights learned beforehand on the studio;
-- ``generate(run, frames, fabric, *, source, target=None, still=False)``: yield changed frames, in
-  memory and unmarked. Only :mod:`facekit.export` writes them.
+- ``generate(run, frames, fabric, *, source, target=None, still=False)``, if it changes pictures:
+  yield changed frames, in memory and unmarked. Only :mod:`facekit.export` writes them;
+- ``sample(run_or_weights, count, seed, fabric, **style)``, if it makes pictures of nothing: yield
+  them as frames; ``run_or_weights`` is a run, or the name of bundled weights;
+- ``film(run)``, if a training has something to tell: yield the frames of an animation, which the
+  command exports as ``RUN/game.mp4`` once it is over.
 
 Whose faces may be used is decided here, for all of them: by :func:`start` and the run that it
-returns, :func:`open_run`, :func:`admit_file`, :func:`generate` and :func:`bundle`. A plug-in need
+returns, :func:`open_run`, :func:`admit_file`, :func:`generate`, :func:`sample`, :func:`film` and
+:func:`bundle`. A plug-in need
 not think of it: ``run.save`` writes no checkpoint once consent is revoked or has expired.
 
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
@@ -22,6 +29,7 @@ A YAML of ``configs/generators`` names its plug-in under ``generator``; the othe
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lightning_fabric import Fabric
 
@@ -36,6 +44,7 @@ from facekit.generators._gate import (
     Permit,
     admit_file,
     admit_folder,
+    admit_nothing,
     certified,
     closed_file,
     watched,
@@ -50,12 +59,14 @@ __all__ = [
     "bundle",
     "certified",
     "closed_file",
+    "film",
     "generate",
     "load",
     "mark_id",
     "names",
     "open_run",
     "read_config",
+    "sample",
     "start",
 ]
 
@@ -98,7 +109,7 @@ def load(name: str) -> ModuleType:
 def start(
     plugin: str,
     config: configs.Config,
-    data: Path,
+    data: Path | None,
     out: Path,
     fabric: Fabric,
     *,
@@ -113,7 +124,8 @@ def start(
         plugin: the generator's name.
         config: its settings.
         data: the folder to train on: a certified studio folder, or photos of real people, each
-            covered by ``consent`` with the scope "train", with everyone in it.
+            covered by ``consent`` with the scope "train", with everyone in it; None for a plug-in
+            that draws no faces.
         out: the run folder.
         fabric: where and how precisely it will compute, which the run records.
         seed: of all randomness, ≥ 0.
@@ -121,21 +133,35 @@ def start(
 
     Raises:
         FacekitError: if ``data`` may not be trained on, and then ``out`` is not touched; or if
-            ``out`` holds a run made from other inputs or under other consent.
+            ``out`` holds a run made from other inputs, in another number of processes, or under
+            other consent.
     """
     import torch
 
-    permit = admit_folder(data, consent, fabric.device)
-    run = GatedRun.start(
-        out,
-        plugin=plugin,
-        config=config,
-        seed=seed,
-        data_hash=permit.data_hash,
-        threads=torch.get_num_threads(),
-        precision=precision_of(fabric),
-    )
-    run.admit(permit)
+    if not getattr(load(plugin), "FACES", True):
+        permit = admit_nothing(plugin, data, consent)
+    elif data is None:
+        raise FacekitError(f"{plugin} learns from photos: give their folder with --data")
+    else:
+        permit = admit_folder(data, consent, fabric.device)
+    with fabric.rank_zero_first():  # of several processes one makes the folder, the others join it
+        run = GatedRun.start(
+            out,
+            plugin=plugin,
+            config=config,
+            seed=seed,
+            data_hash=permit.data_hash,
+            threads=torch.get_num_threads(),
+            precision=precision_of(fabric),
+        )
+        devices = run.facts.get("devices", fabric.world_size)
+        if devices != fabric.world_size:
+            raise FacekitError(
+                f"{out}: holds a run with --devices {devices}, now {fabric.world_size}; resume "
+                "with the same, or give another --out"
+            )
+        run.admit(permit)
+        run.note(devices=fabric.world_size)
     return run
 
 
@@ -191,6 +217,38 @@ def generate(
         run, frames, fabric, source=source, target=target, still=still
     )
     return watched(changed, [run.permit, given])
+
+
+def sample(
+    source: GatedRun | str, count: int, seed: int, fabric: Fabric, *, plugin: str = "", **style: Any
+) -> Iterator[Frame]:
+    """Yield pictures made from nothing, in memory and unmarked, for as long as the consent holds.
+
+    Args:
+        source: a run from :func:`open_run`; or the name of bundled weights, which were made by a
+            pre-training on people who don't exist.
+        count: how many, ≥ 1.
+        seed: of the noise, ≥ 0.
+        fabric: where and how precisely to compute.
+        plugin: the generator of bundled weights; a run names its own.
+        style: what the plug-in's ``sample`` takes besides.
+
+    Raises:
+        FacekitError: if the run or the weights are unusable, the plug-in makes nothing from
+            nothing; or, as of :func:`generate`, after consent was revoked or has expired.
+    """
+    name = plugin if isinstance(source, str) else source.facts["plugin"]
+    module = load(name)
+    if not hasattr(module, "sample"):
+        raise FacekitError(f"{name} changes pictures, it makes none from nothing: give --input")
+    frames: Iterator[Frame] = module.sample(source, count, seed, fabric, **style)
+    return frames if isinstance(source, str) else watched(frames, [source.permit])
+
+
+def film(run: GatedRun) -> Iterator[Frame] | None:
+    """The frames of the animation that a training tells, for export; None if it tells none."""
+    module = load(run.facts["plugin"])
+    return watched(module.film(run), [run.permit]) if hasattr(module, "film") else None
 
 
 def mark_id(run: GatedRun, given: Permit | None = None) -> int:

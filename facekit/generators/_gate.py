@@ -4,6 +4,9 @@ Training data and every file to be changed must be certified studio media, or co
 and person by person, by consent records that hold now. Consent is asked for again at every
 checkpoint and, while frames are made, every second: a revocation takes effect at once. Nothing live
 or still growing is taken, so that no generator becomes a tool for impersonation in a call.
+
+What draws no faces needs none of that: the plug-ins named in :data:`DRAW_NO_FACES`, and no others,
+whatever a plug-in or a ``run.json`` says of itself.
 """
 
 import hashlib
@@ -42,6 +45,16 @@ CHECK_EVERY = 1.0
 SETTLED = 1.0
 """Seconds after which a file that was written is taken for finished."""
 
+DRAW_NO_FACES = frozenset({"points"})
+"""The plug-ins that pass without data: they are handed none, and draw no faces.
+
+A list, against the house's custom, because it is the gate's to say and not a plug-in's. Whoever
+adds a name sees to it that the plug-in reads no pictures; ``tests/test_points.py`` does, too.
+"""
+
+NO_FACES = "none needed: draws no faces"
+"""What stands in the place of consent in the run of such a plug-in."""
+
 _CERTIFICATE = re.compile(r"studio-[0-9a-f]{12}")
 
 _REMEDY = (
@@ -58,6 +71,7 @@ class Permit:
     Attributes:
         certificate: id of the certificate; "" for real people.
         records: ids of the consent records, sorted; none for people who don't exist.
+        faceless: nothing is shown to the generator and it draws no faces.
         items: the pictures of a folder that was let pass; whoever reads one compares its hash.
         files: a single file that was let pass, with its SHA-256 in hex: only while it has that
             may it be used, so an export is given both as its input.
@@ -66,6 +80,7 @@ class Permit:
 
     certificate: str = ""
     records: tuple[str, ...] = ()
+    faceless: bool = False
     items: tuple[Item, ...] = ()
     files: Mapping[Path, str] = field(default_factory=dict)
     data_hash: str = ""
@@ -73,7 +88,14 @@ class Permit:
     @property
     def consent(self) -> str | list[str]:
         """As ``run.json`` and the checkpoints record it."""
-        return list(self.records) or self.certificate
+        return list(self.records) or self.certificate or (NO_FACES if self.faceless else "")
+
+    @property
+    def origin(self) -> str:
+        """What the manifest of an output says that it came from: studio, consent or no faces."""
+        if self.faceless:
+            return "no faces"
+        return "studio" if self.certificate else "consent"
 
     @cached_property
     def ledger(self) -> "Ledger":
@@ -97,7 +119,7 @@ class Permit:
         """
         if self.records:
             self.ledger.require(self.records, {}, scope)
-        elif not self.certificate:
+        elif not (self.certificate or self.faceless):
             raise FacekitError("neither a studio certificate nor a consent record; nothing is done")
 
     def covers(self, scope: str) -> bool:
@@ -121,6 +143,7 @@ class GatedRun(Run):
         """
         super().__init__(folder)
         self.permit = _recorded(self.facts.get("consent"), folder)
+        self._require_faces_permitted()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -145,6 +168,7 @@ class GatedRun(Run):
                 f"{_named(permit.consent)}); resume with the same, or give another --out"
             )
         self.permit = permit
+        self._require_faces_permitted()
         self.facts["consent"] = permit.consent
         self.require_same_checkpoints()
         if before is None and permit.records:
@@ -167,6 +191,18 @@ class GatedRun(Run):
             ) from error
         self.notes = self.permit.notes()
         super().save(step, state)
+
+    def _require_faces_permitted(self) -> None:
+        """See that only those of :data:`DRAW_NO_FACES` go without certificate and consent.
+
+        Raises:
+            FacekitError: if another one does.
+        """
+        if self.permit.faceless and self.facts["plugin"] not in DRAW_NO_FACES:
+            raise FacekitError(
+                f"{self.folder}: {self.facts['plugin']} draws faces, so it needs a studio "
+                "certificate or consent; train anew with 'facekit generator train'"
+            )
 
     def require_same_checkpoints(self) -> None:
         """See that the weights stand on what ``run.json`` says, and know the ledger's past.
@@ -191,6 +227,29 @@ class GatedRun(Run):
             heads.append(notes.get("ledger", ""))
         if self.permit.records:
             self.permit.ledger.verify([head for head in heads if head])
+
+
+def admit_nothing(plugin: str, data: Path | None, consent: Sequence[str]) -> Permit:
+    """Let a plug-in pass that draws no faces, and see to it that it is handed none.
+
+    Args:
+        plugin: its name.
+        data: a folder, if one was given.
+        consent: ids of consent records, if any were given.
+
+    Raises:
+        FacekitError: if it is not one of :data:`DRAW_NO_FACES`, or is handed something.
+    """
+    if plugin not in DRAW_NO_FACES:
+        raise FacekitError(
+            f"{plugin} says that it draws no faces, but only {', '.join(sorted(DRAW_NO_FACES))} "
+            "may go without data and consent; give --data"
+        )
+    if data is not None or consent:
+        raise FacekitError(
+            f"{plugin} draws no faces and learns from no photos: leave --data and --consent away"
+        )
+    return Permit(faceless=True)
 
 
 def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> Permit:
@@ -360,6 +419,8 @@ def _recorded(consent: object, folder: Path) -> Permit:
     """The permit that ``run.json`` records."""
     if consent is None or consent == "":
         return Permit()
+    if consent == NO_FACES:
+        return Permit(faceless=True)
     if isinstance(consent, str) and _CERTIFICATE.fullmatch(consent):
         return Permit(certificate=consent)
     if isinstance(consent, list) and consent and all(isinstance(id, str) for id in consent):
