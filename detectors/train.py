@@ -324,6 +324,8 @@ def _learn(
 
     seed_step(seed, 0)
     network: nn.Module = plugin.network(config)
+    if hasattr(plugin, "begin"):
+        plugin.begin(network, config)  # with weights of a file that the config names
     if start is not None:
         _begin_with(network, start)
     optimizer = torch.optim.AdamW(
