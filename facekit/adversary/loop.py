@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -51,7 +51,6 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.run import Run
 from facekit.core.seed import seed_step
-from facekit.types import Pixels
 
 log = logging.getLogger("facekit")
 
@@ -60,6 +59,8 @@ LEAST = 100
 
 Features = Callable[[Tensor], Tensor]
 """Maps samples (B, …) to float32 (B, F), in which distances mean something."""
+
+Strip = TypeVar("Strip")
 
 
 class Game(Config):
@@ -182,8 +183,8 @@ def play(
     *,
     features: Features,
     held_out: Reals | None = None,
-    show: Callable[[int, Pixels], None] | None = None,
-    draw: Callable[[Tensor], Pixels] | None = None,
+    show: Callable[[int, Strip], None] | None = None,
+    draw: Callable[[Tensor], Strip] | None = None,
 ) -> nn.Module:
     """Play a game to its end, from the run's newest checkpoint if there is one.
 
@@ -198,8 +199,9 @@ def play(
         features: by which the referee compares samples.
         held_out: real samples of other people than ``reals``'; they show whether the
             discriminator has learned its own by heart.
-        show: is handed the step and a strip, now and then.
-        draw: makes a strip of samples of the EMA, always of the same noise.
+        show: is handed the step and what ``draw`` makes, now and then.
+        draw: makes a strip, whatever ``show`` takes, of the EMA's samples (N, …) of the same noise
+            each time.
 
     Returns:
         The EMA of the generator, on the fabric's device, in evaluation mode.
@@ -558,7 +560,8 @@ def _learn(optimizer: torch.optim.Optimizer, loss: Tensor, fabric: Fabric) -> Te
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
     optimizer.step()
-    return flat.norm()
+    norm: Tensor = flat.norm()
+    return norm
 
 
 @contextmanager
@@ -576,7 +579,8 @@ def _mean(values: Tensor, fabric: Fabric) -> Tensor:
 
 def _share(values: Tensor, fabric: Fabric) -> Tensor:
     """This process's part of the first dimension."""
-    return torch.chunk(values, fabric.world_size)[fabric.global_rank]
+    parts: tuple[Tensor, ...] = torch.chunk(values, fabric.world_size)
+    return parts[fabric.global_rank]
 
 
 def _part_ways(fabric: Fabric) -> None:
