@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from facenet_pytorch import MTCNN
-from facenet_pytorch.models.mtcnn import PNet
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch.nn.functional import interpolate
+from torchvision.ops import batched_nms
 
 from facekit.core import registry
 from facekit.core.errors import FacekitError
 from facekit.faces.align import align_faces
 from facekit.faces.locate import LOCATORS, load_locator, locate_turned
-from facekit.faces.locators import mtcnn, yunet
+from facekit.faces.locators import _mtcnn, mtcnn, yunet
 
 CPU = torch.device("cpu")
 MIRRORED = [1, 0, 2, 4, 3]  # the order of the five points in a mirrored picture
@@ -135,9 +136,37 @@ def test_the_folded_first_network_is_the_librarys():
     pixels = torch.randint(0, 256, (2, 3, 61, 84), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         shifts, scores = PNet()((pixels - 127.5) / 128)
-        folded = mtcnn._ProposalNet(PNet())(pixels.float())
+        folded = _mtcnn.Proposer(_mtcnn.load_state("pnet"))(pixels.float())
     torch.testing.assert_close(folded[..., 0].sigmoid(), scores[:, 1], atol=1e-5, rtol=0)
     torch.testing.assert_close(folded[..., 1:].permute(0, 3, 1, 2), shifts, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "pools", "library", "side"),
+    [("rnet", (3, 3), RNet, 24), ("onet", (3, 3, 2), ONet, 48)],
+)
+def test_the_later_networks_are_the_librarys(name, pools, library, side):
+    pixels = torch.randn(5, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours = _mtcnn.Judge(_mtcnn.load_state(name), pools)(pixels)
+        theirs = library()(pixels)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 300, 1500])
+def test_suppression_is_torchvisions(count):
+    random = torch.Generator().manual_seed(count)
+    corners = torch.rand(count, 2, generator=random) * 300
+    boxes = torch.cat([corners, corners + 5 + torch.rand(count, 2, generator=random) * 60], dim=1)
+    scores = (torch.rand(count, generator=random) * 200).round() / 200  # so that some are alike
+    groups = torch.randint(0, 3, (count,), generator=random)
+    for most in (0.1, 0.5, 0.7):
+        ours = _mtcnn.best(boxes, scores, groups, most)
+        theirs = batched_nms(boxes, scores, groups, most)
+        assert set(ours.tolist()) == set(theirs.tolist())
+        assert scores[ours].tolist() == scores[theirs].tolist()
 
 
 @pytest.mark.parametrize("size", [(20, 31), (53, 71), (90, 100)])

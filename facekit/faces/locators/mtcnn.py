@@ -25,13 +25,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from facekit.core.errors import FacekitError
+from facekit.faces.locators._mtcnn import Judge, Proposer, best, load_state
 from facekit.faces.locators._working import shrunk, to_faces, working_shape
 from facekit.types import Face, Pixels
 
@@ -77,13 +76,12 @@ class Locator:
         self._min_face = min_face
         self._max_side = max_side
         self._thresholds = thresholds
-        self._propose_net = _ProposalNet(PNet()).eval().requires_grad_(False).to(device)
+        self._propose_net = Proposer(load_state("pnet")).requires_grad_(False).to(device)
         self._refine_net, self._output_net = (
-            network()
-            .eval()
+            Judge(load_state(name), pools)
             .requires_grad_(False)
             .to(device, memory_format=torch.channels_last)  # twice as fast on processors
-            for network in (RNet, ONet)
+            for name, pools in (("rnet", (3, 3)), ("onet", (3, 3, 2)))
         )
 
     def locate(self, images: Sequence[Pixels]) -> list[list[Face]]:
@@ -127,7 +125,7 @@ class Locator:
             shift, score = _in_parts(self._refine_net, _cut(table, owners, windows, 24))
             keep = score[:, 1] > self._thresholds[1]
             owners, boxes, scores, shift = owners[keep], boxes[keep], score[keep, 1], shift[keep]
-            keep = batched_nms(boxes, scores, owners, 0.7)
+            keep = best(boxes, scores, owners, 0.7)
             owners, boxes = owners[keep], _square(_shifted(boxes[keep], shift[keep], 1))
 
         points = boxes.new_zeros(len(boxes), 10)
@@ -171,59 +169,9 @@ class Locator:
         box, found = torch.cat(cells)[place], outputs[owner, place]
         score, shift = found[:, 0], found[:, 1:]
         # Once among the cells of a level, and once among all of a picture.
-        keep = batched_nms(box, score, owner * len(levels) + torch.cat(levels)[place], 0.5)
-        keep = keep[batched_nms(box[keep], score[keep], owner[keep], 0.7)]
+        keep = best(box, score, owner * len(levels) + torch.cat(levels)[place], 0.5)
+        keep = keep[best(box[keep], score[keep], owner[keep], 0.7)]
         return owner[keep], _square(_shifted(box[keep], shift[keep], 0)), score[keep]
-
-
-class _ProposalNet(nn.Module):
-    """PNet's function, arranged for speed: it runs on many more pixels than the others.
-
-    Its slow part is the first layer: convolution, PReLU, and the maximum of 2×2. A PReLU of slope
-    a ≥ 0 is monotone and may as well follow the maximum, on a quarter of the pixels. Where a < 0,
-    it is max(y, a·y), so its maximum is that of both y and a·y; for these channels the convolution
-    yields a·y as well. Scores are left as logits: of face against no face.
-    """
-
-    def __init__(self, net: PNet) -> None:
-        super().__init__()
-        weight, bias, slope = net.conv1.weight, net.conv1.bias, net.prelu1.weight
-        self._twice = int((slope < 0).sum())
-        bent, straight = slope.argsort()[: self._twice], slope.argsort()[self._twice :]
-        # Pixels 0 … 255 go in; that they are brought to -1 … 1 first is part of the layer.
-        weight, bias = weight / 128, bias - 127.5 / 128 * weight.sum(dim=(1, 2, 3))
-        factor = torch.cat([torch.ones(len(slope)), slope[bent]])
-        order = torch.cat([bent, straight, bent])
-        self.conv1 = _convolution(weight[order] * factor.view(-1, 1, 1, 1), bias[order] * factor)
-        self.slope1 = nn.Parameter(slope[straight])
-        order = torch.cat([bent, straight])
-        self.conv2 = _convolution(net.conv2.weight[:, order], net.conv2.bias)
-        self.prelu2, self.conv3, self.prelu3 = net.prelu2, net.conv3, net.prelu3
-        no, yes = net.conv4_1.weight.flatten(1)
-        weight = torch.cat([(yes - no)[None], net.conv4_2.weight.flatten(1)])
-        bias = torch.cat([net.conv4_1.bias[1:] - net.conv4_1.bias[:1], net.conv4_2.bias])
-        self.weight4, self.bias4 = nn.Parameter(weight), nn.Parameter(bias)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) of 0 … 255 → (B, (H - 10) / 2, (W - 10) / 2, 5).
-
-        The five are the logit of there being a face, and the shifts of the box's four edges.
-        """
-        x = self.conv1(pixels)
-        x = F.max_pool2d(x, 2, ceil_mode=True)
-        last = len(self.conv1.weight) - self._twice
-        bent = torch.maximum(x[:, : self._twice], x[:, last:])
-        x = torch.cat([bent, F.prelu(x[:, self._twice : last], self.slope1)], dim=1)
-        x = self.prelu2(self.conv2(x))
-        x = self.prelu3(self.conv3(x))
-        return F.linear(x.permute(0, 2, 3, 1), self.weight4, self.bias4)
-
-
-def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2])
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return layer
 
 
 def _grid(maps: Tensor) -> Tensor:
