@@ -9,8 +9,9 @@ tested with numbers made by hand.
 Balance is read from ranks, not from the loss, since only the order of logits means the same under
 every objective: *pair accuracy* is the share of pairs in which the real sample has the greater
 logit (0.5: none can be told, 1: all), and *memory* the same of a training real against a held-out
-one (0.5: the discriminator treats both alike, 1: it knows the training pictures by heart).
-Steepness is read from gradient norms, against their own past.
+one (0.5: the discriminator treats both alike, 1: it knows the training samples by heart).
+*Surprise* is what a pair costs the discriminator, in bits: more than 1, and a coin would do
+better. *Steepness* is the growth of the gradients' norms since their calmest time.
 
 Collapse is read from features, and every threshold is relative to the *floor*: what held-out
 reals score against training reals (:meth:`Referee.start`). *Spread* is the mean distance within
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from facekit.core.errors import FacekitError
 
@@ -172,7 +174,7 @@ _RULES = {
         2,
         4,
         "the discriminator is getting too steep to learn from: gradients are {steepness:.0f} times "
-        "what they were at first",
+        "what they were in its calmest time",
         "raise gamma, or lower the learning rates",
         _CALM,
     ),
@@ -183,6 +185,14 @@ _RULES = {
         "cover {coverage:.0%} of them, and {duplicates:.0%} are near-copies of another",
         "raise gamma or augmentation, or lower the learning rates",
         _CALM,
+    ),
+    "rash": _Rule(
+        3,
+        5,
+        "the discriminator learns too fast to get anything right: a pair costs it {surprise:.1f} "
+        "bits, and tossing a coin costs 1",
+        "lower the discriminator's learning rate, or raise gamma",
+        replace(_CALM, rate_g=1.0),
     ),
     "winning": _Rule(
         2,
@@ -220,6 +230,10 @@ _RULES = {
 _SURE = 0.97
 """Pair accuracy from which the discriminator is winning, if nothing gets better."""
 
+_COIN = 1.2
+"""Bits a pair above which a coin would do better; a little above 1, since the generator's last
+steps were against just this discriminator."""
+
 _HEART = (0.1, 0.25)
 """How far memory may lie above 0.5 before it is said, and before it is acted on."""
 
@@ -233,10 +247,15 @@ _COPIES = 0.2
 """Duplicates above the floor's from which it has."""
 
 _LOST = 0.4
-"""Coverage or recall, of the best so far, below which modes are being lost."""
+"""Coverage or recall, of the best so far, below which modes are being lost; it must have been half
+of the floor's once, since few samples near the real ones come and go by chance."""
 
 _FAR = 0.1
-"""Distance above which samples are not yet, or no longer, near the real ones."""
+"""Distance above which there is much left to learn."""
+
+_NEAR = 0.25
+"""Distance below which the game has got under way: until then anything may happen. (Pictures all
+grey and alike, as an untrained generator draws them, are at 0.4 to 1.)"""
 
 _PROGRESS = (5, 0.9)
 """Progress: within so many looks, the distance comes down to less than this share."""
@@ -246,6 +265,9 @@ _SHOWN = ("coverage", "recall")
 
 _GRACE = 10
 """Looks within which a generator that shows nothing may still be starting."""
+
+_SILENCE = 20
+"""Looks after a warning in which it is not repeated."""
 
 _PAUSE = 3
 """Looks after an alarm without another: what was changed needs time to act."""
@@ -262,7 +284,9 @@ class _Memory:
     best: dict[str, float] = field(default_factory=dict)
     distances: list[float] = field(default_factory=list)
     gradients: list[list[float]] = field(default_factory=list)
+    calm: list[float] = field(default_factory=list)
     streaks: dict[str, int] = field(default_factory=dict)
+    said: dict[str, int] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
     looks: int = 0
     pause: int = 0
@@ -326,6 +350,7 @@ class Referee:
             raise ValueError("call start first: without it the floors are not known")
         if min(map(len, (look.real, look.fake, look.reals, look.fakes))) < LEAST:
             raise ValueError(f"a look needs at least {LEAST} real and generated samples")
+        memory.looks += 1
         measured = _measure(look)
         values = {name: value for name, value in measured.items() if math.isfinite(value)}
         handed = (look.loss_d, look.loss_g, look.gradient_d, look.gradient_g)
@@ -335,18 +360,13 @@ class Referee:
             self._remember(values, look)
             held = self._held(values, look)
         memory.streaks = {name: memory.streaks.get(name, 0) + 1 for name in _RULES if name in held}
-        warnings = tuple(
-            f"{_RULES[name].problem.format(**values)}; {_RULES[name].advice}"
-            for name, looks in memory.streaks.items()
-            if looks == _RULES[name].warn
-        )
         good = not held and values["distance"] <= 1.5 * values["best"] + 0.5 * _FAR
+        warnings = self._warnings(values)
         return Ruling(values, _line(values, held), warnings, self._alarm(values), good)
 
     def _remember(self, values: dict[str, float], look: Look) -> None:
         """Take in a look; add to its figures those that compare it with the past."""
         memory = self._memory
-        memory.looks += 1
         memory.distances = [*memory.distances, values["distance"]][-_PROGRESS[0] :]
         memory.best = {
             "distance": min(memory.best.get("distance", math.inf), values["distance"]),
@@ -354,11 +374,13 @@ class Referee:
         }
         values["best"] = memory.best["distance"]
         norms = [look.gradient_d, look.gradient_g]
-        # A player that has not learned yet, because the other one plays alone, has no gradient.
-        if len(memory.gradients) < _PROGRESS[0] and all(norms):
-            memory.gradients.append(norms)
-        firsts = [median(past) for past in zip(*memory.gradients, strict=True)]
-        growth = [now / first for now, first in zip(norms, firsts, strict=False)]
+        # A player that does not learn, because the other one plays alone, has no gradient.
+        if all(norms):
+            memory.gradients = [*memory.gradients, norms][-_PROGRESS[0] :]
+        if len(memory.gradients) == _PROGRESS[0]:
+            usual = [median(past) for past in zip(*memory.gradients, strict=True)]
+            memory.calm = [min(pair) for pair in zip(memory.calm or usual, usual, strict=True)]
+        growth = [now / calm for now, calm in zip(norms, memory.calm, strict=False)]
         values["steepness"] = max(growth, default=1.0)
 
     def _held(self, values: Mapping[str, float], look: Look) -> set[str]:
@@ -368,8 +390,11 @@ class Referee:
             values["spread"] < _TIGHT * memory.floor["spread"]
             or values["duplicates"] > memory.floor["duplicates"] + _COPIES
         )
-        memory.started = memory.started or not tight
-        lost = any(values[name] < _LOST * memory.best[name] for name in _SHOWN)
+        memory.started = memory.started or values["distance"] < _NEAR
+        lost = any(
+            values[name] < _LOST * memory.best[name] and memory.best[name] > memory.floor[name] / 2
+            for name in _SHOWN
+        )
         *before, distance = memory.distances
         stuck = (
             len(memory.distances) == _PROGRESS[0]
@@ -380,15 +405,28 @@ class Referee:
         heart = values.get("memory", 0.5) - 0.5
         noise = 0.0 if look.held_out is None else 4 * _deviation(len(look.real), len(look.held_out))
         holds = {
-            "diverging": memory.started and distance > 2 * values["best"] + _FAR,
+            "diverging": memory.started and distance > 2 * values["best"] + _NEAR,
             "steep": values["steepness"] > _STEEP,
             "collapse": (tight and not idle) or lost,
+            "rash": values["surprise"] > _COIN,
             "winning": values["pair_accuracy"] > _SURE and stuck,
             "memorised": heart > max(_HEART[1], noise) and stuck,
             "memorising": heart > max(_HEART[0], noise),
             "asleep": values["pair_accuracy"] == 0.5 and distance > _FAR,
         }
         return {name for name, held in holds.items() if held}
+
+    def _warnings(self, values: Mapping[str, float]) -> tuple[str, ...]:
+        """What is to be said now: a condition that comes and goes is not worth a line each time."""
+        memory = self._memory
+        new = [
+            name
+            for name, looks in memory.streaks.items()
+            if looks == _RULES[name].warn
+            and memory.looks - memory.said.get(name, -_SILENCE) >= _SILENCE
+        ]
+        memory.said = {**memory.said, **dict.fromkeys(new, memory.looks)}
+        return tuple(f"{_RULES[n].problem.format(**values)}; {_RULES[n].advice}" for n in new)
 
     def _alarm(self, values: Mapping[str, float]) -> Alarm | None:
         """The first alarm that is due; the n-th of one name halves and doubles n times at once."""
@@ -426,7 +464,7 @@ def _measure(look: Look) -> dict[str, float]:
     """All figures of a look by themselves; those that cannot be told are not finite."""
     values = {
         "pair_accuracy": pair_accuracy(look.real, look.fake),
-        "margin": float(look.real.mean() - look.fake.mean()),
+        "surprise": surprise(look.real, look.fake),
         **resemblance(look.reals, look.fakes),
     }
     if look.held_out is not None:
@@ -449,6 +487,20 @@ def pair_accuracy(above: Tensor, below: Tensor) -> float:
     # Differences of bfloat16 or of infinite logits would tie what is not tied.
     order = torch.sign(above.float()[:, None] - below.float()[None])
     return float((order.mean() + 1) / 2)
+
+
+def surprise(real: Tensor, fake: Tensor) -> float:
+    """What it costs the discriminator to tell a pair: its cross-entropy, in bits.
+
+    Args:
+        real: (N,) logits.
+        fake: (M,) logits.
+
+    Returns:
+        The mean over all pairs, ≥ 0: 0 for one that is sure and right, 1 for one that says nothing,
+        more for one that is sure and wrong.
+    """
+    return float(softplus(fake.float()[None] - real.float()[:, None]).mean() / math.log(2))
 
 
 def resemblance(reals: Tensor, fakes: Tensor) -> dict[str, float]:
