@@ -274,6 +274,12 @@ def test_steepness_is_seen_against_the_calmest_time() -> None:
     assert not said(judged(*calming))
 
 
+def test_a_schedule_that_lets_the_discriminator_be_steeper_is_no_trouble() -> None:
+    eased = [replace(SOUND, gamma=0.8**i, gradient_g=0.8**-i) for i in range(20)]
+    assert not said(judged(*eased))
+    assert names(judged(*[replace(look, gamma=1.0) for look in eased])) == ["steep"]
+
+
 def test_a_player_that_does_not_learn_has_no_gradient_to_compare_with() -> None:
     alone = [replace(SOUND, gradient_g=0.0)] * 8 + [replace(SOUND, gradient_d=0.0)] * 8
     rulings = judged(*alone, *[SOUND] * 8)

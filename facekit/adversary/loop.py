@@ -280,7 +280,7 @@ def play(
                 notes.read(run, done, fabric)
             if looks:
                 means = notes.take_means()
-                ruling = referee.look(gallery.look(done, discriminator, means))
+                ruling = referee.look(gallery.look(done, gamma, discriminator, means))
                 if game.augment == "adaptive":
                     shown = game.look_every * game.batch
                     p = adapt(p, means["sure"], shown, span=game.augment_span)
@@ -436,7 +436,9 @@ class _Gallery:
             self._of(self._features, rest if self._held_out is None else self._held_out),
         )
 
-    def look(self, step: int, discriminator: nn.Module, means: dict[str, float]) -> Look:
+    def look(
+        self, step: int, gamma: float, discriminator: nn.Module, means: dict[str, float]
+    ) -> Look:
         """What the referee sees after ``step`` steps; ``means`` are since its last look."""
         latent = cast(int, self._generator.latent)
         count = len(self._reals) * self._fabric.world_size
@@ -447,6 +449,7 @@ class _Gallery:
         held_out = None if self._held_out is None else self._of(discriminator, self._held_out)
         return Look(
             step=step,
+            gamma=gamma,
             images=step * self._game.batch,
             real=self._of(discriminator, self._reals),
             fake=self._of(discriminator, fakes),

@@ -61,6 +61,8 @@ class Look:
         loss_d: loss of the discriminator, mean since the last look.
         loss_g: the same of the generator.
         held_out: (M,) logits of reals that are not trained on; None if there are none.
+        gamma: γ of the moment. Half of it lets the discriminator be twice as steep, which is no
+            sign of trouble, so that gradients are compared times γ; 0: as they are.
     """
 
     step: int
@@ -74,6 +76,7 @@ class Look:
     loss_d: float
     loss_g: float
     held_out: Tensor | None = None
+    gamma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -373,7 +376,7 @@ class Referee:
             **{name: max(memory.best.get(name, 0.0), values[name]) for name in _SHOWN},
         }
         values["best"] = memory.best["distance"]
-        norms = [look.gradient_d, look.gradient_g]
+        norms = [norm * (look.gamma or 1.0) for norm in (look.gradient_d, look.gradient_g)]
         # A player that does not learn, because the other one plays alone, has no gradient.
         if all(norms):
             memory.gradients = [*memory.gradients, norms][-_PROGRESS[0] :]
