@@ -76,7 +76,8 @@ class Discriminator(nn.Module):
 
 def build(size: int, count: int, device: torch.device) -> Peer:
     """A DCGAN of about as many parameters as ``count``, with weights from torch's random state."""
-    width = closest(lambda width: parameters(*_players(size, width)), count)
+    with torch.device("meta"):  # to be counted, nothing need be drawn
+        width = closest(lambda width: parameters(*_players(size, width)), count)
     players = tuple(player.to(device) for player in _players(size, width))
     for player in players:
         player.apply(_begin)

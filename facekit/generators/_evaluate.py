@@ -20,6 +20,7 @@ from torch import Tensor
 
 from facekit.adversary.metrics.fid import fid
 from facekit.adversary.metrics.kid import Estimate, kid
+from facekit.adversary.metrics.memorisation import Memorisation, memorisation
 from facekit.adversary.metrics.prdc import PRDC, prdc
 from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure
@@ -35,6 +36,7 @@ SHEET = 64
 
 _COMPONENTS = 100
 _AT_ONCE = 64
+_PAIRS = 16
 
 Features = Callable[[Tensor], Tensor]
 
@@ -79,9 +81,88 @@ class Reference:
         return min(samples, len(self.training))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation finds.
+
+    Attributes:
+        figures: rows, the floors among them.
+        sheet: samples beside training pictures, uint8 (H, W, 3).
+        nearest: the samples nearest to a training picture, each beside these: uint8 (H, W, 3).
+    """
+
+    figures: list[Figure]
+    sheet: Pixels
+    nearest: Pixels
+
+
+def measure(
+    name: str, samples: Tensor, reference: Reference, features: Features, seed: int = 0
+) -> Measured:
+    """Measure samples against faces of other people, beside what trivial generators score.
+
+    Args:
+        name: of the generator, which the rows begin with.
+        samples: uint8 (K, S, S, 3), on the reference's device.
+        reference: of the same size.
+        features: by which faces are compared.
+        seed: of the trivial generators, and of which pictures are compared.
+
+    Raises:
+        FacekitError: if there are too few pictures of a kind.
+    """
+    count = reference.require(len(samples))
+    seed_step(seed, 1)
+    chosen = torch.randperm(len(reference.training))[:count].to(reference.training.device)
+    others = both_ways(reference.others, features)
+    drawn = both_ways(samples, features)
+    training = described(reference.training, features)
+    beside_it = trivial(reference.training, count, seed)
+    floors = {"real": scores(training[chosen], others[0])} | {
+        key: scores(described(pixels, features), others[0]) for key, pixels in beside_it.items()
+    }
+    # The better trivial generator: whoever does not beat it has learned no faces.
+    floor = min((floors["pixels"], floors["components"]), key=lambda one: one.kid)
+    near = memorisation(drawn, training, others)
+    figures = rows(name, scores(drawn[0, :count], others[0]), floor=floor)
+    figures.append(Figure(f"{name}.copies", float(len(near.copies))))
+    for key, one in floors.items():
+        figures += rows(name, one, of=key)
+    sheet = beside(
+        [
+            ("generated", samples[:SHEET].numpy(force=True)),
+            ("what it learned from", reference.training[chosen[:SHEET]].numpy(force=True)),
+        ]
+    )
+    return Measured(figures, sheet, nearest_pairs(samples, reference.training, near))
+
+
+def nearest_pairs(samples: Tensor, training: Tensor, near: Memorisation) -> Pixels:
+    """The samples nearest to a training picture, and in the same places these: uint8 (H, W, 3)."""
+    order = near.distance.argsort()[:_PAIRS]
+    shown = training[near.nearest[order]]
+    turned = torch.where(near.mirrored[order][:, None, None, None], shown.flip(2), shown)
+    return beside(
+        [
+            (
+                f"generated, nearest first; {len(near.copies)} copies",
+                samples[order].numpy(force=True),
+            ),
+            ("the nearest pictures it learned from", turned.numpy(force=True)),
+        ],
+        columns=4,
+        scale=3,
+    )
+
+
 def described(pixels: Tensor, features: Features) -> Tensor:
     """The features (N, F) of pictures uint8 (N, S, S, 3)."""
     return torch.cat([features(to_images(part)) for part in torch.split(pixels, _AT_ONCE)])
+
+
+def both_ways(pixels: Tensor, features: Features) -> Tensor:
+    """The features (2, N, F) of pictures, and of their mirror images: see ``memorisation``."""
+    return torch.stack([described(pixels, features), described(pixels.flip(2), features)])
 
 
 def scores(found: Tensor, others: Tensor) -> Scores:
@@ -109,28 +190,37 @@ def trivial(training: Tensor, count: int, seed: int) -> dict[str, Tensor]:
     }
 
 
-def rows(name: str, of: Scores, *, peer: float | None, floor: Scores | None) -> list[Figure]:
+def rows(
+    name: str,
+    found: Scores,
+    *,
+    of: str = "",
+    peer: float | None = None,
+    floor: Scores | None = None,
+) -> list[Figure]:
     """The figures of one set: ``NAME.kid``, ``.fid``, ``.precision``, ``.recall`` and so on.
 
     Args:
-        name: what stands before the dot.
-        of: the set's scores.
+        name: of the generator.
+        found: the set's scores.
+        of: what the set is, if it is not the generator's: rows are then called ``NAME.kid.OF``.
         peer: another tool's KID, if one was measured.
         floor: a trivial generator's scores on the same data.
     """
+    end = f".{of}" if of else ""
+    interval = {"low": found.kid.low, "high": found.kid.high}
+    values = {"kid": found.kid.value, "fid": found.fid, **found.shares._asdict()}
+    floors: dict[str, float] = {}
+    if floor:
+        floors = {"kid": floor.kid.value, "fid": floor.fid, **floor.shares._asdict()}
     return [
         Figure(
-            *(f"{name}.kid", of.kid.value),
-            low=of.kid.low,
-            high=of.kid.high,
-            peer=peer,
-            floor=floor.kid.value if floor else None,
-        ),
-        Figure(f"{name}.fid", of.fid, floor=floor.fid if floor else None),
-        *(
-            Figure(f"{name}.{key}", value, floor=getattr(floor.shares, key) if floor else None)
-            for key, value in of.shares._asdict().items()
-        ),
+            *(f"{name}.{key}{end}", value),
+            **(interval if key == "kid" else {}),
+            peer=peer if key == "kid" else None,
+            floor=floors.get(key),
+        )
+        for key, value in values.items()
     ]
 
 

@@ -57,7 +57,8 @@ def build(size: int, count: int, pictures: int, device: torch.device) -> Peer:
         discriminator: nn.Module = package.Discriminator(disc_output_size=1, **shared)
         return generator, discriminator
 
-    widest = closest(lambda widest: parameters(*players(widest)), count, step=8)
+    with torch.device("meta"):
+        widest = closest(lambda widest: parameters(*players(widest)), count, step=8)
     generator, discriminator = (player.to(device) for player in players(widest))
     for player in (generator, discriminator):
         player.apply(_begin)

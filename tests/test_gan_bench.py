@@ -1,0 +1,183 @@
+"""The GAN's bench: peers that learn as their papers say, arms that go on, figures that add up."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detectors.models import discriminator as judge
+from facekit.core import checkpoint, config
+from facekit.core.device import setup
+from facekit.core.errors import FacekitError
+from facekit.generators import _dcgan, _lightweight, _peers
+from facekit.networks.discriminator import Discriminator
+
+
+def faces(count: int = 24, size: int = 32, seed: int = 0) -> Tensor:
+    """Broad tones, uint8 (count, size, size, 3)."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=random)
+    fine = nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+    return (255 * fine).byte().permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.mark.parametrize("count", [200_000, 1_500_000, 4_000_000])
+def test_dcgan_has_the_parameters_asked_for(count: int) -> None:
+    peer = _dcgan.build(64, count, torch.device("cpu"))
+    assert peer.parameters == pytest.approx(count, rel=0.12)
+    noise = peer.noise(3)
+    assert noise.shape == (3, 100) and noise.abs().max() <= 1
+    pictures = peer.generator(noise)
+    assert pictures.shape == (3, 3, 64, 64) and pictures.abs().max() <= 1
+    assert peer.discriminator(pictures).shape == (3,)
+
+
+def test_dcgan_is_the_papers() -> None:
+    """Figure 1 and section 3: at width 64, the usual 3.5 and 2.8 million parameters."""
+    assert _peers.parameters(_dcgan.Generator(64, 64)) == pytest.approx(3.577e6, rel=1e-3)
+    assert _peers.parameters(_dcgan.Discriminator(64, 64)) == pytest.approx(2.766e6, rel=1e-3)
+    generator, judge = _dcgan.Generator(64, 64), _dcgan.Discriminator(64, 64)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in generator.layers[-2:])
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in judge.layers[:3])
+    assert isinstance(generator.layers[-1], nn.Tanh)
+
+
+def test_the_closest_size() -> None:
+    assert _dcgan.closest(lambda width: width**2, 150) == 12
+    assert _dcgan.closest(lambda width: width**2, 90) == 8
+    assert _dcgan.closest(lambda width: width**2, 1) == 4
+
+
+def small_dcgan() -> _peers.Peer:
+    torch.manual_seed(0)
+    return _dcgan.build(32, 20_000, torch.device("cpu"))
+
+
+def test_an_arm_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    fabric = setup("cpu", threads=1)
+
+    def train(folder: str, most: int) -> _peers.Learned:
+        path = tmp_path / folder
+        path.mkdir(exist_ok=True)
+        return _peers.train(
+            *("dcgan", small_dcgan(), faces(), path, fabric), seconds=100, seed=3, most=most
+        )
+
+    whole = train("whole", 3)
+    assert train("parts", 1).steps == 1
+    parts = train("parts", 3)
+    assert parts.steps == whole.steps == 3
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, parts.average.state_dict()[name]), name
+    assert parts.seconds > 0
+    # A training that is over is not trained again.
+    assert train("parts", 3).steps == 3
+
+
+def test_an_arm_ends_with_its_time(tmp_path: Path) -> None:
+    fabric = setup("cpu", threads=1)
+    learned = _peers.train(
+        *("dcgan", small_dcgan(), faces(), tmp_path, fabric), seconds=0.5, seed=0
+    )
+    assert learned.steps >= 1 and 0.5 <= learned.seconds < 10
+    drawn = _peers.draw(small_dcgan(), learned.average, 5, 0, fabric.device, at_once=2)
+    assert drawn.shape == (5, 32, 32, 3) and drawn.dtype == torch.uint8
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    fabric = setup("cpu", threads=1)
+    _peers.train("dcgan", small_dcgan(), faces(), tmp_path, fabric, seconds=9, seed=0, most=1)
+    torch.manual_seed(0)
+    larger = _dcgan.build(32, 200_000, torch.device("cpu"))
+    with pytest.raises(FacekitError, match="another architecture than dcgan's"):
+        _peers.train("dcgan", larger, faces(), tmp_path, fabric, seconds=9, seed=0, most=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _lightweight.installed(), reason="the extra 'peers' is not installed")
+def test_lightweight_gan_learns_without_a_gpu(tmp_path: Path) -> None:
+    """In a process of its own, without assertions, as the bench starts it; with its penalty."""
+    code = (
+        "import sys, torch; from pathlib import Path; from facekit.core.device import setup\n"
+        "from facekit.generators import _lightweight, _peers\n"
+        "fabric = setup('cpu', threads=1); torch.manual_seed(0)\n"
+        "peer = _lightweight.build(32, 600_000, 24, fabric.device)\n"
+        "pixels = torch.randint(256, (24, 32, 32, 3), dtype=torch.uint8)\n"
+        "before = [w.clone() for w in peer.generator.parameters()]\n"
+        "peer = peer.__class__(**{**peer.__dict__, 'batch': 4})\n"
+        "args = ('lightweight', peer, pixels, Path(sys.argv[1]), fabric)\n"
+        "learned = _peers.train(*args, seconds=99, seed=0, most=2)\n"
+        "moved = sum(not torch.equal(a, b) for a, b in zip(before, peer.generator.parameters()))\n"
+        "drawn = _peers.draw(peer, learned.average, 3, 0, fabric.device)\n"
+        "print(peer.parameters, moved > len(before) // 2, tuple(drawn.shape))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-O", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    count, moved, shape = result.stdout.split(maxsplit=2)
+    assert int(count) == pytest.approx(600_000, rel=0.25)
+    assert moved == "True" and shape.strip() == "(3, 32, 32, 3)"
+
+
+# The discriminator as a detector
+
+
+def judge_file(path: Path, size: int = 32, width: int = 8, **more: object) -> Path:
+    torch.manual_seed(4)
+    weights = Discriminator(size, width).state_dict()
+    checkpoint.save(path, {"size": size, "width": width, "discriminator": weights, **more})
+    return path
+
+
+def settings(path: Path | str, size: int = 32, width: int = 8) -> judge.Config:
+    data = {"data": {"size": size}, "width": width, "weights": str(path)}
+    return config.validate(data, judge.Config, "x")
+
+
+def test_a_discriminator_is_handed_over(tmp_path: Path) -> None:
+    path = judge_file(tmp_path / "judge.safetensors")
+    network = judge.network(settings(path))
+    judge.begin(network, settings(path))
+    torch.manual_seed(4)
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    torch.manual_seed(4)
+    expected = -Discriminator(32, 8)(images)
+    torch.testing.assert_close(network(images), expected, msg="greater for generated")
+    # What is scored with needs no file: a detector's own holds all.
+    path.unlink()
+    assert judge.network(settings(path)).state_dict().keys() == network.state_dict().keys()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    judge.begin(network, settings(""))
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_what_is_no_such_discriminator_is_refused(tmp_path: Path) -> None:
+    def refused(path: Path, size: int = 32, width: int = 8) -> str:
+        asked = settings(path, size, width)
+        with pytest.raises(FacekitError, match=path.name) as error:
+            judge.begin(judge.network(asked), asked)
+        return str(error.value)
+
+    path = judge_file(tmp_path / "judge.safetensors")
+    assert "--set data.size=32 --set width=8" in refused(path, size=64)
+    assert "another architecture (size 32, width 8" in refused(path, width=16)
+    assert "not a readable checkpoint" in refused(tmp_path / "none.safetensors")
+    checkpoint.save(tmp_path / "other.safetensors", {"step": 3})
+    assert "facekit generator discriminator" in refused(tmp_path / "other.safetensors")
+    broken = Discriminator(32, 8)
+    with torch.no_grad():
+        broken.last.bias.fill_(float("nan"))
+    nan = judge_file(tmp_path / "nan.safetensors", discriminator=broken.state_dict())
+    assert "are no numbers" in refused(nan)
+    older = judge_file(tmp_path / "older.safetensors", discriminator={"w": torch.ones(3)})
+    assert "another version" in refused(older)
+    with pytest.raises(FacekitError, match="power of two"):
+        settings(path, size=48)
