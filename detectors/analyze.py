@@ -67,6 +67,7 @@ from detectors.verdict import (
     RUN,
     SMALLEST_FACE,
     exit_code,
+    goes_by_score,
     is_calibrated,
     judge_file,
     judge_track,
@@ -482,31 +483,32 @@ class Analyzer:
         return tracks
 
     def _track(self, id: int, course: Course, origin: Origin, info: MediaInfo) -> Track:
-        sightings = course.sightings
-        good, stretch = usable(sightings), worst_stretch(sightings)
-        worst = [] if stretch is None else good[stretch]
+        sightings, image = course.sightings, info.kind == "image"
+        worst = worst_stretch(sightings, self.facts, image=image)
         scores = [sighting.score for sighting in worst if sighting.score is not None]
         score = float(np.mean(scores)) if scores else None
-        calibrated = self.facts is not None and is_calibrated(self.facts, origin)
+        verdict = judge_track(
+            sightings,
+            detector=self.facts,
+            origin=origin,
+            image=image,
+            left_out=self.asked.left_out,
+        )
+        counts = goes_by_score(verdict)
         return Track(
             id=id,
             person=course.person,
             start=sightings[0].time,
             end=sightings[-1].time,
-            seen=_seen(good),
+            seen=_seen(usable(sightings)),
             size=round(float(np.median([sighting.size for sighting in sightings])), 1),
             score=None if score is None else round(score, 6),
             interval=interval(scores, [sighting.time for sighting in worst]),
-            likelihood=self._likelihood(score) if calibrated and score is not None else None,
+            counts=counts,
+            likelihood=self._likelihood(score) if counts and score is not None else None,
             members=_members(worst),
-            calibrated=calibrated,
-            verdict=judge_track(
-                sightings,
-                detector=self.facts,
-                origin=origin,
-                image=info.kind == "image",
-                left_out=self.asked.left_out,
-            ),
+            calibrated=self.facts is not None and is_calibrated(self.facts, origin),
+            verdict=verdict,
             sightings=sightings,
         )
 

@@ -59,6 +59,8 @@ _LEVEL = 0.95
 _DRAWS = 2000
 _FEWEST_BLOCKS = 3
 _CLOSEST = 0.97  # to 1: a correlation beyond which series of frames are too short to tell
+_DOUBT = 1.2  # standard errors by which the correlation may be higher than it looks
+_ALLOWED_FOR = 0.9  # the highest correlation that a short series is corrected for
 
 
 def interval(scores: Sequence[float], times: Sequence[float]) -> Range | None:
@@ -86,10 +88,12 @@ def interval(scores: Sequence[float], times: Sequence[float]) -> Range | None:
         return None
     order = np.argsort(moments, kind="stable")
     values, moments = values[order], moments[order]
-    length = _block_length(_correlation(values, moments), count)
+    correlation = _correlation(values, moments)
+    length = _block_length(correlation, count)
     mean = float(values.mean())
     low, high = np.quantile(_means(values, length), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]) - mean
-    wider = _widening(count / length)
+    doubted = correlation + _DOUBT * math.sqrt((1 - correlation**2) / count)
+    wider = _widening(count / length) * _shortfall(min(doubted, _ALLOWED_FOR), count, length)
     return round(max(0.0, mean + wider * low), 6), round(min(1.0, mean + wider * high), 6)
 
 
@@ -162,5 +166,21 @@ def _means(scores: Scores, length: int) -> Scores:
 def _widening(blocks: float) -> float:
     """How much further Student's t reaches than the normal distribution, for so many blocks."""
     level = (1 + _LEVEL) / 2
-    shrunk = math.sqrt(blocks / (blocks - 1))
-    return float(shrunk * stdtrit(blocks - 1, level) / ndtri(level))
+    return float(stdtrit(blocks - 1, level) / ndtri(level))
+
+
+def _shortfall(correlation: float, count: int, length: int) -> float:
+    """How many times as far the mean of an autoregression strays as its bootstrap shows.
+
+    Both are known: of an autoregression of order 1 and of variance 1, the mean's variance is
+    (1 + 2 Σ (1 - k/n) r^k) / n; the bootstrap's, by blocks of l, is in expectation
+    (c_0 + 2 Σ (1 - k/l) c_k) / n with k < l and c_k = (1 - k/n) r^k + (k/n) r^(n-k) less the mean's
+    variance, as it goes round in a circle and about the series' own mean.
+    """
+    lags = np.arange(count)
+    alike = np.float64(correlation) ** lags
+    true = (2 * ((1 - lags / count) * alike).sum() - 1) / count
+    seen = (1 - lags / count) * alike + lags / count * np.append(0.0, alike[:0:-1]) - true
+    shares = 1 - lags[:length] / length
+    shown = (2 * (shares * seen[:length]).sum() - seen[0]) / count
+    return math.sqrt(float(true / shown))

@@ -116,27 +116,52 @@ def is_like_calibration(detector: DetectorFacts, sighting: Sighting) -> bool:
     )
 
 
-def worst_stretch(sightings: Sequence[Sighting]) -> slice | None:
-    """The ``RUN`` consecutive usable sightings (all, if fewer) of the highest mean score.
+def scored_by(
+    sightings: Sequence[Sighting], detector: DetectorFacts | None, *, image: bool
+) -> list[Sighting]:
+    """The sightings that a face's score is of.
+
+    Those that are usable and seen as well as the faces of the calibration, if they are enough for a
+    verdict; else all that are usable, and their score is shown, but counts for nothing.
+    """
+    good = usable(sightings)
+    like = [one for one in good if detector is not None and is_like_calibration(detector, one)]
+    return like if len(like) >= _fewest(image) else good
+
+
+def worst_stretch(
+    sightings: Sequence[Sighting], detector: DetectorFacts | None, *, image: bool
+) -> list[Sighting]:
+    """Of the sightings that a face is scored by, the ``RUN`` in a row of the highest mean score.
 
     Returns:
-        Their place among the usable; None if there is none, or one of them has no score.
+        All of them, if they are fewer; none, if one of them has no score.
     """
-    scores = [sighting.score for sighting in usable(sightings)]
-    known = [score for score in scores if score is not None]
-    if not scores or len(known) < len(scores):
-        return None
-    length = min(RUN, len(known))
-    start = int(np.convolve(known, np.ones(length) / length, mode="valid").argmax())
-    return slice(start, start + length)
+    counted = scored_by(sightings, detector, image=image)
+    scores = [sighting.score for sighting in counted if sighting.score is not None]
+    if not scores or len(scores) < len(counted):
+        return []
+    length = min(RUN, len(scores))
+    start = int(np.convolve(scores, np.ones(length) / length, mode="valid").argmax())
+    return counted[start : start + length]
 
 
-def track_score(sightings: Sequence[Sighting]) -> float | None:
+def track_score(
+    sightings: Sequence[Sighting], detector: DetectorFacts | None, *, image: bool
+) -> float | None:
     """The mean score of the worst stretch; None if there is none."""
-    stretch = worst_stretch(sightings)
-    if stretch is None:
-        return None
-    return float(np.mean([sighting.score for sighting in usable(sightings)[stretch]]))
+    stretch = worst_stretch(sightings, detector, image=image)
+    return float(np.mean([sighting.score for sighting in stretch])) if stretch else None
+
+
+def goes_by_score(verdict: Verdict) -> bool:
+    """Whether a face's score is a ground for its verdict."""
+    return any(reason.code.startswith("score_") for reason in verdict.reasons)
+
+
+def _fewest(image: bool) -> int:
+    """Sightings that a verdict needs."""
+    return 1 if image else FEWEST_SIGHTINGS
 
 
 def judge_track(
@@ -164,18 +189,19 @@ def judge_track(
         reasons.append(_abstain("no_detector", "no detector was at hand to score it"))
     elif not is_calibrated(detector, origin):
         reasons.append(_not_calibrated(detector))
-    elif good and track_score(good) is None:
+    elif any(sighting.score is None for sighting in good):
         reasons.append(_abstain("not_scored", "the detector gave no score for some of its frames"))
     if reasons or detector is None:
         return _conclude(reasons)
     like = [sighting for sighting in good if is_like_calibration(detector, sighting)]
     if 2 * len(like) < len(good):
         reasons.append(_quality_outside(detector, good, len(good) - len(like)))
-    if len(like) >= (1 if image else FEWEST_SIGHTINGS):
+    if len(like) >= _fewest(image):
         what = "the score" if image else "the mean score of its highest stretch"
         if len(like) < len(good):
             what += " among the frames seen well enough"
-        reasons.extend(_score_reasons(detector, like, what))
+        stretch = worst_stretch(sightings, detector, image=image)
+        reasons.extend(_score_reasons(detector, stretch, what))
     elif not reasons:
         reasons.append(_quality_outside(detector, good, len(good) - len(like)))
     return _conclude(reasons)
@@ -345,11 +371,10 @@ def _quality_outside(detector: DetectorFacts, good: Sequence[Sighting], outside:
 
 
 def _score_reasons(
-    detector: DetectorFacts, good: Sequence[Sighting], what: str
+    detector: DetectorFacts, stretch: Sequence[Sighting], what: str
 ) -> Iterable[Reason]:
-    """What the scores of well-seen sightings give; ``what`` names their number."""
-    score, stretch = track_score(good), worst_stretch(good)
-    assert score is not None and stretch is not None
+    """What the mean score of a stretch gives; ``what`` names that number."""
+    score = float(np.mean([sighting.score for sighting in stretch]))
     above = score > detector.threshold
     if above:
         text = f"{what}, {score:.2f}, is above the threshold {detector.threshold:.2f}"
@@ -363,7 +388,7 @@ def _score_reasons(
     else:
         text = f"{what}, {score:.2f}, is not above the threshold {detector.threshold:.2f}"
         yield _note("score_below_threshold", text)
-    if text := _disagreement(good[stretch]):
+    if text := _disagreement(stretch):
         # Above the threshold those who find something have outweighed those who do not.
         yield Reason(code="detectors_disagree", weight="note" if above else "abstention", text=text)
 

@@ -426,8 +426,8 @@ def test_each_part_says_what_was_found():
         "95% interval 0.85 to 0.99", "Moderate support for a generated face.",
         "about 50 times as probable if the face was generated as if it was not",
         "patch 0.95", "threshold 0.70", "Strongest at the mouth",
-        "lowered its score by 1.90 (log-odds); covering other places of the same size, by −0.10 to "
-        "0.40. The check bears the map out.",
+        "lowered this member's own score by 1.90 (log-odds); covering other places of the same "
+        "size, by −0.10 to 0.40. The check bears the map out.",
         "The check does not bear the map out", "2 heat maps, 1 borne out by the check",
         "False alarms: 1.2% of 1,622 untouched faces", "95% interval 0.4% to 2.7%",
         "130 for generated, 40 for not", "facekit-report/2",

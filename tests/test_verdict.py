@@ -29,12 +29,15 @@ from detectors.verdict import (
     SURE,
     SURE_NOT,
     exit_code,
+    goes_by_score,
     is_calibrated,
     judge_file,
     judge_track,
     origin_of,
+    scored_by,
     track_score,
     worst_first,
+    worst_stretch,
 )
 
 DETECTOR = DetectorFacts(
@@ -86,7 +89,7 @@ def track(scores, *, id=0, size=120.0, detector=DETECTOR, origin="studio", **opt
         start=sightings[0].time,
         end=sightings[-1].time,
         size=size,
-        score=track_score(sightings),
+        score=track_score(sightings, detector, image=options["image"]),
         calibrated=detector is not None and is_calibrated(detector, origin),
         verdict=judge_track(sightings, detector=detector, origin=origin, **options),
         sightings=sightings,
@@ -275,7 +278,7 @@ def test_a_small_face_gives_no_verdict_even_with_a_high_score():
 def test_sightings_that_are_too_small_neither_count_nor_spoil_the_rest():
     near = seen([0.2] * FEWEST_SIGHTINGS)
     far = seen([0.99] * 30, size=30.0, start=9.0)
-    assert track_score([*near, *far]) == pytest.approx(0.2)
+    assert track_score([*near, *far], DETECTOR, image=False) == pytest.approx(0.2)
     verdict = judge_track([*near, *far], detector=DETECTOR, origin="studio", image=False)
     assert verdict.conclusion == NO_EVIDENCE
 
@@ -289,9 +292,9 @@ def test_one_sighting_is_enough_in_a_picture_but_not_in_a_video():
 def test_a_forged_stretch_is_not_averaged_away_over_time():
     scores = [0.05] * 100 + [0.9] * RUN + [0.05] * 100
     assert np.mean(scores) < DETECTOR.threshold
-    assert track_score(seen(scores)) == pytest.approx(0.9)
+    assert track_score(seen(scores), DETECTOR, image=False) == pytest.approx(0.9)
     one_frame = [0.05] * 100 + [0.9] + [0.05] * 100
-    assert track_score(seen(one_frame)) < DETECTOR.threshold
+    assert track_score(seen(one_frame), DETECTOR, image=False) < DETECTOR.threshold
 
 
 def test_a_score_at_the_threshold_is_not_above_it():
@@ -533,6 +536,24 @@ def test_frames_that_cannot_be_judged_do_not_hide_those_that_can():
     # Worse ones of a higher score hide nothing either.
     verdict = judge_camera([*forged, *seen([1.0] * 15, blur=8.0, start=9.0)])
     assert "0.95" in verdict.reasons[0].text
+
+
+def test_a_tracks_score_is_the_one_that_its_verdict_goes_by():
+    good, bad = seen([0.2] * 6, blur=1.0), seen([0.9] * 15, blur=8.0, start=9.0)
+    for sightings, score, goes in (
+        ([*good, *bad], 0.2, True),
+        # Too few are seen well enough: the score is of all, and counts for nothing.
+        ([*good[:4], *bad], 0.9, False),
+        (bad, 0.9, False),
+        (good[:4], 0.2, False),
+    ):
+        verdict = judge_camera(sightings)
+        found = track_score(sightings, RANGED, image=False)
+        assert found == pytest.approx(score) and goes_by_score(verdict) is goes
+        said = [reason.text for reason in verdict.reasons if reason.code.startswith("score_")]
+        assert all(f"{found:.2f}" in text for text in said)
+    assert worst_stretch(seen([0.4, None]), RANGED, image=True) == []
+    assert scored_by(seen([0.4], size=20), RANGED, image=True) == []
 
 
 def test_too_few_good_frames_are_no_ground_for_a_verdict():

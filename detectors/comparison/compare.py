@@ -80,7 +80,7 @@ def compared(a: Path, b: Path, *, device: torch.device) -> tuple[Comparison, Com
         changes=[
             *wording.of_place(lies),
             *wording.of_time(one, two, time),
-            *wording.of_picture(details),
+            *wording.of_picture(details, moments),
             *wording.of_file(one, two),
         ],
         limits=list(wording.LIMITS),

@@ -3,8 +3,17 @@
 import math
 from collections.abc import Sequence
 
-from detectors.comparison.model import Change, ChangeCode, Detail, Place, Side, TimeOffset
+from detectors.comparison.model import (
+    Change,
+    ChangeCode,
+    Detail,
+    Moment,
+    Place,
+    Side,
+    TimeOffset,
+)
 from detectors.report.model import FileFacts, Provenance, Watermark
+from detectors.report.text import clock, count, percent
 
 LIMITS = (
     "That two files share a source does not tell which came first, nor which of them is untouched: "
@@ -34,7 +43,7 @@ def of_place(place: Place | None) -> list[Change]:
         changes.append(_change("cropped", text))
     mean = math.sqrt(across * down)
     if abs(mean - 1) > 0.01:
-        changes.append(_change("scaled", f"a pixel of A is {mean:.3g} pixels of B"))
+        changes.append(_change("scaled", f"B shows it at {100 * mean:.3g}% of A's size"))
     if abs(across / down - 1) > 0.015:
         text = f"B is stretched: {across / down:.3g} times as wide for its height as A"
         changes.append(_change("stretched", text))
@@ -62,8 +71,13 @@ def of_time(one: Side, two: Side, time: TimeOffset | None) -> list[Change]:
     return changes
 
 
-def of_picture(details: Sequence[Detail]) -> list[Change]:
-    """Tone, changed areas, faces and sharpness, of the moment at which most differs."""
+def of_picture(details: Sequence[Detail], moments: Sequence[Moment]) -> list[Change]:
+    """Tone, changed areas, faces and sharpness, of the moment at which most differs.
+
+    Args:
+        details: of the pictures, or of the moments of videos that differ most.
+        moments: of videos; none of pictures.
+    """
     if not details:
         return []
     changes = []
@@ -84,22 +98,23 @@ def of_picture(details: Sequence[Detail]) -> list[Change]:
     if said:
         changes.append(_change("tone", f"the whole of B differs in tone: {', '.join(said)}"))
     if worst.areas:
-        count = len(worst.areas)
-        changes.append(
-            _change(
-                "areas",
-                f"beyond that, they differ in {count} place{'s' if count > 1 else ''}, "
-                f"{100 * worst.changed:.2g}% of what they share",
-            )
+        where = f" at {clock(worst.time_a)} of A" if moments else ""
+        text = (
+            f"beyond that, they differ{where} in {count(len(worst.areas), 'place')}, "
+            f"{percent(worst.changed)} of what they share"
         )
+        same = sum(not moment.changed for moment in moments)
+        if same:
+            text += f"; at {same} of {len(moments)} moments looked at no place stands out"
+        changes.append(_change("areas", text))
     faces = [face for one in details for face in one.faces if face.changed > 0.05]
     if faces:
         most = max(faces, key=lambda face: face.changed)
         changes.append(
             _change(
                 "face",
-                f"a face differs: {100 * most.changed:.0f}% of it, against "
-                f"{100 * most.elsewhere:.2g}% of the rest",
+                f"a face differs: {percent(most.changed)} of it, against "
+                f"{percent(most.elsewhere)} of the rest",
             )
         )
     if worst.softness < 0.7 or worst.softness > 1.4:
@@ -156,9 +171,8 @@ def _coding(facts: FileFacts) -> str:
     density = 8 * facts.bytes / (facts.width * facts.height)
     if facts.kind == "video":
         video = facts.details.video if facts.details else None
-        rate = f"{video.bit_rate / 1e6:.3g} Mbit/s" if video and video.bit_rate else "unknown rate"
-        settings = facts.details.metadata.get("encoder settings") if facts.details else None
-        return f"{rate}, {settings}" if settings else rate
+        # How it was encoded, where that is told, is among the metadata.
+        return f"{video.bit_rate / 1e6:.3g} Mbit/s" if video and video.bit_rate else "unknown rate"
     picture = facts.details.picture if facts.details else None
     if picture is None or picture.quality is None:
         return f"{density:.2g} bits a pixel"

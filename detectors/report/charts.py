@@ -16,7 +16,7 @@ from PIL import Image
 from detectors.report.model import Bin, DetectorFacts, FileReport, HeatMap, Sighting, Track
 from detectors.report.pictures import Place
 from detectors.report.text import clock
-from detectors.verdict import SMALLEST_FACE, usable, worst_stretch
+from detectors.verdict import SMALLEST_FACE, worst_stretch
 from facekit.faces.align import TEMPLATES
 
 WIDTH, HEIGHT = 1000, 100
@@ -136,7 +136,7 @@ def timeline(
         undecided=round(HEIGHT * (1 - undecided), 1)
         if undecided is not None and undecided < limit
         else None,
-        stretch=_stretch(track.sightings, across) if scored else None,
+        stretch=_stretch(track.sightings, detector, across) if scored else None,
         top="1" if scored else f"{ceiling:.0f} px",
         ticks=[_tick(end * i / _TICKS, end) for i in range(_TICKS + 1)],
         end=end,
@@ -261,12 +261,11 @@ def _member(sighting: Sighting, name: str) -> float:
 
 
 def _stretch(
-    sightings: Sequence[Sighting], across: Callable[[float], int]
+    sightings: Sequence[Sighting], detector: DetectorFacts | None, across: Callable[[float], int]
 ) -> tuple[int, int, float, float] | None:
-    chosen = worst_stretch(sightings)
-    if chosen is None:
+    run = worst_stretch(sightings, detector, image=False)  # a picture has no timeline
+    if not run:
         return None
-    run = usable(sightings)[chosen]
     start, end = run[0].time, run[-1].time
     return across(start), max(2, across(end) - across(start)), start, end
 

@@ -11,7 +11,7 @@ from detectors.comparison.detail import ComparisonPictures, DetailPictures
 from detectors.comparison.model import Comparison, Detail, Moment
 from detectors.comparison.register import Matrix, apply
 from detectors.report.page import environment
-from detectors.report.text import clock, file_size, number, p_value, sentence
+from detectors.report.text import clock, file_size, number, p_value, percent, sentence
 from facekit.media.images import encode_image
 from facekit.types import Pixels
 
@@ -44,6 +44,7 @@ def render(comparison: Comparison, pictures: ComparisonPictures) -> str:
             "clock": clock,
             "number": number,
             "p_value": p_value,
+            "percent": percent,
             "sentence": sentence,
             "size": file_size,
         }
@@ -52,6 +53,7 @@ def render(comparison: Comparison, pictures: ComparisonPictures) -> str:
         it=comparison,
         tone=_TONES[comparison.source.conclusion],
         title=_TITLES[comparison.source.conclusion],
+        beyond=_beyond(comparison),
         whole={"a": _jpeg(pictures.whole_a), "b": _jpeg(pictures.whole_b)},
         outline=_outline(comparison),
         details=[
@@ -61,6 +63,15 @@ def render(comparison: Comparison, pictures: ComparisonPictures) -> str:
         chart=_chart(comparison.moments),
     )
     return re.sub(r"\n\s*\n+", "\n", html) + "\n"
+
+
+def _beyond(comparison: Comparison) -> list[str]:
+    """What differs in places: "the same source" is only half of an answer."""
+    if not comparison.details:
+        return []
+    found = [change.text for change in comparison.changes if change.code in ("areas", "face")]
+    nowhere = "beyond what one change of tone, compression and scaling explain, no place stands out"
+    return [text.removeprefix("beyond that, ") for text in found] or [nowhere]
 
 
 def _shown(detail: Detail, own: DetailPictures) -> dict[str, object]:

@@ -197,12 +197,15 @@ class Likelihood(Part):
 
 
 class Occlusion(Part):
-    """What covering parts of the face does to the score: whether the heat map is more than decor.
+    """What covering parts of a face does to a score: whether the heat map is more than decor.
 
-    Scores are in log-odds.
+    The score is that of the member whose map it is, alone: its own log-odds, before the members are
+    stacked and calibrated. What the face's score would lose is another number.
     """
 
-    strongest: float = Field(description="What the score lost where the map is strongest.")
+    strongest: float = Field(
+        description="What the member's log-odds lost where its map is strongest."
+    )
     elsewhere: list[float] = Field(description="And at other places of the same area.")
     agrees: bool = Field(description="Whether the strongest place cost more than all others.")
     place: tuple[int, int, int, int] | None = Field(
@@ -242,7 +245,15 @@ class Track(Part):
     score: float | None = Field(
         ge=0,
         le=1,
-        description="Highest mean score of a run of consecutive usable sightings; null if none.",
+        description="Highest mean score of a run (settings.run) of consecutive sightings: of those "
+        "that are usable and seen as well as the calibration's faces, or, where they are too few "
+        "for a verdict, of all usable ones (see counts). Null if there is none.",
+    )
+    counts: bool | None = Field(
+        default=None,
+        description="Whether the verdict goes by score. If not, as the detector is not calibrated "
+        "for the footage, or too few sightings are usable and seen well enough, score, interval "
+        "and members are shown, but mean nothing, and there is no likelihood.",
     )
     interval: Range | None = Field(
         default=None, description="95% interval of score, by a block bootstrap over time."
