@@ -12,6 +12,7 @@ is trained from noise.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -33,6 +34,7 @@ class Config(BaseConfig):
         data: the faces it sees; their size is a power of two.
         training: how long and how fast it learns.
         width: channels at full resolution, as the file's weights have it.
+        patch: side of the squares of pixels that it looks at as one, as the file's weights have it.
         weights: a file of ``facekit generator discriminator``, read when training begins; "" for
             none.
     """
@@ -40,6 +42,7 @@ class Config(BaseConfig):
     data: Faces = Faces(size=64)
     training: Training = Training()
     width: int = Field(24, ge=4, le=256)
+    patch: Literal[1, 2] = 1
     weights: str = ""
 
     @field_validator("data")
@@ -53,10 +56,10 @@ class Config(BaseConfig):
 class Judge(nn.Module):
     """(B, 3, S, S) in [-1, 1] to logits (B,), greater for generated: D's, negated."""
 
-    def __init__(self, size: int, width: int) -> None:
+    def __init__(self, size: int, width: int, patch: int = 1) -> None:
         """With fresh weights."""
         super().__init__()
-        self.discriminator = Discriminator(size, width)
+        self.discriminator = Discriminator(size, width, patch=patch)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, before calibration."""
@@ -66,7 +69,7 @@ class Judge(nn.Module):
 
 def network(config: Config) -> Judge:
     """The detector, with fresh weights from torch's current random state."""
-    return Judge(config.data.size, config.width)
+    return Judge(config.data.size, config.width, config.patch)
 
 
 def begin(network: Judge, config: Config) -> None:
@@ -84,13 +87,14 @@ def begin(network: Judge, config: Config) -> None:
             f"{path}: not a discriminator's weights; give a file that 'facekit generator "
             "discriminator' wrote"
         )
-    own = {"size": config.data.size, "width": config.width}
-    theirs = {key: state[key] for key in own}
+    own = {"size": config.data.size, "width": config.width, "patch": config.patch}
+    theirs = {"patch": 1} | {key: state[key] for key in own if key in state}
     if own != theirs:
         raise FacekitError(
-            f"{path}: of another architecture (size {theirs['size']}, width {theirs['width']}; the "
-            f"config says {own['size']}, {own['width']}); --set data.size={theirs['size']} --set "
-            f"width={theirs['width']}"
+            f"{path}: of another architecture (size {theirs['size']}, width {theirs['width']}, "
+            f"patch {theirs['patch']}; the config says {own['size']}, {own['width']}, "
+            f"{own['patch']}); --set data.size={theirs['size']} --set width={theirs['width']} --set "
+            f"patch={theirs['patch']}"
         )
     if not all(bool(torch.isfinite(value).all()) for value in state["discriminator"].values()):
         raise FacekitError(f"{path}: holds weights that are no numbers; its training went wrong")

@@ -78,6 +78,9 @@ class Game(Config):
         beta2: of Adam; its first beta is 0, because the opponent moves.
         gamma: weight γ of R1 and R2 at the start; it goes as half a cosine to ``gamma_end``.
         gamma_end: at the end.
+        penalty_every: steps from one R1 and R2 to the next, which then weigh that many times as
+            much (lazy regularisation: Karras et al., StyleGAN2, 2020, section 3.1). The steps
+            between cost a fraction, and may be taken in bf16.
         alone_discriminator: steps in which only the discriminator learns, at the beginning.
         alone_generator: steps after these in which only the generator does.
         ema: half-life of the generator's moving average, in real samples shown; early on it is at
@@ -104,6 +107,7 @@ class Game(Config):
     beta2: float = Field(0.99, ge=0, lt=1)
     gamma: float = Field(1.0, ge=0)
     gamma_end: float = Field(1.0, ge=0)
+    penalty_every: int = Field(1, ge=1)
     alone_discriminator: int = Field(20, ge=0)
     alone_generator: int = Field(20, ge=0)
     ema: int = Field(10_000, ge=0)
@@ -259,7 +263,12 @@ def play(
 
             # 3. D alone, and D's turn in 5.: it learns to tell the pairs apart.
             if discriminator_learns:
-                terms = discriminator_loss(judge, real, fake, gamma, game.objective)
+                weight = gamma * game.penalty_every
+                with fabric.autocast():
+                    terms = discriminator_loss(
+                        *(judge, real, fake, weight, game.objective),
+                        penalise=step % game.penalty_every == 0,
+                    )
                 gradient = _learn(players.optimizer_d, terms.total, fabric)
                 notes.add_discriminator(terms, gradient, game.objective)
 

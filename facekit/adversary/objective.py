@@ -102,6 +102,8 @@ def discriminator_loss(
     fake: Tensor,
     gamma: float,
     objective: Objective = "relativistic",
+    *,
+    penalise: bool = True,
 ) -> DiscriminatorLoss:
     """The discriminator's loss, computed in float32: the penalties need exact gradients.
 
@@ -111,10 +113,19 @@ def discriminator_loss(
         fake: (B, …), float; its path to the generator is cut.
         gamma: weight γ of R1 and R2, ≥ 0.
         objective: one of ``OBJECTIVES``.
+        penalise: whether R1 and R2 are taken; else they are 0, nothing is differentiated twice,
+            and the precision is the caller's.
 
     Raises:
         ValueError: for another objective.
     """
+    if not penalise:
+        real_logits, fake_logits = discriminator(real.detach()), discriminator(fake.detach())
+        pairing = _pairing(real_logits, fake_logits, objective)
+        nothing = torch.zeros_like(pairing)
+        return DiscriminatorLoss(
+            pairing, nothing, nothing, real_logits.detach(), fake_logits.detach()
+        )
     real = real.detach().float().requires_grad_()
     fake = fake.detach().float().requires_grad_()
     with torch.autocast(real.device.type, enabled=False):
