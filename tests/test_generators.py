@@ -218,8 +218,8 @@ def test_weights_spoilt_by_a_loss_that_is_no_number_are_not_kept(
         found = ssim(first, second)
         return found * float("nan") if len(calls) >= 5 else found
 
-    ssim = face_swap.ssim
-    monkeypatch.setattr(face_swap, "ssim", dissimilar)
+    ssim = face_swap.coarse_ssim
+    monkeypatch.setattr(face_swap, "coarse_ssim", dissimilar)
     # Step 6 is one to save at, not one of every ten to log.
     with pytest.raises(FacekitError, match="the loss is nan at step 6; the checkpoint before it"):
         face_swap.fit(settings, images, rows, run, fabric)
@@ -281,14 +281,14 @@ def test_ssim_is_one_for_equal_images_and_agrees_with_scikit_image_on_flat_windo
     torch.manual_seed(0)
     a = torch.rand(1, 1, 8, 8) * 2 - 1
     b = (a + 0.3 * torch.randn_like(a)).clamp(-1, 1)
-    assert face_swap.ssim(a, a).item() == pytest.approx(1, abs=1e-5)
+    assert face_swap.coarse_ssim(a, a).item() == pytest.approx(1, abs=1e-5)
     # One window of 8 × 8, worked out with numpy.
     x, y = a.numpy().ravel(), b.numpy().ravel()
     c1, c2 = 0.02**2, 0.06**2
     covariance = np.cov(x, y, bias=True)
     expected = (2 * x.mean() * y.mean() + c1) * (2 * covariance[0, 1] + c2)
     expected /= (x.mean() ** 2 + y.mean() ** 2 + c1) * (covariance[0, 0] + covariance[1, 1] + c2)
-    assert face_swap.ssim(a, b).item() == pytest.approx(expected, abs=1e-4)
+    assert face_swap.coarse_ssim(a, b).item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:

@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facekit.adversary.metrics.ssim import coarse_ssim
 from facekit.adversary.objective import discriminator_loss, generator_loss
 from facekit.core import checkpoint, config, weights
 from facekit.core.errors import FacekitError, did_you_mean
@@ -256,7 +257,7 @@ def fit(
 
             drawn = model(inputs, everyone)
             absolute = (weight * (drawn - targets).abs()).mean()
-            dissimilar = (window_weight * (1 - ssim(drawn, targets))).mean()
+            dissimilar = (window_weight * (1 - coarse_ssim(drawn, targets))).mean()
             error = loss = absolute + config.ssim_weight * dissimilar
             if config.adversarial_weight > 0 and step >= config.adversarial_from * config.steps:
                 # Each code goes to another person's decoder; the discriminator compares what it
@@ -348,7 +349,7 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
                 who = net.everyone[drawn_as.to(fabric.device)]
                 drawn = decoder.draw(net.encoder(inputs) + who)
             absolute = (weight * (drawn - targets).abs()).mean()
-            dissimilar = (window_weight * (1 - ssim(drawn, targets))).mean()
+            dissimilar = (window_weight * (1 - coarse_ssim(drawn, targets))).mean()
             loss = absolute + config.ssim_weight * dissimilar
             optimizer.zero_grad()
             loss.backward()
@@ -538,29 +539,6 @@ def to_grey(images: Tensor, colour: Tensor) -> Tensor:
 def from_grey(images: Tensor, colour: Tensor) -> Tensor:
     """The inverse of :func:`to_grey`."""
     return (images + 1) * (2 * colour) - 1
-
-
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., IEEE TIP 2004) of windows of 8 × 8, four pixels apart.
-
-    Windows at every pixel would cost as much time as the decoders and train no better.
-
-    Args:
-        first: (B, C, H, W) in [-1, 1].
-        second: of the same shape.
-
-    Returns:
-        (B, 1, H / 4 - 1, W / 4 - 1) in [-1, 1], the mean over channels.
-    """
-    a, b = first.float(), second.float()
-    # For a range of 2, the constants (0.01 L)² and (0.03 L)².
-    c1, c2 = 0.02**2, 0.06**2
-    pooled = F.avg_pool2d(torch.cat([a, b, a * a, b * b, a * b]), 8, 4)
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = pooled.chunk(5)
-    var_a, var_b = mean_aa - mean_a**2, mean_bb - mean_b**2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * (mean_ab - mean_a * mean_b) + c2) / (var_a + var_b + c2)
-    return (luminance * structure).mean(1, keepdim=True)
 
 
 def face_mask(size: int) -> Tensor:
