@@ -101,6 +101,23 @@ log = logging.getLogger("facekit")
 
 BUNDLED = "default"
 """The name of the bundled detector, where one is."""
+FALSE_ALARMS: tuple[int, int] | None = None
+"""Untouched files that the bundled detector called forged, and of how many; None: not measured.
+
+The row ``analyze.false_alarms`` of ``facekit bench analyze --data DATA --json``, whose files are
+the clips and the test people's photos. It belongs to one detector: measure it anew for another.
+"""
+
+
+def _false_alarms() -> str:
+    if FALSE_ALARMS is None:
+        return "how often an untouched file is called forged has not been measured"
+    wrong, files = FALSE_ALARMS
+    return (
+        f"of {files} untouched files, {wrong} had evidence of manipulation when this was measured"
+    )
+
+
 LIMITS = (
     "This report never says that a file is real. “No evidence found” means that the checks listed "
     "here found none, on footage that the detector was calibrated for.",
@@ -109,9 +126,8 @@ LIMITS = (
     "training, its scores mean little, and the report cannot tell.",
     "A detector errs in both directions, and knows only forgeries like those it was trained on.",
     "The detector's threshold was set on single face pictures, so that at most one in a hundred "
-    "untouched ones lies above it. A file is judged by the highest of many scores: how often an "
-    "untouched file is called forged has not been measured, and it grows with the file's length "
-    "and the number of faces.",
+    "untouched ones lies above it. A file is judged by the highest of many scores: "
+    f"{_false_alarms()}, and it grows with the file's length and the number of faces.",
     "A watermark is a claim, not a proof: its key is published, so anyone can write one, and "
     "cropping or re-encoding can erase it. That none was found says nothing.",
     "Content credentials show who signed and what they claimed. That there are none says nothing: "
@@ -120,6 +136,9 @@ LIMITS = (
     "background, and whether a caption is true are not looked at.",
 )
 
+# Of what a detector's card says, what a report repeats, and which of its calibration's ranges.
+_CARD = ("plugin", "licence", "seed", "data_hash", "figures", "measured")
+_RANGES = ("size", "blur", "compression")
 _THREADS = 1  # of torch in each network: see _one_thread
 _WORST = 8  # tracks of which heat maps are drawn
 _FEW = 8  # frames of a video without upright faces that are searched for others
@@ -400,7 +419,7 @@ class Analyzer:
         )
         return found, walk.pictures() if walk else Pictures()
 
-    def _said(self, path: Path, info: MediaInfo, tell: Tell) -> tuple["_Said", list[str]]:
+    def _said(self, path: Path, info: MediaInfo, tell: Tell) -> tuple[_Said, list[str]]:
         """What the file says of itself, all but the faces; and what went wrong with it."""
         left_out = self.asked.left_out
         provenance = certificate = watermark = None
@@ -575,13 +594,16 @@ def faces_line(tracks: Sequence[Track], frames: int) -> str:
 
 
 def detectors_line(tracks: Sequence[Track], threshold: float) -> str:
-    """The highest score in a line."""
+    """The highest of the scores that count, in a line."""
     scored = [(track.score, track) for track in tracks if track.score is not None]
     if not scored:
         return "no face large enough to be scored"
-    score, track = max(scored, key=lambda pair: pair[0])
-    if not track.calibrated:
+    if not any(track.calibrated for _, track in scored):
         return "scored, but the detector is not calibrated for such footage"
+    counting = [pair for pair in scored if pair[1].counts]
+    if not counting:
+        return "scored, but no face was seen often and well enough for its score to count"
+    score, track = max(counting, key=lambda pair: pair[0])
     return f"highest score {score:.2f} (face {track.id + 1}), threshold {threshold:.2f}"
 
 
@@ -706,10 +728,6 @@ def _undecided_from(detector: Detector) -> float | None:
         return None
     lowest = np.array([detector.calibration.quantiles[1]])
     return round(float(detector.calibration.probability(lowest)[0]), 6)
-
-
-_CARD = ("plugin", "licence", "seed", "data_hash", "figures", "measured")
-_RANGES = ("size", "blur", "compression")
 
 
 def _versions() -> dict[str, str]:

@@ -31,12 +31,13 @@ SAME = 0.8
 """Agreement of fine detail from which two pictures come from the same source."""
 ALIKE = 0.4
 """Agreement below which they have nothing in common that can be shown."""
-# Measured on portraits of five collections (docs/compare.md): 90 copies, cropped, mirrored, turned,
-# scaled, toned and compressed at random, agree by 0.87 or more; of 180 pairs of unrelated pictures
-# 95% agree by less than 0.14, and none by more than 0.37; 45 pairs of photos of one sitting by at
-# most 0.77.
+# Measured on portraits of five collections, both sets of docs/compare.md together.
+COPIED = 0.84
+"""The least that copies agreed that were cropped, turned, scaled, toned and compressed at random."""
 UNRELATED = 0.37
+"""The most that two pictures of different people agreed."""
 RETAKEN = 0.77
+"""The most that two photos of one sitting agreed."""
 
 _SURE = 0.85  # agreement from which nothing else needs to be tried
 _PEAKS = 3  # geometries of which offsets in time are tried
@@ -102,7 +103,7 @@ def _in_words(conclusion: Conclusion, alignment: Alignment | None) -> str:
     number = f"{alignment.agreement:.2f}"
     floor = (
         f"where this was measured, unrelated pictures agreed by {UNRELATED} at most, two photos of "
-        f"one sitting by {RETAKEN} at most, copies by 0.87 and more"
+        f"one sitting by {RETAKEN} at most, copies by {COPIED} and more"
     )
     if conclusion == "same source":
         how = "almost certainly" if alignment.agreement > _SURE else "very probably"
