@@ -3,16 +3,23 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from detectors.models import discriminator as judge
+from facekit.adversary.metrics.features import load_features
 from facekit.core import checkpoint, config
+from facekit.core.config import find, read_yaml
 from facekit.core.device import setup
 from facekit.core.errors import FacekitError
-from facekit.generators import _dcgan, _lightweight, _peers
+from facekit.core.figures import with_goals
+from facekit.core.files import write_json
+from facekit.generators import _bench, _dcgan, _lightweight, _peers
+from facekit.generators._arm import DONE, FACES, FOUND, POINTS, Plan
+from facekit.generators._evaluate import described
 from facekit.networks.discriminator import Discriminator
 
 
@@ -167,8 +174,8 @@ def test_what_is_no_such_discriminator_is_refused(tmp_path: Path) -> None:
         return str(error.value)
 
     path = judge_file(tmp_path / "judge.safetensors")
-    assert "--set data.size=32 --set width=8" in refused(path, size=64)
-    assert "another architecture (size 32, width 8" in refused(path, width=16)
+    assert "--set data.size=32 --set width=8 --set patch=1" in refused(path, size=64)
+    assert "another architecture (size 32, width 8, patch 1;" in refused(path, width=16)
     assert "not a readable checkpoint" in refused(tmp_path / "none.safetensors")
     checkpoint.save(tmp_path / "other.safetensors", {"step": 3})
     assert "facekit generator discriminator" in refused(tmp_path / "other.safetensors")
@@ -181,3 +188,78 @@ def test_what_is_no_such_discriminator_is_refused(tmp_path: Path) -> None:
     assert "another version" in refused(older)
     with pytest.raises(FacekitError, match="power of two"):
         settings(path, size=48)
+
+
+# The bench
+
+
+def plan(**more: object) -> Plan:
+    values = {"minutes": 1.0, "threads": 1, "device": "cpu", "precision": "32", "seed": 0}
+    values |= {"size": 32, "people": 60, "others": 60, "frames": 1, "samples": 60, "steps": 2}
+    return Plan.model_validate(values | more)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A bench whose arms are done: the own one's features are the training's, the peers' worse."""
+    _bench._keep(plan(), tmp_path)
+    training, others = faces(60, seed=1), faces(60, seed=2)
+    checkpoint.save(tmp_path / FACES, {"training": training, "others": others})
+    features = load_features(torch.device("cpu"))
+    good = described(faces(60, seed=3), features)
+    for arm, noise in (("gan", 0.0), ("dcgan", 0.5), ("lightweight", 0.3)):
+        (tmp_path / arm).mkdir()
+        found = {"average": good + noise * torch.randn(good.shape)}
+        if arm != "gan":
+            found["live"] = good + 3 * torch.randn(good.shape)
+        checkpoint.save(tmp_path / arm / FOUND, found)
+        facts = {"steps": 2, "images": 8, "minutes": 0.5, "images_per_s": 3.0, "parameters": 9}
+        write_json(tmp_path / arm / DONE, facts | ({"copies": 0} if arm == "gan" else {}))
+    (tmp_path / POINTS).mkdir()
+    modes = {"modes": 25, "on_a_mode": 0.97, "minutes": 3.0}
+    write_json(tmp_path / POINTS / DONE, modes)
+    return tmp_path
+
+
+def test_what_is_done_is_compared_and_not_trained_again(trained: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("subprocess.run", None)
+    for arm in (POINTS, "gan", "dcgan", "lightweight"):
+        _bench._train(arm, trained)
+    arms = ["gan", "dcgan", "lightweight"]
+    figures = _bench._modes(trained / POINTS / DONE)
+    figures = with_goals([*figures, *_bench.compare(trained, arms, torch.device("cpu"))])
+    value = {row.name: row.value for row in figures}
+    assert len(value) == len(figures), "no row stands twice"
+    # The better of a peer's two counts: the averages were made the worse by 0.5 and 0.3.
+    assert value["gan.kid.dcgan"] > value["gan.kid.lightweight"] > value["gan.kid"]
+    expected = max(value["gan.kid"], 0) / value["gan.kid.dcgan"]
+    assert value["gan.kid_ratio_dcgan"] == pytest.approx(expected)
+    goals = {row.name for row in figures if row.goal}
+    assert goals == {name for name in read_yaml(find("evaluations/goals")) if name[:4] == "gan."}
+    assert {"gan.steps.dcgan", "gan.images_per_s.gan", "gan.minutes.lightweight"} <= set(value)
+    without = _bench.compare(trained, arms[:2], torch.device("cpu"))
+    assert not [row for row in without if "lightweight" in row.name]
+
+
+def test_a_bench_of_other_conditions_is_not_gone_on_with(tmp_path: Path) -> None:
+    _bench._keep(plan(), tmp_path)
+    _bench._keep(plan(), tmp_path)
+    with pytest.raises(FacekitError, match=r"another minutes \(1\.0, now 2\.0\)"):
+        _bench._keep(plan(minutes=2.0), tmp_path)
+
+
+def test_an_arm_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(FacekitError, match=r"the arm dcgan failed with 1: .*plan\.json"):
+        _bench._train("dcgan", tmp_path)
+
+
+def test_peers_that_are_not_installed_are_left_out(
+    trained: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(_lightweight, "installed", lambda: False)
+    monkeypatch.setattr(_bench, "_keep", lambda plan, out: None)
+    with caplog.at_level("WARNING", logger="facekit"):
+        figures = _bench.bench(quick=True, out=trained, where="cpu", threads=1)
+    assert "pip install 'facekit-toolkit[peers]'" in caplog.text
+    names = {row.name for row in figures}
+    assert "gan.kid_ratio_dcgan" in names and "gan.kid_ratio_lightweight" not in names

@@ -93,8 +93,8 @@ def begin(network: Judge, config: Config) -> None:
         raise FacekitError(
             f"{path}: of another architecture (size {theirs['size']}, width {theirs['width']}, "
             f"patch {theirs['patch']}; the config says {own['size']}, {own['width']}, "
-            f"{own['patch']}); --set data.size={theirs['size']} --set width={theirs['width']} --set "
-            f"patch={theirs['patch']}"
+            f"{own['patch']}); --set data.size={theirs['size']} --set width={theirs['width']} "
+            f"--set patch={theirs['patch']}"
         )
     if not all(bool(torch.isfinite(value).all()) for value in state["discriminator"].values()):
         raise FacekitError(f"{path}: holds weights that are no numbers; its training went wrong")

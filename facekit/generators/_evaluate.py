@@ -11,7 +11,7 @@ Distances, recall and the like depend on how many pictures are compared, so all 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -208,20 +208,15 @@ def rows(
         floor: a trivial generator's scores on the same data.
     """
     end = f".{of}" if of else ""
-    interval = {"low": found.kid.low, "high": found.kid.high}
     values = {"kid": found.kid.value, "fid": found.fid, **found.shares._asdict()}
     floors: dict[str, float] = {}
     if floor:
         floors = {"kid": floor.kid.value, "fid": floor.fid, **floor.shares._asdict()}
-    return [
-        Figure(
-            *(f"{name}.{key}{end}", value),
-            **(interval if key == "kid" else {}),
-            peer=peer if key == "kid" else None,
-            floor=floors.get(key),
-        )
-        for key, value in values.items()
+    figures = [
+        Figure(f"{name}.{key}{end}", value, floor=floors.get(key)) for key, value in values.items()
     ]
+    figures[0] = replace(figures[0], low=found.kid.low, high=found.kid.high, peer=peer)
+    return figures
 
 
 def beside(sheets: list[tuple[str, Pixels]], columns: int = 8, scale: int = 2) -> Pixels:

@@ -15,7 +15,6 @@ from facekit.core.progress import progress
 from facekit.generators import GatedRun, load, mark_id, open_run, sample
 from facekit.generators._evaluate import Measured, Reference, measure
 from facekit.generators._gate import admit_folder
-from facekit.provenance.consent import bits_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Subject:
     source: GatedRun | str
     reference: Reference
     facts: Mapping[str, Any]
-    mark: int
+    mark: int = 0
     records: tuple[str, ...] = ()
 
 
@@ -61,9 +60,9 @@ def opened(generator: str, data: Path | None, consent: Sequence[str], fabric: Fa
                 "made from; give --data with a run"
             )
         training, others = module.compared(generator, None, (), fabric)
-        facts = {"origin": "studio", "generator": generator}
+        facts = {"origin": "studio", "generator": generator, "publish": True}
         reference = Reference(training.to(fabric.device), others.to(fabric.device))
-        return Subject(generator, generator, reference, facts, bits_of(generator))
+        return Subject(generator, generator, reference, facts)
     run = open_run(folder)
     plugin = run.facts["plugin"]
     module = _maker(plugin)
@@ -76,8 +75,12 @@ def opened(generator: str, data: Path | None, consent: Sequence[str], fabric: Fa
             "it is known whom the run has seen"
         )
     training, others = module.compared(run, data, permit.items, fabric)
-    facts = {"origin": run.permit.origin, "generator": plugin, "run": run.id}
-    facts["publish"] = run.permit.covers("publish")
+    facts = {
+        "origin": run.permit.origin,
+        "generator": plugin,
+        "run": run.id,
+        "publish": run.permit.covers("publish"),
+    }
     reference = Reference(training.to(fabric.device), others.to(fabric.device))
     return Subject(plugin, run, reference, facts, mark_id(run), run.permit.records)
 
