@@ -10,10 +10,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from facekit.adversary.metrics.prdc import prdc
 from facekit.adversary.monitor import (
     Alarm,
     Look,
@@ -21,10 +22,13 @@ from facekit.adversary.monitor import (
     Ruling,
     pair_accuracy,
     resemblance,
+    surprise,
 )
 from facekit.core.errors import FacekitError
 
 SAMPLES = 64
+PATIENT = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no failure."""
 
 
 def cloud(seed: int, count: int = SAMPLES, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -89,6 +93,7 @@ def test_pair_accuracy_counts_pairs_and_halves_ties() -> None:
     assert math.isnan(pair_accuracy(torch.tensor([math.nan, 1.0]), torch.tensor([0.0])))
 
 
+@PATIENT
 @given(
     st.lists(st.integers(-9, 9), min_size=1, max_size=12),
     st.lists(st.integers(-9, 9), min_size=1, max_size=12),
@@ -121,7 +126,7 @@ def test_resemblance_of_a_line_is_as_counted_by_hand() -> None:
     assert far["spread"] == pytest.approx(1)
 
 
-@settings(max_examples=25)
+@PATIENT
 @given(st.integers(0, 10_000), st.sampled_from([1e-3, 1.0, 1e3]), st.integers(8, 40))
 def test_resemblance_knows_no_scale_place_or_order(seed: int, scale: float, count: int) -> None:
     reals, fakes = cloud(seed, count).double(), cloud(seed + 1, count, shift=0.5).double()
@@ -133,6 +138,20 @@ def test_resemblance_knows_no_scale_place_or_order(seed: int, scale: float, coun
         # Where a distance is just that of the neighbourhood, rounding may decide: one sample.
         assert other[name] == pytest.approx(value, abs=1.01 / count), name
     assert all(0 <= plain[name] <= 1 for name in ("coverage", "recall", "precision", "duplicates"))
+
+
+def test_neighbourhoods_are_those_of_the_metrics() -> None:
+    reals, fakes = cloud(1), cloud(2, shift=0.7)
+    here, there = resemblance(reals, fakes), prdc(reals, fakes, k=5)
+    for name in ("precision", "recall", "coverage"):
+        assert here[name] == pytest.approx(getattr(there, name), abs=1e-6), name
+
+
+def test_surprise_is_cross_entropy_in_bits() -> None:
+    zero = torch.zeros(3)
+    assert surprise(zero, zero) == pytest.approx(1), "a coin"
+    assert surprise(zero + math.log(3), zero) == pytest.approx(math.log2(4 / 3)), "3 to 1, right"
+    assert surprise(zero - math.log(3), zero) == pytest.approx(2), "3 to 1, wrong"
 
 
 def test_distance_is_zero_for_alike_and_grows_with_the_shift() -> None:
@@ -301,12 +320,21 @@ def test_learning_by_heart_is_said_and_acted_on_when_nothing_improves() -> None:
 
 
 def test_no_gap_is_claimed_where_few_held_out_samples_could_make_it() -> None:
-    few = replace(SOUND, real=evenly(SAMPLES), held_out=evenly(8, -1.2))
+    few = replace(SOUND, held_out=evenly(8, -0.5))
     ruling = judged(*[few] * 4)[-1]
     assert ruling.values["memory"] > 0.7
     assert not ruling.warnings and ruling.good
     none = judged(replace(SOUND, held_out=None))[0]
     assert "memory" not in none.values
+
+
+def test_a_discriminator_worse_than_a_coin_learns_too_fast() -> None:
+    wild = replace(SOUND, real=evenly(SAMPLES) * 5, fake=evenly(SAMPLES) * 5, held_out=None)
+    rulings = judged(*[wild, wild, SOUND] * 8)
+    assert "learns too fast to get anything right: a pair costs it 5.0 bits" in said(rulings)
+    assert names(rulings)[0] == "rash", "its better moments don't hide it"
+    alarm = next(ruling.alarm for ruling in rulings if ruling.alarm)
+    assert (alarm.rate_d, alarm.rate_g) == (0.5, 1)
 
 
 def test_a_game_that_falls_apart_is_diverging() -> None:
@@ -375,7 +403,7 @@ def test_an_alarm_says_what_to_change() -> None:
 # State ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@PATIENT
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=24), st.data())
 def test_a_resumed_referee_rules_as_an_unbroken_one(kinds: list[int], data: st.DataObject) -> None:
     shelf = [

@@ -138,11 +138,11 @@ class Ruling:
 
 
 class _Rule(NamedTuple):
-    """What is said and done once a condition has lasted; conditions: :meth:`Referee._conditions`.
+    """What is said and done once a condition has lasted; conditions: :meth:`Referee._held`.
 
     Attributes:
-        warn: looks in a row after which it is said.
-        alarm: looks in a row after which something is done; None: nothing is.
+        warn: looks in which it held, less those in which it did not, after which it is said.
+        alarm: the same after which something is done; None: nothing is.
         problem: words with figures of the look by name.
         advice: what a person may change.
         act: what the alarm changes.
@@ -233,9 +233,9 @@ _RULES = {
 _SURE = 0.97
 """Pair accuracy from which the discriminator is winning, if nothing gets better."""
 
-_COIN = 1.2
+_COIN = 1.05
 """Bits a pair above which a coin would do better; a little above 1, since the generator's last
-steps were against just this discriminator."""
+step was against just this discriminator."""
 
 _HEART = (0.1, 0.25)
 """How far memory may lie above 0.5 before it is said, and before it is acted on."""
@@ -243,8 +243,9 @@ _HEART = (0.1, 0.25)
 _STEEP = 10.0
 """Growth of a gradient's norm that is too much."""
 
-_TIGHT = 0.5
-"""Spread, of the floor's, below which the generator has collapsed."""
+_TIGHT = 0.3
+"""Spread, of the floor's, below which the generator has collapsed. In the first minutes of a sound
+game of pictures it goes up and down between 0.35 and 0.8."""
 
 _COPIES = 0.2
 """Duplicates above the floor's from which it has."""
@@ -288,7 +289,7 @@ class _Memory:
     distances: list[float] = field(default_factory=list)
     gradients: list[list[float]] = field(default_factory=list)
     calm: list[float] = field(default_factory=list)
-    streaks: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
     looks: int = 0
@@ -362,10 +363,12 @@ class Referee:
         else:
             self._remember(values, look)
             held = self._held(values, look)
-        memory.streaks = {name: memory.streaks.get(name, 0) + 1 for name in _RULES if name in held}
+        # Up and down by one, since a game in trouble has its better moments.
+        counts = {name: memory.counts.get(name, 0) + (1 if name in held else -1) for name in _RULES}
+        memory.counts = {name: count for name, count in counts.items() if count > 0}
         good = not held and values["distance"] <= 1.5 * values["best"] + 0.5 * _FAR
-        warnings = self._warnings(values)
-        return Ruling(values, _line(values, held), warnings, self._alarm(values), good)
+        warnings = self._warnings(values, held)
+        return Ruling(values, _line(values, held), warnings, self._alarm(values, held), good)
 
     def _remember(self, values: dict[str, float], look: Look) -> None:
         """Take in a look; add to its figures those that compare it with the past."""
@@ -419,26 +422,27 @@ class Referee:
         }
         return {name for name, held in holds.items() if held}
 
-    def _warnings(self, values: Mapping[str, float]) -> tuple[str, ...]:
+    def _warnings(self, values: Mapping[str, float], held: set[str]) -> tuple[str, ...]:
         """What is to be said now: a condition that comes and goes is not worth a line each time."""
         memory = self._memory
         new = [
             name
-            for name, looks in memory.streaks.items()
-            if looks == _RULES[name].warn
+            for name, count in memory.counts.items()
+            if name in held
+            and count >= _RULES[name].warn
             and memory.looks - memory.said.get(name, -_SILENCE) >= _SILENCE
         ]
         memory.said = {**memory.said, **dict.fromkeys(new, memory.looks)}
         return tuple(f"{_RULES[n].problem.format(**values)}; {_RULES[n].advice}" for n in new)
 
-    def _alarm(self, values: Mapping[str, float]) -> Alarm | None:
+    def _alarm(self, values: Mapping[str, float], held: set[str]) -> Alarm | None:
         """The first alarm that is due; the n-th of one name halves and doubles n times at once."""
         memory = self._memory
         memory.pause = max(memory.pause - 1, 0)
         due = [
             name
-            for name, looks in memory.streaks.items()
-            if (after := _RULES[name].alarm) is not None and looks >= after
+            for name, count in memory.counts.items()
+            if name in held and (after := _RULES[name].alarm) is not None and count >= after
         ]
         if not due or memory.pause:
             return None
@@ -447,7 +451,7 @@ class Referee:
         stop = sum(memory.alarms.values()) >= _MOST
         repeats = memory.alarms.get(name, 0) + 1
         memory.alarms = {**memory.alarms, name: repeats}
-        memory.streaks, memory.distances, memory.pause = {}, [], _PAUSE
+        memory.counts, memory.distances, memory.pause = {}, [], _PAUSE
         problem = rule.problem.format(**values)
         if stop:
             words = f"{problem}; {_MOST} interventions did not help: {rule.advice}, and start anew"
