@@ -9,18 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detectors import collections
+from detectors.collections import Collection
 from detectors.models import discriminator as judge
+from detectors.protocol import Config as Evaluation
+from detectors.train import read_config
 from facekit.adversary.metrics.features import load_features
 from facekit.core import checkpoint, config
 from facekit.core.config import find, read_yaml
 from facekit.core.device import setup
 from facekit.core.errors import FacekitError
 from facekit.core.figures import with_goals
-from facekit.core.files import write_json
+from facekit.core.files import sha256, write_json
 from facekit.generators import _bench, _dcgan, _lightweight, _peers
 from facekit.generators._arm import DONE, FACES, FOUND, POINTS, Plan
 from facekit.generators._evaluate import described
 from facekit.networks.discriminator import Discriminator
+from facekit.types import Item, write_manifest
 
 
 def faces(count: int = 24, size: int = 32, seed: int = 0) -> Tensor:
@@ -201,17 +206,17 @@ def plan(**more: object) -> Plan:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    """A bench whose arms are done: the own one's features are the training's, the peers' worse."""
+    """A bench whose arms are done: the own one's features are of new faces, the peers' are off."""
     _bench._keep(plan(), tmp_path)
     training, others = faces(60, seed=1), faces(60, seed=2)
     checkpoint.save(tmp_path / FACES, {"training": training, "others": others})
     features = load_features(torch.device("cpu"))
     good = described(faces(60, seed=3), features)
-    for arm, noise in (("gan", 0.0), ("dcgan", 0.5), ("lightweight", 0.3)):
+    for arm, off in (("gan", 0.0), ("dcgan", 0.5), ("lightweight", 0.3)):
         (tmp_path / arm).mkdir()
-        found = {"average": good + noise * torch.randn(good.shape)}
+        found = {"average": good + off}
         if arm != "gan":
-            found["live"] = good + 3 * torch.randn(good.shape)
+            found["live"] = good + 3
         checkpoint.save(tmp_path / arm / FOUND, found)
         facts = {"steps": 2, "images": 8, "minutes": 0.5, "images_per_s": 3.0, "parameters": 9}
         write_json(tmp_path / arm / DONE, facts | ({"copies": 0} if arm == "gan" else {}))
@@ -230,7 +235,7 @@ def test_what_is_done_is_compared_and_not_trained_again(trained: Path, monkeypat
     figures = with_goals([*figures, *_bench.compare(trained, arms, torch.device("cpu"))])
     value = {row.name: row.value for row in figures}
     assert len(value) == len(figures), "no row stands twice"
-    # The better of a peer's two counts: the averages were made the worse by 0.5 and 0.3.
+    # The better of a peer's two counts: its average, which is off by 0.5 or 0.3 and not by 3.
     assert value["gan.kid.dcgan"] > value["gan.kid.lightweight"] > value["gan.kid"]
     expected = max(value["gan.kid"], 0) / value["gan.kid.dcgan"]
     assert value["gan.kid_ratio_dcgan"] == pytest.approx(expected)
@@ -263,3 +268,44 @@ def test_peers_that_are_not_installed_are_left_out(
     assert "pip install 'facekit-toolkit[peers]'" in caplog.text
     names = {row.name for row in figures}
     assert "gan.kid_ratio_dcgan" in names and "gan.kid_ratio_lightweight" not in names
+
+
+# The cross-generator matrix with the GAN in it
+
+
+def test_detectors_are_trained_and_tested_on_different_samples(tmp_path: Path) -> None:
+    """A folder of samples as the export writes it: one half trains, the other one tests."""
+    folder = tmp_path / "data" / "generated" / "gan"
+    folder.mkdir(parents=True)
+    items = []
+    for i in range(40):
+        path = folder / f"{i:04d}.png"
+        path.write_bytes(bytes([i]))
+        name = f"gan-0-{i}"
+        items.append(Item(path=path.name, sha256=sha256(path), subject=name, label=1))
+    write_manifest(folder, [item.model_copy(update={"generator": "gan"}) for item in items])
+
+    def chosen(listed: list[Collection]) -> list[Collection]:
+        return [one for one in listed if one.path == "data/generated/gan"]
+
+    halves = []
+    for name in ("gan", "default_gan"):
+        path = find(f"evaluations/{name}")
+        tested = config.validate(read_yaml(path), Evaluation, path)
+        _, recipe = read_config(tested.training)
+        assert bool(chosen(recipe.collections)) == (name == "default_gan")
+        assert tested.matrix and [one.name for one in tested.generated][0] == "b"
+        for listed in (recipe.collections, tested.generated):
+            entries = collections.read(chosen(listed), tmp_path)
+            assert {entry.item.generator for entry in entries} <= {"gan"}
+            halves.append({entry.item.path for entry in entries})
+    assert not halves[0] and halves[1] == halves[3]
+    assert len(halves[2]) == len(halves[1]) == 20 and not halves[2] & halves[1]
+
+
+def test_the_recipe_with_the_gan_is_the_bundled_one_but_for_it() -> None:
+    (_, plain), (_, more) = (read_config(f"detectors/{n}") for n in ("default", "default_gan"))
+    assert more.members == plain.members and more.data == plain.data
+    assert more.collections[:-1] == plain.collections
+    one, other = (read_yaml(find(f"evaluations/{name}")) for name in ("gan", "default_gan"))
+    assert {**one, "training": ""} == {**other, "training": ""}

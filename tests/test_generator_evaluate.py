@@ -1,14 +1,27 @@
-"""The evaluation of generators: floors that stand where they must, and what is asked of pictures."""
+"""Evaluation of generators: floors that stand where they must, and what is asked of pictures."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 from torch.nn import functional as F
 
+from facekit import watermark
+from facekit.commands import generator_sample
+from facekit.commands.generator_evaluate import evaluate
+from facekit.core.device import setup
 from facekit.core.errors import FacekitError
-from facekit.generators import _evaluate
+from facekit.generators import _evaluate, _samples
 from facekit.generators._evaluate import Reference, beside, described, measure, rows, scores
+from facekit.provenance import manifest
+from facekit.types import Frame
 
 SIZE = 32
 
@@ -123,3 +136,79 @@ def test_a_sheet_shows_every_picture_in_its_place() -> None:
     np.testing.assert_array_equal(sheet[title : title + SIZE, right : right + SIZE], second[0])
     assert (sheet[title + 2 * SIZE :, right:] == 255).all(), "below the shorter grid it is white"
     assert (sheet[:title] < 128).any(), "the titles"
+
+
+# The command, and what it is given
+
+
+def run_of(tmp_path: Path) -> Any:
+    return SimpleNamespace(folder=tmp_path / "run", facts={"data_hash": "abc", "plugin": "gan"})
+
+
+class Maker:
+    """Stands in for a plug-in that makes faces from nothing."""
+
+    @staticmethod
+    def compared(source: Any, data: Any, items: Any, fabric: Any) -> tuple[Tensor, Tensor]:
+        return pictures(60, 1), pictures(60, 2)
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """No studio, no network, no weights: only the evaluation itself."""
+
+    def draw(source: Any, count: int, seed: int, fabric: Any, *, plugin: str) -> Iterator[Frame]:
+        for i, pixels in enumerate(pictures(count, 10 + seed).numpy()):
+            yield Frame(pixels, i / 25, i)
+
+    monkeypatch.setattr(_samples, "load", lambda plugin: Maker)
+    monkeypatch.setattr(_samples, "sample", draw)
+    monkeypatch.setattr(_samples, "load_features", lambda device: tones)
+    monkeypatch.setattr(
+        _samples, "admit_folder", lambda *given: SimpleNamespace(data_hash="abc", items=())
+    )
+    return setup("cpu", threads=1)
+
+
+def test_a_bundled_generator_is_measured_and_shown(
+    maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"origin": "studio", "generator": "gan"}
+    source = generator_sample.Source("gan", "gan", 7, facts)
+    monkeypatch.setattr(generator_sample, "opened", lambda name: source)
+    words = ["gan", "--samples", "64", "--out", str(tmp_path / "out"), "--device", "cpu", "--json"]
+    result = CliRunner().invoke(evaluate, words)
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert rows["gan.recall"]["goal"] == ">= 0.3" and rows["gan.copies"]["goal"] == "<= 0"
+    assert rows["gan.kid"]["low"] < rows["gan.kid"]["high"]
+    for name in ("sheet.png", "nearest.png"):
+        path = tmp_path / "out" / name
+        assert watermark.read_file(path).kind == "generated"
+        claims = manifest.verify(path).claims
+        assert claims["facts"]["generator"] == "gan" and claims["facts"]["seed"] == 0
+
+
+def test_what_cannot_be_measured_is_refused(
+    maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path)
+    with pytest.raises(FacekitError, match="--data is missing"):
+        _samples.reference_of(run, "gan", None, (), maker)
+    with pytest.raises(FacekitError, match="the bundled 'gan' is measured against"):
+        _samples.reference_of("gan", "gan", tmp_path, (), maker)
+    reference = _samples.reference_of(run, "gan", tmp_path, (), maker)
+    with pytest.raises(FacekitError, match="20 samples: too few"):
+        _samples.evaluate(run, "gan", reference, 20, 0, maker)
+    small = Reference(reference.training[:, ::2, ::2], reference.others[:, ::2, ::2])
+    with pytest.raises(FacekitError, match="another architecture"):
+        _samples.evaluate(run, "gan", small, 60, 0, maker)
+    run.facts["data_hash"] = "another"
+    with pytest.raises(FacekitError, match=r"not what .*run learned from"):
+        _samples.reference_of(run, "gan", tmp_path, (), maker)
+    monkeypatch.undo()
+    for plugin in ("points", "face_swap"):
+        with pytest.raises(FacekitError, match=f"{plugin} makes no faces from nothing"):
+            _samples.reference_of(run, plugin, None, (), maker)
+    with pytest.raises(FacekitError, match=r"not a folder|no certificate"):
+        _samples.reference_of(run, "gan", tmp_path / "nothing", (), maker)

@@ -1,15 +1,15 @@
 """``facekit generator evaluate``: how good a generator's samples are, and beside what."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from facekit.commands import options
 
 if TYPE_CHECKING:
-    from facekit.generators._evaluate import Measured
-    from facekit.generators._subject import Subject
+    from facekit.export import Corner
+    from facekit.types import Pixels
 
 
 @click.command()
@@ -60,14 +60,14 @@ def evaluate(
 
     They are compared with faces of people whom it has not learned from: by KID with a 95% interval,
     FID, precision, recall, density and coverage; and with the training pictures, of which none must
-    come out again (copies). Rows NAME.kid.real and the like say what these pictures themselves
-    score against other people, and what trivial generators do; a figure's floor is the better of
-    these. The network that compares is bundled with facekit: its numbers do not compare with those
-    of Inception.
+    come out again (copies). Rows NAME.kid.real say what these pictures themselves score against
+    other people, and .pixels and .components what trivial generators do, of which the better is a
+    figure's floor. The network that compares is bundled with facekit: its numbers do not compare
+    with those of Inception.
 
     With --out two pictures are written, marked and signed: sheet.png, 64 samples beside 64 of the
-    training pictures; nearest.png, the samples that come closest to a training picture, each with
-    the nearest three.
+    training pictures; nearest.png, the samples that come closest to a training picture, and in the
+    same places these.
 
     \b
     Examples:
@@ -75,32 +75,28 @@ def evaluate(
       facekit generator evaluate runs/gan --data people --samples 1000 --json
       facekit generator evaluate runs/us --data photos --consent c-0123456789ab
     """
+    from facekit.commands import generator_sample
     from facekit.core import device as devices
     from facekit.core.figures import show
-    from facekit.generators import _subject
+    from facekit.generators import _samples
 
+    source = generator_sample.opened(generator)
     fabric = devices.setup(device, precision, threads=threads)
-    subject = _subject.opened(generator, data, consent, fabric)
-    measured = _subject.evaluate(subject, samples, seed, fabric)
+    of = (source.opened, source.plugin)
+    reference = _samples.reference_of(*of, data, consent, fabric)
+    measured = _samples.evaluate(*of, reference, samples, seed, fabric)
     if out is not None:
-        _write(out, measured, subject, seed)
+        terms = source.terms(seed=seed)
+        _write(out / "sheet.png", measured.sheet, terms)
+        _write(out / "nearest.png", measured.nearest, terms)
     show(measured.figures, as_json)
 
 
-def _write(out: Path, measured: "Measured", subject: "Subject", seed: int) -> None:
-    """The two pictures, marked and signed as what they show: generated faces beside others."""
+def _write(path: Path, pixels: "Pixels", terms: dict[str, Any]) -> None:
+    """A picture of samples beside others, marked and signed as the samples are."""
     from facekit import export
-    from facekit.watermark import Kind
 
-    for name, pixels in (("sheet.png", measured.sheet), ("nearest.png", measured.nearest)):
-        path = out / name
-        export.write_image(
-            path,
-            pixels,
-            kind=Kind.GENERATED,
-            facts={**subject.facts, "seed": seed},
-            id=subject.mark,
-            consent=subject.records,
-            badge="bottom-right",
-        )
-        click.echo(f"{path}: written, marked and signed", err=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    badge: Corner = "bottom-right"
+    export.write_image(path, pixels, **terms, badge=badge)
+    click.echo(f"{path}: written, marked and signed", err=True)

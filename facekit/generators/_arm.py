@@ -108,7 +108,8 @@ def main() -> None:
 
 def _show(path: Path, pixels: Pixels, name: str) -> None:
     facts = {"origin": "studio", "generator": name}
-    export.write_image(path, pixels, kind=Kind.GENERATED, facts=facts, badge="bottom-right")
+    badge: export.Corner = "bottom-right"
+    export.write_image(path, pixels, kind=Kind.GENERATED, facts=facts, badge=badge)
 
 
 def _peer(
