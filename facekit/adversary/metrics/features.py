@@ -1,30 +1,36 @@
 """The fixed features that sets of faces are compared by.
 
-They come from the bundled landmark network (:mod:`facekit.faces.landmarks`): what its trunk finds
-at four depths, pooled. Pooling keeps what is there and drops where exactly, as the last layer of
-Inception does; several depths see noise and sharpness as well as who is shown and how. At each
-depth a vector is brought to one length, so that none outweighs the others.
+They come from two networks that the project brings along anyway: the landmark network's trunk
+(:mod:`facekit.faces.landmarks`) at two depths, and the last map of the network that MTCNN judges
+faces by (Zhang et al. 2016; facenet-pytorch's weights, learned from photographs). The first see
+grain, sharpness and compression, the last sees who is there and how. Pooling keeps what is there
+and drops where exactly, as the last layer of Inception does. Each map's part is brought to one
+length, so that none outweighs the others.
 
 So a KID or FID on them does NOT compare with any on Inception's features, which are other numbers
 of another network; the name says so wherever it is printed. How they were chosen, and what they are
 worth as a meter: ``docs/generator_metrics.md``.
 """
 
+import hashlib
 from typing import Protocol
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facekit.adversary.metrics._inputs import check_images
 from facekit.core import weights as bundled
 from facekit.faces.landmarks import WEIGHTS, LandmarkNet
+from facekit.faces.locators._mtcnn import Judge, load_state
 
 LEAST_SIDE = 32
 """Of the images, in pixels."""
 
-_SIDE = 128  # that the network sees
+# The sides of what the two networks see. The second was made for 48 pixels, but then it hardly
+# sees noise, blur or compression of images of 64.
+_LANDMARKS_SIDE, _JUDGE_SIDE = 128, 96
 _AT_ONCE = 64
 
 
@@ -33,7 +39,7 @@ class Features(Protocol):
 
     Attributes:
         name: printed beside every number that rests on the features.
-        sha256: of the network's weights.
+        sha256: of the networks' weights.
     """
 
     name: str
@@ -54,13 +60,13 @@ class Features(Protocol):
         """
 
 
-class LandmarkFeatures:
-    """:class:`Features` of the landmark network's trunk."""
+class FaceFeatures:
+    """:class:`Features` of the landmark network and of MTCNN's last network."""
 
-    name = "facekit-landmarks-1 (not Inception)"
+    name = "facekit-faces-1 (not Inception)"
 
     def __init__(self, device: torch.device) -> None:
-        """Load the network.
+        """Load the networks.
 
         Args:
             device: where to compute; images must lie there.
@@ -68,11 +74,15 @@ class LandmarkFeatures:
         Raises:
             FacekitError: if the bundled weights are damaged.
         """
-        path, card = bundled.find(WEIGHTS, "landmarks")
-        self.sha256 = str(card["sha256"])
+        path, _ = bundled.find(WEIGHTS, "landmarks")
         net = LandmarkNet(folded=True)
         net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-        self._net = net.eval().requires_grad_(False).to(device)
+        # Convolutions only: they take images of any size.
+        judge = Judge(load_state("onet"), (3, 3, 2)).convolutions
+        self._parts = nn.ModuleList([net.stem, net.fine, net.middle, judge])
+        self._parts.eval().requires_grad_(False)
+        self.sha256 = _digest(self._parts)
+        self._parts.to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """See :class:`Features`."""
@@ -85,17 +95,13 @@ class LandmarkFeatures:
             return torch.cat(parts)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """What the trunk finds, (B, C, H, W) at each depth; it can be differentiated."""
-        images = images.float()
-        if images.shape[2:] != (_SIDE, _SIDE):
-            images = F.interpolate(images, (_SIDE, _SIDE), mode="bilinear", antialias=True)
-        first = self._net.stem[0](images)
-        fine = self._net.fine(self._net.stem[1](first))
-        middle = self._net.middle(fine)
-        return [first, fine, middle, self._net.coarse(middle)]
+        """What is found, (B, C, H, W) three times; it can be differentiated."""
+        stem, fine, middle, judge = self._parts
+        first = fine(stem(_resized(images, _LANDMARKS_SIDE)))
+        return [first, middle(first), judge(_resized(images, _JUDGE_SIDE))]
 
 
-def load_features(device: torch.device) -> LandmarkFeatures:
+def load_features(device: torch.device) -> FaceFeatures:
     """The features that this project compares faces by.
 
     Args:
@@ -104,7 +110,14 @@ def load_features(device: torch.device) -> LandmarkFeatures:
     Raises:
         FacekitError: if the bundled weights are damaged.
     """
-    return LandmarkFeatures(device)
+    return FaceFeatures(device)
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    images = images.float()
+    if images.shape[2:] == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def _pooled(found: Tensor) -> Tensor:
@@ -114,3 +127,12 @@ def _pooled(found: Tensor) -> Tensor:
     pooled = torch.cat([mean, variance.sqrt()], 1)
     length: float = pooled.shape[1] ** 0.5
     return F.normalize(pooled, dim=1) * length
+
+
+def _digest(parts: nn.Module) -> str:
+    """SHA-256 of all tensors, in hex."""
+    digest = hashlib.sha256()
+    for name, value in parts.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

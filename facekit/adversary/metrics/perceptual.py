@@ -1,11 +1,11 @@
-"""How different two pictures look: the distance of what a network finds in them, at four scales.
+"""How different two pictures look: the distance of what networks find in them, at three scales.
 
 After Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", CVPR 2018, arXiv:1801.03924 (LPIPS, without weights learned from people's
-judgements). At each depth of the network of :mod:`.features`, whose cells are two to sixteen pixels
-of a picture of 128, the vector of each cell is brought to length 1; the distance is the mean over
-cells of the squared distance of the two vectors, and then over depths. So it does not compare with
-numbers of LPIPS.
+judgements). In each of the maps of :mod:`.features`, whose cells are 4, 8 and about 11 pixels of a
+picture of 128, the vector of each cell is brought to length 1; the distance is the mean over cells
+of the squared distance of the two vectors, and then over maps. So it does not compare with numbers
+of LPIPS.
 """
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facekit.adversary.metrics._inputs import check_pair
-from facekit.adversary.metrics.features import LEAST_SIDE, LandmarkFeatures
+from facekit.adversary.metrics.features import LEAST_SIDE, FaceFeatures
 
 _AT_ONCE = 32
 
 
-def perceptual(features: LandmarkFeatures, first: Tensor, second: Tensor) -> Tensor:
+def perceptual(features: FaceFeatures, first: Tensor, second: Tensor) -> Tensor:
     """The distance of each picture from its counterpart; it can be differentiated.
 
     Args:
@@ -37,9 +37,9 @@ def perceptual(features: LandmarkFeatures, first: Tensor, second: Tensor) -> Ten
     return torch.cat([_distances(features, a, b) for a, b in pairs])
 
 
-def _distances(features: LandmarkFeatures, first: Tensor, second: Tensor) -> Tensor:
-    depths = [
+def _distances(features: FaceFeatures, first: Tensor, second: Tensor) -> Tensor:
+    maps = [
         (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
         for a, b in zip(features.maps(first), features.maps(second), strict=True)
     ]
-    return torch.stack(depths).mean(0)
+    return torch.stack(maps).mean(0)
