@@ -263,6 +263,9 @@ def test_videos_are_compared_in_time_and_space(films):
         assert moment.time_b - moment.time_a == pytest.approx(-1.28, abs=0.09)
     html = render(found, pictures)
     assert "over time" in html
+    (said,) = [change.text for change in found.changes if change.code == "areas"]
+    still = sum(not moment.changed for moment in found.moments)
+    assert f"at {still} of {len(found.moments)} moments looked at no place stands out" in said
 
 
 def test_a_picture_is_found_in_a_video(films, photo, cat, tmp_path):
@@ -336,6 +339,9 @@ def test_page_is_one_file_and_escapes_names(pair, tmp_path):
     assert "b&lt;i&gt;.jpg" in html
     assert not re.search(r"\breal\b", re.sub(r"data:\S+", "", html), re.IGNORECASE)
     assert len(html) < 1_000_000
+    # That they are the same is half of the answer: the other half stands beside it.
+    verdict = html[html.index('class="verdict') : html.index('class="sides')]
+    assert "They differ in" in verdict and "A face differs:" in verdict
 
 
 def test_the_same_bytes_and_the_same_pixels(photo, tmp_path):

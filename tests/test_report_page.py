@@ -427,13 +427,32 @@ def test_each_part_says_what_was_found():
         "about 50 times as probable if the face was generated as if it was not",
         "patch 0.95", "threshold 0.70", "Strongest at the mouth",
         "lowered this member's own score by 1.90 (log-odds); covering other places of the same "
-        "size, by −0.10 to 0.40. The check bears the map out.",
+        "size lowered it by −0.10 to 0.40. The check bears the map out.",
         "The check does not bear the map out", "2 heat maps, 1 borne out by the check",
         "False alarms: 1.2% of 1,622 untouched faces", "95% interval 0.4% to 2.7%",
         "130 for generated, 40 for not", "facekit-report/2",
     ):  # fmt: skip
         assert said in text, said
     assert "real" not in re.sub(r"never says that a file is real", "", text).split()
+
+
+def test_a_score_that_does_not_count_is_greyed_and_says_so():
+    said = "too few frames show the face well enough: it counts for nothing"
+    for counts in (True, False):
+        one = track([0.9] * 6).model_copy(update={"counts": counts})
+        html = render(report_on(file_report(tracks=[one])), [pictures([one])])
+        assert (said in words(html)) is not counts
+        assert ('class="scores mute"' in html) is not counts
+        assert ("Highest score 0.90" if counts else "No score that counts") in words(html)
+
+
+def test_a_cover_that_raises_the_score_is_said_in_words():
+    one = track([0.9] * 6, heats=1)
+    odd = one.heat[0].occlusion.model_copy(update={"strongest": -1.2, "agrees": False})
+    heats = [one.heat[0].model_copy(update={"occlusion": odd})]
+    tracks = [one.model_copy(update={"heat": heats})]
+    text = words(render(report_on(file_report(tracks=tracks)), [pictures(tracks)]))
+    assert "raised this member's own score by 1.20 (log-odds)" in text
 
 
 def test_a_picture_has_no_timeline_but_all_the_rest():

@@ -33,7 +33,7 @@ ALIKE = 0.4
 """Agreement below which they have nothing in common that can be shown."""
 # Measured on portraits of five collections, both sets of docs/compare.md together.
 COPIED = 0.84
-"""The least that copies agreed that were cropped, turned, scaled, toned and compressed at random."""
+"""The least that copies agreed: cropped, mirrored, turned, scaled, toned and compressed."""
 UNRELATED = 0.37
 """The most that two pictures of different people agreed."""
 RETAKEN = 0.77

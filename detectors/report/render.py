@@ -244,7 +244,12 @@ def _ranked(report: Report, pictures: Sequence[Pictures]) -> list[Entry]:
 
 
 def _highest(file: FileReport) -> float:
-    return max((track.score or 0.0 for track in file.tracks if track.calibrated), default=0.0)
+    scores = (
+        track.score or 0.0
+        for track in file.tracks
+        if track.calibrated and track.counts is not False
+    )
+    return max(scores, default=0.0)
 
 
 def _files(entries: Sequence[Entry], report: Report, detail: Detail, shown: set[Key]) -> list[File]:
