@@ -59,18 +59,25 @@ _ORANGE, _BLUE = (253, 192, 134), (166, 200, 240)
 _BLACK, _RED = (40, 40, 40), (200, 20, 60)
 
 
+class Lesson(config.Config):
+    """A shape, and how many steps are taken to learn it."""
+
+    shape: Shape
+    steps: int = Field(ge=1)
+
+
 class Config(config.Config):
     """Settings of the playground.
 
     Attributes:
-        lessons: the shapes, in the order in which they are learned, and the steps of each.
+        lessons: what is learned, in this order, each shape once.
         width: units in each of the three hidden layers of both networks.
         latent: numbers in a noise vector.
         game: the rules; ``steps`` is the lesson's. Every ``strip_every`` steps give a frame of the
             animation, of ``strip_samples`` points.
     """
 
-    lessons: dict[Shape, int] = Field(min_length=1)
+    lessons: list[Lesson] = Field(min_length=1)
     width: int = Field(128, ge=4, le=1024)
     latent: int = Field(8, ge=1, le=512)
     game: Game = Game()
@@ -186,29 +193,30 @@ def train(
     """
     run.resume()
     seed, steps = int(run.facts["seed"]), 0
-    for shape, lesson_steps in config.lessons.items():
-        game = config.game.model_copy(update={"steps": lesson_steps})
-        generator = learn(shape, config, game, lesson(run, shape, game), fabric)
-        steps += lesson_steps
-        facts = {"images": float(lesson_steps * game.batch)}
-        if shape == "gaussians":
+    for lesson in config.lessons:
+        game = config.game.model_copy(update={"steps": lesson.steps})
+        generator = learn(lesson.shape, config, game, run_of(lesson, run, game), fabric)
+        steps += lesson.steps
+        facts = {"images": float(lesson.steps * game.batch)}
+        if lesson.shape == "gaussians":
             seed_step(seed, 0)
             made = score(_samples(generator, 10_000))
             facts |= {"modes": float(made.modes), "on_a_mode": made.on_a_mode}
         if fabric.is_global_zero:
             run.log(steps, **facts)
             if show:
-                show(steps, list(_pictures(run.folder / shape, shape, config))[-1])
+                *_, last = _pictures(run.folder / lesson.shape, lesson.shape, config)
+                show(steps, last)
 
 
-def lesson(run: Run, shape: Shape, game: Game) -> Run:
-    """The run of one lesson, in a folder of its own."""
+def run_of(lesson: Lesson, run: Run, game: Game) -> Run:
+    """The run of one lesson, in a folder of its own below ``run``'s."""
     return Run.start(
-        run.folder / shape,
-        plugin=f"points, {shape}",
+        run.folder / lesson.shape,
+        plugin=f"points, {lesson.shape}",
         config=game,
         seed=int(run.facts["seed"]),
-        data_hash=shape,
+        data_hash=lesson.shape,
         threads=int(run.facts["threads"]),
         precision=str(run.facts["precision"]),
     )
@@ -292,7 +300,8 @@ def film(run: Run) -> Iterator[Frame]:
     """
     settings = config.validate(run.facts["config"], Config, run.folder)
     index = 0
-    for shape in settings.lessons:
+    for lesson in settings.lessons:
+        shape = lesson.shape
         pictures = list(_pictures(run.folder / shape, shape, settings))
         # A while to look at what became of it.
         for picture in pictures + pictures[-1:] * RATE:
