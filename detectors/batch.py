@@ -12,12 +12,11 @@ import io
 import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import torch
@@ -30,6 +29,7 @@ from facekit import __version__
 from facekit.core import files
 from facekit.core.device import default_threads, on_host
 from facekit.core.errors import FacekitError
+from facekit.core.journal import Identity, Journal, identity
 from facekit.core.progress import Advance, Bar, progress, set_verbosity
 from facekit.core.text import plain, spelled
 from facekit.core.workers import WorkerLost, in_order
@@ -129,11 +129,12 @@ def run(
     if out is not None:
         analysis.require_folder(out)
     analyzer = Analyzer(analysis.load_detector(detector, device), device, asked)
-    with _Kept(out, _settings(analyzer, device)) as kept:
+    with _journal(out, _settings(analyzer, device)) as journal:
+        reports = {path: _kept(journal, path) for path in inputs if journal and journal.has(path)}
         errors: dict[Path, FileError] = {}
-        todo = [path for path, wrong in inputs.items() if wrong is None and not kept.has(path)]
-        if ready := sum(map(kept.has, inputs)):
-            log.info("%s: goes on; %d of %d files are done", out, ready, len(inputs))
+        todo = [path for path, wrong in inputs.items() if wrong is None and path not in reports]
+        if reports:
+            log.info("%s: goes on; %d of %d files are done", out, len(reports), len(inputs))
         count = min(workers or workers_for(inputs, device), len(todo))
         setup = _Setup(detector, device, asked)
         with _bar(inputs) as (bar, advance):
@@ -143,26 +144,26 @@ def run(
                 else (_one(analyzer, path, tell, bar) for path in todo)
             )
             for place, (path, wrong) in enumerate(inputs.items()):
-                if wrong is None and not kept.has(path):
+                if wrong is None and path not in reports:
                     advance(place, plain(path.name))
                     outcome = next(fresh)
-                    kept.add(path, outcome)
+                    if outcome.found is not None:
+                        reports[path] = outcome.found
+                        _keep(journal, path, outcome)
                     wrong = outcome.error
                 if wrong is not None:
                     log.error("facekit: %s", plain(f"{path}: {wrong}"))
                     errors[path] = FileError(path=spelled(path), error=plain(wrong))
                 advance(place + 1, "")
-                done(place, errors.get(path) or kept.reports[path])
+                done(place, errors.get(path) or reports[path])
         found = [path for path in inputs if path not in errors]
-        whole = analysis.report(
-            [kept.reports[path] for path in found], list(errors.values()), analyzer
-        )
-        if out is not None:
-            rows = summary([errors.get(path) or kept.reports[path] for path in inputs])
+        whole = analysis.report([reports[path] for path in found], list(errors.values()), analyzer)
+        if out is not None and journal is not None:
+            rows = summary([errors.get(path) or reports[path] for path in inputs])
             files.write_jsonl(out / "summary.jsonl", rows)
             files.write_text(out / "summary.csv", as_csv(rows))
-            analysis.write(out, whole, [kept.pictures(path) for path in found])
-            kept.finish()
+            analysis.write(out, whole, [_pictures(journal, path) for path in found])
+            journal.remove()
     return whole
 
 
@@ -254,7 +255,7 @@ class _Outcome:
     found: FileReport | None = None
     pictures: Pictures | None = None
     error: str | None = None
-    identity: list[int] | None = None  # of the file before it was read
+    identity: Identity = None  # of the file before it was read
 
 
 @contextmanager
@@ -324,30 +325,21 @@ def _analyzer(setup: _Setup) -> Analyzer:
 
 def _one(analyzer: Analyzer, path: Path, tell: Tell = ignore, bar: Bar = progress) -> _Outcome:
     """What comes of a file; whatever is wrong with it stops no other."""
-    identity = _identity(path)
+    before = identity(path)
     try:
         found, pictures = analyzer.file(path, title=plain(path.name), tell=tell, bar=bar)
     except (FacekitError, OSError) as error:
-        return _Outcome(error=_said(path, error), identity=identity)
+        return _Outcome(error=_said(path, error), identity=before)
     except Exception as error:  # of thousands of files, one that facekit trips over ends no batch
         log.exception("facekit: %s: an error in facekit itself", plain(str(path)))
         said = f"an error in facekit itself ({type(error).__name__}: {error}); please report it"
-        return _Outcome(error=said, identity=identity)
-    return _Outcome(found, pictures, identity=identity)
+        return _Outcome(error=said, identity=before)
+    return _Outcome(found, pictures, identity=before)
 
 
 def _said(path: Path, error: Exception) -> str:
     """An error in one line, without the path that goes before it anyway."""
     return " ".join(str(error).removeprefix(f"{path}: ").split())
-
-
-def _identity(path: Path) -> list[int] | None:
-    """What tells whether a file has changed; None if there is none."""
-    try:
-        stat = path.stat()
-    except (OSError, ValueError):
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _settings(analyzer: Analyzer, device: torch.device) -> dict[str, Any]:
@@ -365,141 +357,25 @@ def _settings(analyzer: Analyzer, device: torch.device) -> dict[str, Any]:
     }
 
 
-class _Kept:
-    """What was found so far: in a journal, so that it survives a kill at any point.
+def _journal(out: Path | None, settings: dict[str, Any]) -> AbstractContextManager[Journal | None]:
+    """What keeps each file's report, and then its pictures; without a folder there is none.
 
-    Its lines: the settings, then one for each file that could be analyzed. Files that could not be
-    are tried again. Without a folder, reports are held in memory, and pictures not at all.
-
-    Attributes:
-        reports: by path.
+    Files that could not be analyzed are not kept, but tried again.
     """
-
-    def __init__(self, out: Path | None, settings: dict[str, Any]) -> None:
-        self.reports: dict[Path, FileReport] = {}
-        self._path = None if out is None else out / _JOURNAL
-        self._settings = settings
-        self._file: IO[bytes] | None = None
-        self._lines: dict[Path, int] = {}  # where each begins
-
-    def __enter__(self) -> "_Kept":
-        if self._path is None:
-            return self
-        try:
-            self._file = self._path.open("a+b")
-        except OSError as error:
-            raise FacekitError(
-                f"--out {self._path.parent}: cannot be written to ({error.strerror})"
-            ) from error
-        try:
-            if not files.lock(self._file):
-                raise FacekitError(f"--out {self._path.parent}: another facekit writes it now")
-            self._read(self._file)
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is None:
-            return
-        with suppress(OSError) if kind else nullcontext():  # the disk may be full
-            self._file.close()
-        if kind and self.reports:
-            log.warning(
-                "%s: not finished; %d files are done: give the same command to go on",
-                *(self._path and self._path.parent, len(self.reports)),
-            )
-
-    def has(self, path: Path) -> bool:
-        """Whether the file is done."""
-        return path in self.reports
-
-    def add(self, path: Path, outcome: _Outcome) -> None:
-        """Keep what was found of a file, if it could be analyzed."""
-        if outcome.found is None or outcome.pictures is None:
-            return
-        self.reports[path] = outcome.found
-        if self._file is not None:
-            self._lines[path] = self._file.tell()
-            self._put(
-                self._file,
-                {
-                    "path": str(path),
-                    "identity": outcome.identity,
-                    "found": outcome.found.model_dump(mode="json"),
-                    "pictures": outcome.pictures.to_json(),
-                },
-            )
-
-    def pictures(self, path: Path) -> Pictures:
-        """The pictures of a file that is done."""
-        assert self._file is not None
-        self._file.seek(self._lines[path])
-        return Pictures.from_json(json.loads(self._file.readline())["pictures"])
-
-    def finish(self) -> None:
-        """The report is written: the journal has served."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
-    def _put(self, file: IO[bytes], value: dict[str, Any]) -> None:
-        """Add a line at the end."""
-        try:
-            # ASCII: names of files may hold what is no UTF-8.
-            file.write((json.dumps(value) + "\n").encode("ascii"))
-            file.flush()
-        except OSError as error:
-            raise FacekitError(
-                f"{self._path}: cannot be written ({error.strerror or error})"
-            ) from error
-
-    def _read(self, file: IO[bytes]) -> None:
-        """Take over what is done and has not changed; cut off a line that is not whole."""
-        file.seek(0)
-        line = file.readline()
-        end = 0
-        if line.endswith(b"\n"):
-            head = _parsed(line)
-            if head != {"settings": self._settings}:
-                raise FacekitError(
-                    f"{self._path}: holds what an interrupted call with other settings had done "
-                    f"({_difference(head, self._settings)}); give the same settings, remove it, or "
-                    "give another --out"
-                )
-            end = file.tell()
-            while (row := _parsed(file.readline())) is not None:
-                self._take(row, end)
-                end = file.tell()
-        file.truncate(end)
-        file.seek(0, 2)
-        if not end:
-            self._put(file, {"settings": self._settings})
-
-    def _take(self, row: dict[str, Any], place: int) -> None:
-        path = Path(row["path"])
-        if row["identity"] == _identity(path):
-            self.reports[path] = FileReport.model_validate(row["found"])
-            self._lines[path] = place
+    return nullcontext() if out is None else Journal(out / _JOURNAL, settings, out=out)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line of a journal; None behind the last, and for one that was cut off."""
-    try:
-        value = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+def _keep(journal: Journal | None, path: Path, outcome: _Outcome) -> None:
+    if journal is not None and outcome.found is not None and outcome.pictures is not None:
+        journal.write(outcome.found.model_dump(mode="json"))
+        journal.write(outcome.pictures.to_json())
+        journal.end(path, outcome.identity)
 
 
-def _difference(head: dict[str, Any] | None, new: dict[str, Any]) -> str:
-    old = (head or {}).get("settings")
-    if not isinstance(old, dict):
-        return "it is something else"
-    changed = [name for name in new if old.get(name) != new[name]]
-    return ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
+def _kept(journal: Journal, path: Path) -> FileReport:
+    return FileReport.model_validate_json(next(journal.lines(path)))
+
+
+def _pictures(journal: Journal, path: Path) -> Pictures:
+    _, pictures = journal.lines(path)
+    return Pictures.from_json(json.loads(pictures))

@@ -15,11 +15,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
 
 import numpy as np
 import torch
@@ -30,6 +27,7 @@ from detectors.score import Detector, Scorer
 from facekit import __version__
 from facekit.core import files
 from facekit.core.errors import FacekitError
+from facekit.core.journal import Identity, Journal, Row, identity
 from facekit.core.progress import progress
 from facekit.core.text import plain
 from facekit.faces.track import Tracker
@@ -57,7 +55,6 @@ _PIXELS = 32_000_000  # … but no more than so many pixels of them
 _FEW = 8  # moments at which a video without a face that stands upright is searched thoroughly
 _GAP = (2.0, 6.0)  # seconds that a face may be out of sight in its track, at least and at most
 
-Row = dict[str, Any]
 _Locate = Callable[[Sequence[Pixels]], list[list[Face]]]
 
 
@@ -150,7 +147,9 @@ def score_files(
         "sha256": detector.facts.get("sha256") if isinstance(detector, Detector) else None,
         "facekit": __version__,
     }
-    with _Journal(out, settings) as journal:
+    if out.is_dir():
+        raise FacekitError(f"--out {out}: is a folder; give the name of a file")
+    with Journal(out.with_name(f"{out.name}.part"), settings, out=out) as journal:
         todo = {path: error for path, error in named.items() if not journal.has(path)}
         kept = len(named) - len(todo)
         if kept:
@@ -161,7 +160,8 @@ def score_files(
             for number, path in enumerate(scored, start=kept + 1):
                 advance(number, plain(path.name))
         summary = Summary(str(out), detector.name, kept=kept)
-        journal.publish(named, summary)
+        _publish(journal, out, named, summary)
+        journal.remove()
     return summary
 
 
@@ -195,18 +195,19 @@ class _Walk:
         self.looking = looking
         self.finder = Finder(device, looking.min_face)
 
-    def score(self, todo: dict[Path, str | None], journal: "_Journal") -> Iterator[Path]:
+    def score(self, todo: dict[Path, str | None], journal: Journal) -> Iterator[Path]:
         """Write the rows of each file to the journal; yield its path when it is done."""
-        waiting: list[tuple[Path, Pixels, _Identity]] = []
+        waiting: list[tuple[Path, Pixels, Identity]] = []
         for path, wrong in todo.items():
-            identity = _identity(path)
+            before = identity(path)
             for part in self._parts(path, wrong):
                 if isinstance(part, np.ndarray):
-                    waiting.append((path, part, identity))
+                    waiting.append((path, part, before))
                 else:
-                    journal.write(part)
+                    for row in part:
+                        journal.write(row)
             if not waiting or waiting[-1][0] != path:
-                journal.end(path, identity)
+                journal.end(path, before)
                 yield path
             held = sum(pixels.size // 3 for _, pixels, _ in waiting)
             if len(waiting) == _PICTURES or held > _PIXELS:
@@ -229,7 +230,7 @@ class _Walk:
             yield [_row(path, reason=f"{UNREADABLE}: {_said(path, error)}")]
 
     def _pictures(
-        self, waiting: "list[tuple[Path, Pixels, _Identity]]", journal: "_Journal"
+        self, waiting: list[tuple[Path, Pixels, Identity]], journal: Journal
     ) -> Iterator[Path]:
         """Write the rows of pictures that were read."""
         located = self.finder.thorough([pixels for _, pixels, _ in waiting])
@@ -237,9 +238,10 @@ class _Walk:
             _Look(path, None, pixels, faces, [None] * len(faces))
             for (path, pixels, _), faces in zip(waiting, located, strict=True)
         ]
-        for (path, _, identity), rows in zip(waiting, self._rows(looks), strict=True):
-            journal.write(rows or [self._faceless(path)])
-            journal.end(path, identity)
+        for (path, _, before), rows in zip(waiting, self._rows(looks), strict=True):
+            for row in rows or [self._faceless(path)]:
+                journal.write(row)
+            journal.end(path, before)
             yield path
 
     def _video(self, path: Path) -> Iterator[list[Row]]:
@@ -348,161 +350,25 @@ def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
         yield batch
 
 
-_Identity = list[int] | None
-
-
-def _identity(path: Path) -> _Identity:
-    """What tells whether a file has changed; None if there is none."""
-    try:
-        stat = path.stat()
-    except (OSError, ValueError):
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-class _Journal:
-    """The rows so far, and which files are done; survives a kill at any point.
-
-    Its lines: the settings; then a file's rows, and behind them one that says that it is done.
-    Rows that no such line follows belong to a file that was not done, and are cut off.
-    """
-
-    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        self._out = out
-        self._path = out.with_name(f"{out.name}.part")
-        self._settings = settings
-        self._done: dict[str, tuple[_Identity, int, int]] = {}  # its rows: from byte, to byte
-        self._begin = 0
-
-    def __enter__(self) -> "_Journal":
-        if self._out.is_dir():
-            raise FacekitError(f"--out {self._out}: is a folder; give the name of a file")
-        try:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = self._path.open("a+b")
-        except OSError as error:
-            raise FacekitError(
-                f"--out {self._out}: cannot be written ({error.strerror})"
-            ) from error
-        try:
-            if not files.lock(self._file):
-                raise FacekitError(f"{self._out}: another facekit writes it now")
-            self._read()
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with suppress(OSError) if kind else nullcontext():  # the disk may be full
-            self._file.close()
-        if kind:
-            log.warning(
-                "%s: not finished; what is done is kept in %s: give the same command to go on",
-                *(self._out, self._path),
-            )
-
-    def has(self, path: Path) -> bool:
-        """Whether the file is done, and has not changed since."""
-        known = self._done.get(path.as_posix())
-        return known is not None and known[0] == _identity(path)
-
-    def write(self, rows: Iterable[Row]) -> None:
-        """Add rows of the file that is under way."""
-        for row in rows:
-            self._put(row)
-
-    def end(self, path: Path, identity: _Identity) -> None:
-        """The file's rows are all there."""
-        end = self._file.tell()
-        self._put({"done": path.as_posix(), "identity": identity}, flush=True)
-        self._done[path.as_posix()] = (identity, self._begin, end)
-        self._begin = self._file.tell()
-
-    def publish(self, paths: Iterable[Path], summary: Summary) -> None:
-        """Write the rows of these files in this order, count them, and remove the journal."""
-        reasons: Counter[str] = Counter()
-        with files.replacing(self._out) as partial, partial.open("wb") as target:
-            for path in paths:
-                _, begin, end = self._done[path.as_posix()]
-                self._file.seek(begin)
-                scored = 0
-                unreadable = False
-                while self._file.tell() < end:
-                    line = self._file.readline()
-                    target.write(line)
-                    row = json.loads(line)
-                    summary.rows += 1
-                    summary.faces += row["box"] is not None
-                    scored += row["probability"] is not None
-                    if row["reason"]:
-                        kind = row["reason"].partition(":")[0]
-                        reasons[kind] += 1
-                        unreadable |= kind == UNREADABLE
-                summary.inputs += 1
-                summary.scored += scored
-                summary.unscored += not scored
-                summary.unreadable += unreadable
-        summary.reasons = dict(sorted(reasons.items()))
-        self._path.unlink(missing_ok=True)
-
-    def _put(self, value: Row, *, flush: bool = False) -> None:
-        """Add a line."""
-        try:
-            # ASCII: names of files may hold what is no UTF-8.
-            self._file.write((json.dumps(value) + "\n").encode("ascii"))
-            if flush:
-                self._file.flush()
-        except OSError as error:
-            raise FacekitError(
-                f"{self._path}: cannot be written ({error.strerror or error})"
-            ) from error
-
-    def _read(self) -> None:
-        """Find what is done, and cut off what is not."""
-        self._file.seek(0)
-        line = self._file.readline()
-        head = _parsed(line)
-        end = 0
-        if line.endswith(b"\n"):
-            if head != {"settings": self._settings}:
-                raise FacekitError(
-                    f"{self._path}: holds what an interrupted run with other settings had done "
-                    f"({_difference(head, self._settings)}); give the same "
-                    "settings, remove it, or give another --out"
-                )
-            begin = end = self._file.tell()
-            while (row := _parsed(self._file.readline())) is not None:
-                after = self._file.tell()
-                if "done" in row:
-                    self._done[row["done"]] = (row["identity"], begin, end)
-                    begin = after
-                end = after
-            end = begin
-        self._file.truncate(end)
-        self._file.seek(0, 2)
-        if not end:
-            self._put({"settings": self._settings}, flush=True)
-        self._begin = self._file.tell()
-
-
-def _parsed(line: bytes) -> Row | None:
-    """A line of a journal; None behind the last, and for one that was cut off."""
-    try:
-        value = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _difference(head: Row | None, new: dict[str, Any]) -> str:
-    old = (head or {}).get("settings")
-    if not isinstance(old, dict):
-        return "it is something else"
-    changed = [name for name in new if old.get(name) != new[name]]
-    return ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
+def _publish(journal: Journal, out: Path, paths: Iterable[Path], summary: Summary) -> None:
+    """Write the rows of these files in this order, and count them."""
+    reasons: Counter[str] = Counter()
+    with files.replacing(out) as partial, partial.open("wb") as target:
+        for path in paths:
+            scored = 0
+            unreadable = False
+            for line in journal.lines(path):
+                target.write(line)
+                row = json.loads(line)
+                summary.rows += 1
+                summary.faces += row["box"] is not None
+                scored += row["probability"] is not None
+                if row["reason"]:
+                    kind = row["reason"].partition(":")[0]
+                    reasons[kind] += 1
+                    unreadable |= kind == UNREADABLE
+            summary.inputs += 1
+            summary.scored += scored
+            summary.unscored += not scored
+            summary.unreadable += unreadable
+    summary.reasons = dict(sorted(reasons.items()))
