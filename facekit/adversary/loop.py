@@ -459,6 +459,7 @@ class _Gallery:
         return Look(
             step=step,
             gamma=gamma,
+            coin=_coin(self._game.objective),
             images=step * self._game.batch,
             real=self._of(discriminator, self._reals),
             fake=self._of(discriminator, fakes),
@@ -551,6 +552,13 @@ class _Notes:
     def kept(self) -> Tensor:
         """For a checkpoint: (rows, 9)."""
         return torch.stack(self.rows) if self.rows else self._none[None][:0]
+
+
+def _coin(objective: Objective) -> float:
+    """The loss of a discriminator that says the same of everything."""
+    zeros = torch.zeros(1)
+    terms = discriminator_loss(torch.zeros_like, zeros, zeros, 0.0, objective, penalise=False)
+    return float(terms.pairing)
 
 
 def _logits(discriminator: nn.Module, odds: float, samples: Tensor) -> Tensor:

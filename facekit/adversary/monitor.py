@@ -10,8 +10,8 @@ Balance is read from ranks, not from the loss, since only the order of logits me
 every objective: *pair accuracy* is the share of pairs in which the real sample has the greater
 logit (0.5: none can be told, 1: all), and *memory* the same of a training real against a held-out
 one (0.5: the discriminator treats both alike, 1: it knows the training samples by heart).
-*Surprise* is what a pair costs the discriminator, in bits: more than 1, and a coin would do
-better. *Steepness* is the growth of the gradients' norms since their calmest time.
+*Surprise* is the discriminator's loss over that of one which says the same of everything: above 1,
+tossing a coin would be wiser. *Steepness* is the growth of the gradients' norms since their calmest time.
 
 Collapse is read from features, and every threshold is relative to the *floor*: what held-out
 reals score against training reals (:meth:`Referee.start`). *Spread* is the mean distance within
@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from facekit.core.errors import FacekitError
 
@@ -58,11 +57,13 @@ class Look:
         fakes: (N, F) features of generated samples.
         gradient_d: norm of the discriminator's gradient, mean since the last look.
         gradient_g: the same of the generator.
-        loss_d: loss of the discriminator, mean since the last look.
+        loss_d: loss of the discriminator without its penalties, mean since the last look.
         loss_g: the same of the generator.
         held_out: (M,) logits of reals that are not trained on; None if there are none.
         gamma: γ of the moment. Half of it lets the discriminator be twice as steep, which is no
             sign of trouble, so that gradients are compared times γ; 0: as they are.
+        coin: the loss of a discriminator that says the same of everything: ln 2 in the relativistic
+            game, in others another.
     """
 
     step: int
@@ -77,6 +78,7 @@ class Look:
     loss_g: float
     held_out: Tensor | None = None
     gamma: float = 0.0
+    coin: float = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,8 @@ _RULES = {
     "rash": _Rule(
         3,
         5,
-        "the discriminator learns too fast to get anything right: a pair costs it {surprise:.1f} "
-        "bits, and tossing a coin costs 1",
+        "the discriminator learns too fast to get anything right: its loss is {surprise:.2f} times "
+        "that of tossing a coin",
         "lower the discriminator's learning rate, or raise gamma",
         replace(_CALM, rate_g=1.0),
     ),
@@ -234,8 +236,7 @@ _SURE = 0.97
 """Pair accuracy from which the discriminator is winning, if nothing gets better."""
 
 _COIN = 1.05
-"""Bits a pair above which a coin would do better; a little above 1, since the generator's last
-step was against just this discriminator."""
+"""Surprise above which a coin would do better. A sound game is below 1 from its first looks on."""
 
 _HEART = (0.1, 0.25)
 """How far memory may lie above 0.5 before it is said, and before it is acted on."""
@@ -471,7 +472,7 @@ def _measure(look: Look) -> dict[str, float]:
     """All figures of a look by themselves; those that cannot be told are not finite."""
     values = {
         "pair_accuracy": pair_accuracy(look.real, look.fake),
-        "surprise": surprise(look.real, look.fake),
+        "surprise": look.loss_d / look.coin,
         **resemblance(look.reals, look.fakes),
     }
     if look.held_out is not None:
@@ -494,20 +495,6 @@ def pair_accuracy(above: Tensor, below: Tensor) -> float:
     # Differences of bfloat16 or of infinite logits would tie what is not tied.
     order = torch.sign(above.float()[:, None] - below.float()[None])
     return float((order.mean() + 1) / 2)
-
-
-def surprise(real: Tensor, fake: Tensor) -> float:
-    """What it costs the discriminator to tell a pair: its cross-entropy, in bits.
-
-    Args:
-        real: (N,) logits.
-        fake: (M,) logits.
-
-    Returns:
-        The mean over all pairs, ≥ 0: 0 for one that is sure and right, 1 for one that says nothing,
-        more for one that is sure and wrong.
-    """
-    return float(softplus(fake.float()[None] - real.float()[:, None]).mean() / math.log(2))
 
 
 def resemblance(reals: Tensor, fakes: Tensor) -> dict[str, float]:
