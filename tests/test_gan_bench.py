@@ -253,9 +253,11 @@ def test_a_bench_of_other_conditions_is_not_gone_on_with(tmp_path: Path) -> None
         _bench._keep(plan(minutes=2.0), tmp_path)
 
 
-def test_an_arm_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(FacekitError, match=r"the arm dcgan failed with 1: .*plan\.json"):
+def test_an_arm_that_fails_says_why(tmp_path: Path, capfd: Any) -> None:
+    with pytest.raises(FacekitError, match="the arm 'dcgan' failed with 1, as it says above"):
         _bench._train("dcgan", tmp_path)
+    said = capfd.readouterr().err
+    assert said.startswith("Error: ") and "plan.json" in said and len(said.splitlines()) == 1
 
 
 def test_peers_that_are_not_installed_are_left_out(
@@ -294,7 +296,7 @@ def test_detectors_are_trained_and_tested_on_different_samples(tmp_path: Path) -
         tested = config.validate(read_yaml(path), Evaluation, path)
         _, recipe = read_config(tested.training)
         assert bool(chosen(recipe.collections)) == (name == "default_gan")
-        assert tested.matrix and [one.name for one in tested.generated][0] == "b"
+        assert tested.matrix and tested.generated[0].name == "b"
         for listed in (recipe.collections, tested.generated):
             entries = collections.read(chosen(listed), tmp_path)
             assert {entry.item.generator for entry in entries} <= {"gan"}

@@ -21,6 +21,8 @@ from facekit.adversary.metrics.features import load_features
 from facekit.adversary.metrics.memorisation import memorisation
 from facekit.core import checkpoint, config, device, files
 from facekit.core.config import Config
+from facekit.core.errors import FacekitError
+from facekit.core.progress import set_verbosity
 from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.generators import _dcgan, _lightweight, _peers, load, read_config, start
@@ -78,8 +80,25 @@ class Plan(Config):
 
 
 def main() -> None:
-    """``python -m facekit.generators._arm NAME OUT``: train and measure one arm."""
-    name, out = sys.argv[1], Path(sys.argv[2])
+    """``python -m facekit.generators._arm NAME OUT [-q]``: train and measure one arm."""
+    name, out, *quiet = sys.argv[1:]
+    set_verbosity(0, bool(quiet))
+    try:
+        run_arm(name, Path(out))
+    except FacekitError as error:
+        sys.exit(f"Error: {error}")
+
+
+def run_arm(name: str, out: Path) -> None:
+    """Train and measure an arm, as ``OUT/plan.json`` wants it.
+
+    Args:
+        name: of the arm.
+        out: the bench's folder, with the plan and the faces.
+
+    Raises:
+        FacekitError: if something is missing, or training goes wrong.
+    """
     plan = config.validate(files.read_json(out / PLAN), Plan, out / PLAN)
     if name == POINTS:
         _points(plan, out / name)
@@ -212,9 +231,9 @@ def _facts(plan: Plan, steps: int, images: int, seconds: float, parameters: int)
 
 
 def _own_config(plan: Plan, steps: int) -> Any:
-    """The bundled config, of so many steps; it has a checkpoint a hundredth of the way."""
+    """The config of the bundled GAN, of so many steps; its checkpoints a hundredth apart."""
     settings: Any = read_config("generators/gan_64")[1]
-    every = max(1, steps // 100)
+    every = max(50, steps // 100)
     game = {"steps": steps, "checkpoint_every": every, "strip_every": every}
     return settings.model_copy(
         update={"size": plan.size, "game": settings.game.model_copy(update=game)}

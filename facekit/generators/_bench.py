@@ -8,6 +8,7 @@ An arm that is done is not trained again, and one that was interrupted goes on: 
 more than many sessions have. What the arms have in common is in ``OUT/plan.json``.
 """
 
+import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -141,7 +142,7 @@ def _train(arm: str, out: Path) -> None:
     """Run one arm in a process of its own, unless it is done.
 
     Raises:
-        FacekitError: if it fails, with its last words.
+        FacekitError: if it fails; it has said why.
     """
     if (out / arm / DONE).is_file():
         log.info("%s: done before", arm)
@@ -150,10 +151,14 @@ def _train(arm: str, out: Path) -> None:
     flags = ["-O"] if arm == "lightweight" else []
     command = [sys.executable, *flags, "-m", "facekit.generators._arm", arm, str(out)]
     log.info("%s: training", arm)
-    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    # Its progress and its words go where the bench's own go.
+    quiet = [] if log.isEnabledFor(logging.INFO) else ["-q"]
+    result = subprocess.run([*command, *quiet], check=False)
     if result.returncode:
-        said = result.stderr.strip().splitlines() or ["it said nothing"]
-        raise FacekitError(f"the arm {arm} failed with {result.returncode}: {said[-1]}")
+        raise FacekitError(
+            f"the arm '{arm}' failed with {result.returncode}, as it says above; what is done is "
+            f"kept in {out}: mend that, and give the same command again"
+        )
 
 
 def _keep(plan: Plan, out: Path) -> None:
