@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from facekit.commands import options
+from facekit.commands.generator_evaluate import evaluate
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("facekit")
 
+SAVED = click.Path(dir_okay=False, path_type=Path)
+DEVICES = click.option(
+    "--devices",
+    "count",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that share each batch: one a GPU, or, on a processor, one a core.",
+)
+TENSORBOARD = click.option(
+    "--tensorboard",
+    is_flag=True,
+    help="Also write RUN/tensorboard; needs facekit-toolkit[tensorboard].",
+)
 CONSENT = click.option(
     "--consent",
     multiple=True,
@@ -40,6 +56,9 @@ def command() -> None:
 
     \b
     Examples:
+      facekit generator run gan --count 64 --seed 0 --out faces
+      facekit generator train generators/gan_64 --data people --out runs/gan
+      facekit generator train generators/points --out runs/points
       facekit generator train generators/face_swap --data people --out runs/swap
       facekit generator run runs/swap --input clip/clip.mp4 --out swap.mp4 --source person-0001
       facekit generator train generators/face_swap --data photos --consent c-0123456789ab \\
@@ -51,9 +70,10 @@ def command() -> None:
 @command.command("list")
 @options.JSON
 def list_(as_json: bool) -> None:
-    """List the generators and the bundled configs."""
+    """List the generators, the bundled configs, and the generators with bundled weights."""
     import json
 
+    from facekit.commands.generator_sample import bundled
     from facekit.core import config, registry
 
     names = registry.names("facekit.generators")
@@ -61,10 +81,12 @@ def list_(as_json: bool) -> None:
         f"generators/{p.stem}" for p in (config.folder() / "generators").glob("*.yaml")
     )
     if as_json:
-        click.echo(json.dumps({"generators": names, "configs": configs}, indent=2))
+        found = {"generators": names, "configs": configs, "bundled": bundled()}
+        click.echo(json.dumps(found, indent=2))
         return
     click.echo("generators: " + ", ".join(names))
     click.echo("configs:    " + ", ".join(configs))
+    click.echo("bundled:    " + ", ".join(bundled()))
 
 
 @command.command()
@@ -72,26 +94,30 @@ def list_(as_json: bool) -> None:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    required=True,
-    help="A folder made by 'facekit studio render', or one of photos, with --consent.",
+    help="A folder made by 'facekit studio render', or one of photos, with --consent; none for "
+    "what draws no faces.",
 )
 @CONSENT
 @options.RUN_FOLDER
 @options.SEED
 @options.DEVICE
+@DEVICES
 @options.PRECISION
 @options.THREADS
+@TENSORBOARD
 @options.SET
 @options.JSON
 def train(
     config: str,
-    data: Path,
+    data: Path | None,
     consent: tuple[str, ...],
     out: Path,
     seed: int,
     device: str,
+    count: int,
     precision: str,
     threads: int | None,
+    tensorboard: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -109,6 +135,8 @@ def train(
       facekit studio render --people 8 --frames 40 --size 256 --out people
       facekit generator train generators/face_swap --data people --out runs/swap
       facekit generator train my.yaml --data people --out runs/b --set steps=500 --seed 1
+      facekit generator train generators/gan_64 --data people --out runs/gan --precision auto
+      facekit generator train generators/points --out runs/points
       facekit generator train generators/face_swap --data photos --consent c-0123456789ab \\
           --consent c-ba9876543210 --out runs/us
     """
@@ -118,17 +146,26 @@ def train(
     from facekit.core import device as devices
 
     plugin, settings = generators.read_config(config, overrides)
-    fabric = devices.setup(device, precision, threads=threads)
+    fabric = devices.setup(device, precision, threads=threads, count=count)
     run = generators.start(plugin, settings, data, out, fabric, seed=seed, consent=consent)
-    generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(run))
+    with _board(out, tensorboard and fabric.is_global_zero):
+        generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(run))
+    if not fabric.is_global_zero:
+        return
+    film = _export_film(run)
     last = run.metrics()[-1]
     if as_json:
         facts = {"run": str(out), "plugin": plugin, "people": run.facts.get("people"), **last}
-        facts["consent"] = run.facts["consent"]
+        facts |= {"consent": run.facts["consent"]} | ({"film": str(film)} if film else {})
         click.echo(json.dumps(facts, indent=2))
         return
-    click.echo(f"{out}: trained {last['step']} steps, loss {last['loss']:.4f}")
-    click.echo(f"it knows {', '.join(run.facts['people'])}")
+    said = f", loss {last['loss']:.4f}" if "loss" in last else ""
+    said += f", {last['images']:.0f} images" if "images" in last else ""
+    click.echo(f"{out}: trained {last['step']} steps{said}")
+    if isinstance(run.facts.get("people"), list):
+        click.echo(f"it knows {', '.join(run.facts['people'])}")
+    if film:
+        click.echo(f"{film}: the game as an animation")
 
 
 @command.command()
@@ -141,7 +178,7 @@ def train(
     type=click.IntRange(2),
     default=48,
     show_default=True,
-    help="Performances that all of them give.",
+    help="Pictures of each; of a face swap, performances that all of them give.",
 )
 @click.option(
     "--out",
@@ -149,29 +186,38 @@ def train(
     required=True,
     help="The run folder; NAME.safetensors and its card are written into it.",
 )
-@click.option("--name", default="face_swap", show_default=True, help="Of the weights.")
+@click.option("--name", help="Of the weights; the generator's by default.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of everything.")
 @options.DEVICE
+@DEVICES
 @options.PRECISION
 @options.THREADS
+@TENSORBOARD
 @options.SET
 def pretrain(
     config: str,
     people: int,
     moments: int,
     out: Path,
-    name: str,
+    name: str | None,
     seed: int,
     device: str,
+    count: int,
     precision: str,
     threads: int | None,
+    tensorboard: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Learn from studio people, who share performances, what every training then starts from.
+    """Learn from studio people the weights that are bundled.
+
+    A face swap then starts from them; a GAN is used as it is. Give the same command again to go on
+    after an interruption. What the studio renders for a GAN is kept in facekit's cache folder.
 
     \b
-    Example:
+    Examples:
       facekit generator pretrain generators/face_swap_pretrain --out runs/pretrain --precision auto
+      facekit generator pretrain generators/gan_64 --people 1000 --moments 8 --out runs/gan \\
+          --precision auto
     """
     import hashlib
     import shlex
@@ -190,25 +236,34 @@ def pretrain(
     module = generators.load(plugin)
     if not hasattr(module, "pretrain"):
         raise FacekitError(f"{plugin} starts from noise: it has no pre-training")
-    fabric = devices.setup(device, precision, threads=threads)
+    fabric = devices.setup(device, precision, threads=threads, count=count)
     data = f"{people} studio people (seed {seed}) x {moments} performances, studio {STUDIO_VERSION}"
     data_hash = hashlib.sha256(data.encode()).hexdigest()
-    run = Run.start(
-        out,
-        plugin=plugin,
-        config=settings,
-        seed=seed,
-        data_hash=data_hash,
-        threads=torch.get_num_threads(),
-        precision=devices.precision_of(fabric),
-    )
+    with fabric.rank_zero_first():
+        run = Run.start(
+            out,
+            plugin=plugin,
+            config=settings,
+            seed=seed,
+            data_hash=data_hash,
+            threads=torch.get_num_threads(),
+            precision=devices.precision_of(fabric),
+        )
     began = time.monotonic()
-    module.pretrain(settings, run, fabric, people, moments)
+    with _board(out, tensorboard and fabric.is_global_zero):
+        module.pretrain(settings, run, fabric, people, moments)
+    if not fabric.is_global_zero:
+        return
     minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
     run.note(minutes=round(minutes, 1))
+    name = name or plugin
     path = generators.bundle(run, out, name)
     last = run.metrics()[-1]
-    card = {
+    figures: dict[str, float] = {
+        key: last[key] for key in ("images", "distance", "recall") if key in last
+    }
+    figures |= {"pretraining_loss": last["loss"]} if "loss" in last else {}
+    card: dict[str, object] = {
         "name": name,
         "file": path.name,
         "sha256": files.sha256(path),
@@ -219,29 +274,76 @@ def pretrain(
         "data_hash": data_hash,
         "minutes": run.facts["minutes"],
         "licence": "Apache-2.0",
-        "figures": {"pretraining_loss": last["loss"], "steps": last["step"]},
+        "figures": {**figures, "steps": last["step"]},
     }
+    card |= {"cast": run.facts["cast"]} if "cast" in run.facts else {}
     files.write_json(path.with_suffix(".json"), card)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB after {last['step']} steps")
 
 
 @command.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("generator")
 @click.option(
     "--input",
     "source_file",
-    required=True,
-    help="A certified studio clip or picture, or a real one, with --consent.",
+    help="What to change: a certified studio clip or picture, or a real one, with --consent.",
 )
 @CONSENT
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="The file to write: .mp4 from a video; .png, .jpg or .webp from a picture.",
+    type=click.Path(path_type=Path),
+    help="With --input the file to write: .mp4 from a video; .png, .jpg or .webp from a picture. "
+    "Else a folder for pictures.",
 )
-@click.option("--source", required=True, help="The person to show, e.g. person-0001.")
-@click.option("--target", help="Who is in the input, if the run knows them.")
+@click.option("--source", help="With --input: the person to show, e.g. person-0001.")
+@click.option("--target", help="With --input: who is in it, if the run knows them.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, 100_000),
+    default=16,
+    show_default=True,
+    help="From nothing: how many faces.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="From nothing: the same seed gives the same faces.",
+)
+@click.option(
+    "--truncation",
+    type=click.FloatRange(0, 1.5),
+    default=1.0,
+    show_default=True,
+    help="From nothing: lower is surer and less varied; 0 is the mean face.",
+)
+@click.option("--sheet", type=SAVED, metavar="FILE", help="From nothing: all faces in one picture.")
+@click.option(
+    "--interpolate",
+    type=SAVED,
+    metavar="FILE",
+    help="From nothing: a video, .mp4, of a walk from face to face.",
+)
+@click.option(
+    "--mix",
+    type=SAVED,
+    metavar="FILE",
+    help="From nothing: a square of faces (8 at most a side) with the coarse styles of the face on "
+    "the left and the fine ones of that above.",
+)
+@click.option(
+    "--coarse",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="With --mix: how many layers' styles are coarse.",
+)
+@click.option(
+    "--dataset",
+    is_flag=True,
+    help="From nothing: make --out a data set, for training detectors: a manifest, and no badges.",
+)
 @click.option(
     "--badge",
     type=click.Choice(["top-left", "top-right", "bottom-left", "bottom-right"]),
@@ -254,29 +356,43 @@ def pretrain(
 @options.THREADS
 @options.JSON
 def run(
-    run: Path,
-    source_file: str,
+    generator: str,
+    source_file: str | None,
     consent: tuple[str, ...],
-    out: Path,
-    source: str,
+    out: Path | None,
+    source: str | None,
     target: str | None,
+    count: int,
+    seed: int,
+    truncation: float,
+    sheet: Path | None,
+    interpolate: Path | None,
+    mix: Path | None,
+    coarse: int,
+    dataset: bool,
     badge: "Corner",
     device: str,
     precision: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Show a person of RUN in a video or picture, with the face's motion kept.
+    """Make faces with GENERATOR, a run folder or the name of a bundled generator.
 
+    With --input a person of the run is shown in a video or picture, with the face's motion kept.
     The result is marked and signed as a composite; a video keeps its sound. Frames that show no
     face stay as they are; if none shows one, nothing is written.
 
-    The consent that RUN was trained under must still hold, with the scope "generate". A real video
-    or photo needs consent of its own, of everyone in it: --consent. The manifest repeats both, and
-    once a record is revoked or has expired, the file under way is abandoned.
+    Without, faces are made of nothing, and marked and signed as generated. Pictures below 256
+    pixels are enlarged, since smaller ones may not hold their mark.
+
+    The consent that the run was trained under must still hold, with the scope "generate". A real
+    video or photo needs consent of its own, of everyone in it: --consent. The manifest repeats
+    both, and once a record is revoked or has expired, the file under way is abandoned.
 
     \b
     Examples:
+      facekit generator run gan --count 64 --seed 0 --out faces --sheet sheet.png
+      facekit generator run gan --truncation 0.7 --interpolate walk.mp4 --mix mixture.png
       facekit generator run runs/swap --input clip/clip.mp4 --out swap.mp4 --source person-0001
       facekit generator run runs/swap --input people/person-0000/0000.png --out swap.png \\
           --source person-0001
@@ -285,9 +401,66 @@ def run(
     """
     import json
 
+    from facekit.commands import generator_sample
     from facekit.core import device as devices
 
-    fabric = devices.setup(device, precision, threads=threads)
+    if source_file is not None:
+        if out is None or source is None:
+            missing = "--out" if out is None else "--source"
+            raise FacekitError(f"{missing} is missing: --input needs --out FILE and --source NAME")
+        if sheet or interpolate or mix or dataset:
+            raise FacekitError(
+                "--sheet, --interpolate, --mix and --dataset are for faces from nothing: leave "
+                "them away, or --input"
+            )
+        fabric = devices.setup(device, precision, threads=threads)
+        _convert(Path(generator), source_file, out, source, target, consent, badge, fabric, as_json)
+        return
+    if not (out or sheet or interpolate or mix):
+        raise FacekitError(
+            "nothing to write: give --out DIR, --sheet, --interpolate or --mix for faces from "
+            "nothing, or --input with what is to be changed"
+        )
+    if source or target or consent:
+        raise FacekitError("--source, --target and --consent go with --input")
+    if dataset and out is None:
+        raise FacekitError("--dataset: give the folder, --out")
+    opened = generator_sample.opened(generator)
+    wanted = generator_sample.Wanted(
+        *(count, seed, truncation, coarse, out, dataset, sheet, interpolate, mix, badge)
+    )
+    generator_sample.make(opened, wanted, devices.setup(device, precision, threads=threads))
+    kind = wanted.files[0].reading.kind
+    if as_json:
+        facts = {
+            "files": [str(file.path) for file in wanted.files],
+            "seed": seed,
+            "kind": kind,
+            "provenance": sorted({file.provenance.status for file in wanted.files}),
+            "publish": opened.facts["publish"],
+        }
+        click.echo(json.dumps(facts, indent=2, default=str))
+        return
+    where = out if out is not None else wanted.files[0].path.parent
+    click.echo(f"{where}: {len(wanted.files)} files, marked as {kind}, manifests signed")
+    if not opened.facts["publish"]:
+        click.echo("keep them to yourself: not everyone shown has consented to 'publish'")
+
+
+def _convert(
+    run: Path,
+    source_file: str,
+    out: Path,
+    source: str,
+    target: str | None,
+    consent: "Sequence[str]",
+    badge: "Corner",
+    fabric: "Fabric",
+    as_json: bool,
+) -> None:
+    """Change a file, and say what was done."""
+    import json
+
     converted = convert_file(
         *(run, source_file, out, fabric),
         source=source,
@@ -314,6 +487,77 @@ def run(
     )
     if not facts["publish"]:
         click.echo("keep it to yourself: not everyone shown has consented to 'publish'")
+
+
+@command.command()
+@click.argument("generator")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file to write, .safetensors.",
+)
+def discriminator(generator: str, out: Path) -> None:
+    """Write the discriminator of GENERATOR, a run or a bundled one, for the detectors.
+
+    \b
+    Example:
+      facekit generator discriminator gan --out judge.safetensors
+      facekit detector train detectors/discriminator --set weights=judge.safetensors \\
+          --data DATA --out runs/judge
+    """
+    from facekit import generators
+    from facekit.commands import generator_sample
+    from facekit.core import checkpoint
+
+    source = generator_sample.opened(generator)
+    module = generators.load(source.plugin)
+    if not hasattr(module, "discriminator"):
+        raise FacekitError(f"{source.plugin} has no discriminator to hand over; 'gan' has")
+    state = module.discriminator(source.opened)
+    notes = source.opened.permit.notes() if not isinstance(source.opened, str) else None
+    checkpoint.save(out, state, notes)
+    settings = " ".join(
+        f"--set {key}={state[name]}"
+        for key, name in (("data.size", "size"), ("width", "width"), ("patch", "patch"))
+    )
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; train with {settings}")
+
+
+command.add_command(evaluate)
+
+
+@contextmanager
+def _board(folder: Path, wanted: bool) -> "Iterator[None]":
+    """Copy the metrics to TensorBoard meanwhile, if that is wanted."""
+    if not wanted:
+        yield
+        return
+    from facekit.core.tensorboard import copied
+
+    with copied(folder):
+        yield
+
+
+def _export_film(run: "GatedRun") -> Path | None:
+    """Write the animation that a training tells, if it tells one."""
+    from facekit import export, generators
+
+    frames = generators.film(run)
+    if frames is None:
+        return None
+    module = generators.load(run.facts["plugin"])
+    path = run.folder / "game.mp4"
+    export.write_video(
+        path,
+        frames,
+        kind=module.KIND,
+        rate=module.RATE,
+        facts=_facts(run),
+        id=generators.mark_id(run),
+        consent=run.permit.records,
+    )
+    return path
 
 
 def strip_writer(run: "GatedRun") -> "Callable[[int, Pixels], None] | None":
@@ -347,9 +591,10 @@ def strip_writer(run: "GatedRun") -> "Callable[[int, Pixels], None] | None":
 def _facts(run: "GatedRun", *given: "Permit") -> dict[str, object]:
     """What the manifest says of the consent to a file; records' ids, which it hashes, apart."""
     permits = (run.permit, *given)
-    studio = all(permit.certificate for permit in permits)
+    origins = {permit.origin for permit in permits}
     return {
-        "origin": "studio" if studio else "consent",
+        # A person who doesn't exist in a real video: that is the consent's.
+        "origin": origins.pop() if len(origins) == 1 else "consent",
         "generator": run.facts["plugin"],
         "run": run.id,
         "certificates": sorted({permit.certificate for permit in permits} - {""}),

@@ -456,14 +456,14 @@ def _frames(
     if between > 1:
         noise = _walk(noise, between)
     mean = net.mean_style()
-    styles = torch.cat([net.styles(part) for part in noise.to(fabric.device).split(256)])
+    styles = torch.cat([net.styles(part) for part in torch.split(noise.to(fabric.device), 256)])
     styles = mean + truncation * (styles - mean)
     if coarse:
         of_row = styles.repeat_interleave(len(styles), 0)
         of_column = styles.repeat(len(styles), 1, 1)
         styles = torch.cat([of_row[:, :coarse], of_column[:, coarse:]], 1)
     index = 0
-    for part in styles.split(_AT_ONCE):
+    for part in torch.split(styles, _AT_ONCE):
         with fabric.autocast():
             faces = net.draw(part)
         for pixels in to_pixels(faces.float()):
