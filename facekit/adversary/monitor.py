@@ -11,7 +11,8 @@ every objective: *pair accuracy* is the share of pairs in which the real sample 
 logit (0.5: none can be told, 1: all), and *memory* the same of a training real against a held-out
 one (0.5: the discriminator treats both alike, 1: it knows the training samples by heart).
 *Surprise* is the discriminator's loss over that of one which says the same of everything: above 1,
-tossing a coin would be wiser. *Steepness* is the growth of the gradients' norms since their calmest time.
+tossing a coin would be wiser. *Steepness* is the growth of the gradients' norms since their
+calmest time.
 
 Collapse is read from features, and every threshold is relative to the *floor*: what held-out
 reals score against training reals (:meth:`Referee.start`). *Spread* is the mean distance within
