@@ -210,5 +210,5 @@ def test_what_cannot_be_measured_is_refused(
     for plugin in ("points", "face_swap"):
         with pytest.raises(FacekitError, match=f"{plugin} makes no faces from nothing"):
             _samples.reference_of(run, plugin, None, (), maker)
-    with pytest.raises(FacekitError, match=r"not a folder|no certificate"):
+    with pytest.raises(FacekitError, match="no such file or folder"):
         _samples.reference_of(run, "gan", tmp_path / "nothing", (), maker)

@@ -98,27 +98,27 @@ def compare(out: Path, arms: Sequence[str], where: torch.device) -> list[Figure]
     faces = {name: pixels.to(where) for name, pixels in checkpoint.load(out / FACES).items()}
     features = load_features(where)
     others = described(faces["others"], features)
-    facts = {arm: files.read_json(out / arm / DONE) for arm in arms}
-    found = {arm: _best(checkpoint.load(out / arm / FOUND), others, where) for arm in arms}
-    own = found[OWN]
-    count = min(
-        len(faces["training"]), len(next(iter(checkpoint.load(out / OWN / FOUND).values())))
-    )
+    drawn = {arm: checkpoint.load(out / arm / FOUND) for arm in arms}
+    found = {arm: _best(of_arm, others, where) for arm, of_arm in drawn.items()}
+    # As many pictures in every row.
+    count = min(len(faces["training"]), len(drawn[OWN]["average"]))
     beside = {"real": faces["training"][:count], **trivial(faces["training"], count, 0)}
-    floors = {name: scores(described(drawn, features), others) for name, drawn in beside.items()}
-    peers = [found[arm].kid.value for arm in arms if arm != OWN]
-    figures = rows(OWN, own, peer=min(peers), floor=floors["components"])
-    figures += [Figure("gan.copies", float(facts[OWN]["copies"]))]
-    for name, one in {**floors, **{arm: found[arm] for arm in arms if arm != OWN}}.items():
+    floors = {name: scores(described(made, features), others) for name, made in beside.items()}
+    peers = {arm: found[arm] for arm in arms if arm != OWN}
+
+    nearest_peer = min(peer.kid.value for peer in peers.values())
+    figures = rows(OWN, found[OWN], peer=nearest_peer, floor=floors["components"])
+    for name, one in {**floors, **peers}.items():
         figures.append(Figure(f"gan.kid.{name}", one.kid.value, low=one.kid.low, high=one.kid.high))
-    for arm in arms:
-        if arm != OWN:
-            figures.append(_ratio(f"gan.kid_ratio_{arm}", own, found[arm]))
-    for arm in arms:
-        for key, unit in (("steps", ""), ("images_per_s", "images/s"), ("minutes", "min")):
-            figures.append(Figure(f"gan.{key}.{arm}", float(facts[arm][key]), unit))
-        figures.append(Figure(f"gan.parameters.{arm}", float(facts[arm]["parameters"])))
-    return figures
+    figures += [_ratio(f"gan.kid_ratio_{arm}", found[OWN], peer) for arm, peer in peers.items()]
+    facts = {arm: files.read_json(out / arm / DONE) for arm in arms}
+    figures.append(Figure("gan.copies", float(facts[OWN]["copies"])))
+    units = {"minutes": "min", "steps": "", "images_per_s": "images/s", "parameters": ""}
+    return figures + [
+        Figure(f"gan.{key}.{arm}", float(facts[arm][key]), unit)
+        for arm in arms
+        for key, unit in units.items()
+    ]
 
 
 def _best(found: Mapping[str, Tensor], others: Tensor, where: torch.device) -> Scores:
