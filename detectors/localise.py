@@ -10,11 +10,15 @@ with covers of the same area elsewhere in the face. They are filled with the ton
 the detail beside them, and fade out at their edges: a black or a smooth square would itself be
 noticed. They look odd, but have a picture's own traces.
 
-Measured with a detector of two such members, on 26 spliced and reworked faces that it flags: the
-check agrees with 18, and with 8 if a random place of the face is covered instead of the strongest,
-which costs more than 90% of the other places do, and a random one more than 54%. Of 20 untouched
-faces it agrees with 1; by chance it would agree with one in nine. So where it agrees, the map tells
-something; where it does not, the traces may be all over the face, as those of a splice are.
+Measured with the bundled detector (weights 999d4c7f51ed) on photos of LFW's 23 test people, into
+whose faces the same place of another's was pasted: 33 times a patch of a quarter to half of the
+face's size, 52 times most of the face. The detector flags only 6 of these 85; with all 6 the check
+agrees (95% interval 61 to 100%). It agrees with 22 of the 79 that are not flagged (28%), and with 8
+of 32 of the same faces untouched (25%), where by chance it would with one in nine; with a random
+place taken for the strongest, it would agree with 1 of the 85. Of the 12 small patches where it
+agrees, the strongest place lies on 9, of the 21 others on 11; at the same places of the untouched
+faces, where there is nothing, it lies in 13 of 32. So on a face that is flagged the check tells
+something; on one that is not, next to nothing.
 """
 
 from collections.abc import Sequence

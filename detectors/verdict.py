@@ -146,14 +146,6 @@ def worst_stretch(
     return counted[start : start + length]
 
 
-def track_score(
-    sightings: Sequence[Sighting], detector: DetectorFacts | None, *, image: bool
-) -> float | None:
-    """The mean score of the worst stretch; None if there is none."""
-    stretch = worst_stretch(sightings, detector, image=image)
-    return float(np.mean([sighting.score for sighting in stretch])) if stretch else None
-
-
 def goes_by_score(verdict: Verdict) -> bool:
     """Whether a face's score is a ground for its verdict."""
     return any(reason.code.startswith("score_") for reason in verdict.reasons)

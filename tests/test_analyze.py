@@ -28,6 +28,8 @@ from detectors.report.model import (
     PARTS,
     Certificate,
     Sighting,
+    Track,
+    Verdict,
     Watermark,
 )
 from detectors.score import Detector
@@ -404,6 +406,22 @@ def test_the_moments_that_are_looked_at(length, every, until):
         assert within == pytest.approx(every, rel=1e-3, abs=1e-9 * end)
 
 
+def test_a_line_on_the_detectors_names_the_highest_score_that_counts():
+    nothing = Verdict(conclusion=INCONCLUSIVE, reasons=[])
+
+    def face(id, score, counts, calibrated=True):
+        return Track(
+            id=id, start=0, end=1, size=99, score=score, counts=counts, calibrated=calibrated,
+            verdict=nothing, sightings=[],
+        )  # fmt: skip
+
+    line = partial(analysis.detectors_line, threshold=0.7)
+    assert "0.40 (face 2)" in line([face(0, 0.9, False), face(1, 0.4, True)])
+    assert "often and well enough" in line([face(0, 0.9, False)])
+    assert "not calibrated" in line([face(0, 0.9, False, calibrated=False)])
+    assert "no face" in line([face(0, None, False)])
+
+
 @given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 1)), unique_by=lambda pair: pair[0]))
 def test_the_strongest_sightings_are_kept_apart_in_time(pairs):
     peaks = []
@@ -443,7 +461,7 @@ def test_every_part_of_a_report_is_filled(clip, tmp_path):
     blurs = [sighting.blur for sighting in track.sightings]
     assert min(blurs) <= track.seen.blur[0] <= track.seen.blur[1] <= max(blurs)
     assert track.interval[0] <= track.score <= track.interval[1]
-    assert track.likelihood.words
+    assert track.counts and track.likelihood.words
     assert 1 <= len(track.heat) <= 3
     for heat in track.heat:
         assert 0 <= np.min(heat.cells) <= np.max(heat.cells) <= 1

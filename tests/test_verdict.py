@@ -35,7 +35,6 @@ from detectors.verdict import (
     judge_track,
     origin_of,
     scored_by,
-    track_score,
     worst_first,
     worst_stretch,
 )
@@ -79,6 +78,12 @@ def seen(scores, size=120.0, every=0.2, start=0.0, **facts):
         )
         for i, s in enumerate(scores)
     ]  # fmt: skip
+
+
+def track_score(sightings, detector, *, image):
+    """As an analysis puts it into a report."""
+    stretch = worst_stretch(sightings, detector, image=image)
+    return np.mean([sighting.score for sighting in stretch]) if stretch else None
 
 
 def track(scores, *, id=0, size=120.0, detector=DETECTOR, origin="studio", **options):
