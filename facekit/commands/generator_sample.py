@@ -97,7 +97,6 @@ def opened(generator: str) -> Source:
     """
     from facekit import generators
     from facekit.core import weights
-    from facekit.provenance.consent import bits_of
 
     if Path(generator).is_dir():
         run = generators.open_run(Path(generator))
@@ -123,7 +122,7 @@ def opened(generator: str) -> Source:
     plugin = generator if generator in generators.names() else ""
     weights.find(_weights(), generator)
     facts = {"origin": "studio", "generator": plugin, "weights": generator, "publish": True}
-    return Source(generator, plugin, bits_of(generator), facts)
+    return Source(generator, plugin, generators.mark_id(generator), facts)
 
 
 def bundled() -> list[str]:

@@ -26,6 +26,7 @@ not think of it: ``run.save`` writes no checkpoint once consent is revoked or ha
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -251,16 +252,18 @@ def film(run: GatedRun) -> Iterator[Frame] | None:
     return watched(module.film(run), [run.permit]) if hasattr(module, "film") else None
 
 
-def mark_id(run: GatedRun, given: Permit | None = None) -> int:
+def mark_id(run: GatedRun | str, given: Permit | None = None) -> int:
     """What the watermark of the run's output names, below 2^48.
 
     The consent record, if there is exactly one, of whomever is shown; else the run, whose id
-    ``run.json`` has.
+    ``run.json`` has; or, of bundled weights, their name by its hash.
 
     Args:
-        run: the run.
+        run: the run, or the name of bundled weights.
         given: what lets the input be changed; None if there is no input.
     """
+    if isinstance(run, str):
+        return bits_of(f"w-{hashlib.sha256(run.encode()).hexdigest()[:12]}")
     records = {*run.permit.records, *(given.records if given else ())}
     return bits_of(records.pop() if len(records) == 1 else run.id)
 

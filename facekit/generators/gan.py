@@ -60,6 +60,7 @@ _AT_ONCE = 16
 _MEAN_OF = 4096  # styles
 _HELD_OUT = 10  # of so many people one is kept apart
 _SHEET = 8  # faces in a row
+_MARKED = 256  # pixels a side that surely hold a mark
 _OTHERS_SEED = 1_000_000  # added to a pre-training's, for a cast that shares nobody with it
 
 
@@ -399,13 +400,15 @@ def _workers() -> int:
 
 
 def sheet(faces: Tensor) -> Pixels:
-    """Faces (N, 3, S, S) in [-1, 1], eight in a row: uint8 (H, W, 3)."""
+    """Faces (N, 3, S, S) in [-1, 1], eight in a row: uint8 (H, W, 3), large enough for a mark."""
     pixels = to_pixels(faces.float())
     rows = [
         np.concatenate(list(pixels[i : i + _SHEET]), 1)
         for i in range(0, len(pixels) // _SHEET * _SHEET, _SHEET)
     ] or [np.concatenate(list(pixels), 1)]
-    return cast(Pixels, np.concatenate(rows, 0))
+    joined = np.concatenate(rows, 0)
+    factor = math.ceil(_MARKED / min(joined.shape[:2]))
+    return cast(Pixels, joined.repeat(factor, 0).repeat(factor, 1))
 
 
 # Use ------------------------------------------------------------------------------------------
