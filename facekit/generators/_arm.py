@@ -206,8 +206,10 @@ def _points(plan: Plan, folder: Path) -> None:
     """Play the playground's 25 Gaussians, from the start: it takes minutes."""
     fabric = device.setup(plan.device, threads=plan.threads)
     settings: Any = read_config("generators/points")[1]
-    steps = plan.steps or settings.lessons["gaussians"]
-    settings = settings.model_copy(update={"lessons": {"gaussians": steps}})
+    (lesson,) = (one for one in settings.lessons if one.shape == "gaussians")
+    if plan.steps:
+        lesson = lesson.model_copy(update={"steps": plan.steps})
+    settings = settings.model_copy(update={"lessons": [lesson]})
     began = time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         run = start(POINTS, settings, None, Path(scratch) / POINTS, fabric, seed=plan.seed)
