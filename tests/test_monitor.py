@@ -316,6 +316,9 @@ def test_no_gap_is_claimed_where_few_held_out_samples_could_make_it() -> None:
     ruling = judged(*[few] * 4)[-1]
     assert ruling.values["memory"] > 0.7
     assert not ruling.warnings and ruling.good
+    copies = evenly(8, 2.0).repeat(8)
+    assert not said(judged(*[replace(SOUND, real=copies)] * 4)), "copies are no more evidence"
+    assert "by heart" in said(judged(*[replace(SOUND, real=evenly(SAMPLES, 2.0))] * 4))
     none = judged(replace(SOUND, held_out=None))[0]
     assert "memory" not in none.values
 

@@ -411,7 +411,7 @@ class Referee:
         )
         idle = not memory.started and not (stuck and memory.looks > _GRACE)
         heart = values.get("memory", 0.5) - 0.5
-        noise = 0.0 if look.held_out is None else 4 * _deviation(len(look.real), len(look.held_out))
+        noise = 0.0 if look.held_out is None else 4 * _deviation(look.real, look.held_out)
         holds = {
             "diverging": memory.started and distance > 2 * values["best"] + _NEAR,
             "steep": values["steepness"] > _STEEP,
@@ -536,8 +536,10 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a.float(), b.float(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _deviation(n: int, m: int) -> float:
-    """Standard deviation of pair accuracy for two samples of one distribution (Mann-Whitney)."""
+def _deviation(a: Tensor, b: Tensor) -> float:
+    """Standard deviation of the pair accuracy of two samples of one distribution (Mann-Whitney)."""
+    # Copies of a sample, which have its very logit, are no further evidence.
+    n, m = len(a.unique()), len(b.unique())
     return math.sqrt((n + m + 1) / (12 * n * m))
 
 
