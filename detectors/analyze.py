@@ -367,6 +367,9 @@ class Analyzer:
         info = probe(path)
         before = _state(path)
         errors: list[str] = []
+        if "faces" not in self.asked.left_out:
+            # Before anything is told: what loading logs is not to come between the findings.
+            self._finder, self._embedder  # noqa: B018
         with ThreadPoolExecutor(1) as pool:
             # What the file says of itself takes a core of its own while faces are looked for.
             said_later = pool.submit(self._said, path, info, tell)

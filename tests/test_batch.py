@@ -155,8 +155,8 @@ def test_a_list_may_come_from_standard_input(folder, tmp_path):
 
 def test_processes_are_started_where_they_are_worth_it(monkeypatch):
     monkeypatch.setattr(batch, "default_threads", lambda: 8)
-    few = {Path(f"{i}.jpg"): None for i in range(15)}
-    many = {Path(f"{i}.JPG"): None for i in range(40)}
+    few = {Path(f"{i}.jpg"): None for i in range(40)}
+    many = {Path(f"{i}.JPG"): None for i in range(80)}
     clips = {Path(f"{i}.mp4"): None for i in range(3)}
     counts = [batch.workers_for(inputs, CPU) for inputs in ({}, few, many, clips, many | clips)]
     assert counts == [1, 1, 2, 3, 4]

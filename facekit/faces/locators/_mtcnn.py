@@ -129,7 +129,7 @@ def best(boxes: Tensor, scores: Tensor, groups: Tensor, most: float) -> Tensor:
     """
     order = scores.argsort(descending=True, stable=True)
     kept = order.new_zeros(0)
-    for block in order.split(_BLOCK):
+    for block in torch.split(order, _BLOCK):
         if len(kept):
             block = block[~_overlap(boxes, groups, kept, block, most).any(dim=0)]
         over = _overlap(boxes, groups, block, block, most).triu(1)
@@ -148,7 +148,8 @@ def _overlap(boxes: Tensor, groups: Tensor, ones: Tensor, others: Tensor, most: 
     height = (torch.minimum(y1, v1) - torch.maximum(y0, v0)).clamp_(min=0)
     both = width * height
     share = both / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - both)
-    return (share > most) & (groups[ones][:, None] == groups[others])
+    overlap: Tensor = (share > most) & (groups[ones][:, None] == groups[others])
+    return overlap
 
 
 def _of(state: State, layer: str) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,8 @@ class Locator:
         self._refine_net, self._output_net = (
             Judge(load_state(name), pools)
             .requires_grad_(False)
-            .to(device, memory_format=torch.channels_last)  # twice as fast on processors
+            .to(device)
+            .to(memory_format=torch.channels_last)  # twice as fast on processors
             for name, pools in (("rnet", (3, 3)), ("onet", (3, 3, 2)))
         )
 
