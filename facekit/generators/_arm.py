@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from facekit import export
 from facekit.adversary.loop import Pictures, play
 from facekit.adversary.metrics.features import load_features
-from facekit.adversary.metrics.memorisation import memorisation
 from facekit.core import checkpoint, config, device, files
 from facekit.core.config import Config
 from facekit.core.errors import FacekitError
@@ -30,7 +29,7 @@ from facekit.generators._evaluate import (
     SHEET,
     Reference,
     beside,
-    both_ways,
+    copies,
     described,
     nearest_pairs,
 )
@@ -174,12 +173,7 @@ def _own(
     settings = _own_config(plan, steps)
     count = _peers.parameters(*_networks(settings))
     facts = _facts(plan, steps, steps * settings.game.batch, seconds, count)
-    features = load_features(fabric.device)
-    near = memorisation(
-        both_ways(pixels, features),
-        described(reference.training, features),
-        both_ways(reference.others, features),
-    )
+    near = copies(pixels, reference)
     _show(folder / "nearest.png", nearest_pairs(pixels, reference.training, near), name)
     return facts | {"copies": len(near.copies)}, {"average": pixels}
 

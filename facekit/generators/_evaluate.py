@@ -20,7 +20,12 @@ from torch import Tensor
 
 from facekit.adversary.metrics.fid import fid
 from facekit.adversary.metrics.kid import Estimate, kid
-from facekit.adversary.metrics.memorisation import Memorisation, memorisation
+from facekit.adversary.metrics.memorisation import (
+    Memorisation,
+    memorisation,
+    thumbnails,
+    views,
+)
 from facekit.adversary.metrics.prdc import PRDC, prdc
 from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure
@@ -114,17 +119,13 @@ def measure(
     count = reference.require(len(samples))
     seed_step(seed, 1)
     chosen = torch.randperm(len(reference.training))[:count].to(reference.training.device)
-    others = both_ways(reference.others, features)
-    drawn = both_ways(samples, features)
-    training = described(reference.training, features)
-    beside_it = trivial(reference.training, count, seed)
-    floors = {"real": scores(training[chosen], others[0])} | {
-        key: scores(described(pixels, features), others[0]) for key, pixels in beside_it.items()
-    }
+    others = described(reference.others, features)
+    beside_it = {"real": reference.training[chosen], **trivial(reference.training, count, seed)}
+    floors = {key: scores(described(pixels, features), others) for key, pixels in beside_it.items()}
     # The better trivial generator: whoever does not beat it has learned no faces.
     floor = min((floors["pixels"], floors["components"]), key=lambda one: one.kid)
-    near = memorisation(drawn, training, others)
-    figures = rows(name, scores(drawn[0, :count], others[0]), floor=floor)
+    near = copies(samples, reference)
+    figures = rows(name, scores(described(samples[:count], features), others), floor=floor)
     figures.append(Figure(f"{name}.copies", float(len(near.copies))))
     for key, one in floors.items():
         figures += rows(name, one, of=key)
@@ -160,9 +161,13 @@ def described(pixels: Tensor, features: Features) -> Tensor:
     return torch.cat([features(to_images(part)) for part in torch.split(pixels, _AT_ONCE)])
 
 
-def both_ways(pixels: Tensor, features: Features) -> Tensor:
-    """The features (2, N, F) of pictures, and of their mirror images: see ``memorisation``."""
-    return torch.stack([described(pixels, features), described(pixels.flip(2), features)])
+def copies(samples: Tensor, reference: Reference) -> Memorisation:
+    """Which samples, uint8 (K, S, S, 3), are copies of training pictures, and what is nearest."""
+    return memorisation(
+        views(to_images(samples)),
+        thumbnails(to_images(reference.training)),
+        views(to_images(reference.others)),
+    )
 
 
 def scores(found: Tensor, others: Tensor) -> Scores:
