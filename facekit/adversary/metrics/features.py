@@ -87,7 +87,7 @@ class FaceFeatures:
     def __call__(self, images: Tensor) -> Tensor:
         """See :class:`Features`."""
         check_images(LEAST_SIDE, images=images)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             parts = [
                 torch.cat([_pooled(found) for found in self.maps(part)], 1)
                 for part in torch.split(images, _AT_ONCE)

@@ -35,7 +35,7 @@ _SIDE = 64  # to which pictures are brought
 _BOX = 7  # pixels of these are one of a thumbnail
 _MOST_SHIFT = 4
 _ROWS = 1024
-_SAME = 1e-3  # of the median distance, below which two pictures are one and the same
+_SAME = 1e-3  # of the training pictures' spread, below which two pictures are one and the same
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def memorisation(
         check_features(1, training=training, **{name: ways.flatten(0, 1)})
     distance, nearest, way = _nearest(samples, training)
     honest, _, _ = _nearest(held_out, training)
-    leaked = int((honest <= _SAME * training.std(0).norm()).sum())
+    leaked = int((honest <= _SAME * training.std(0, correction=0).norm()).sum())
     if leaked:
         raise FacekitError(
             f"held-out: {leaked} of {len(honest)} pictures are among the training pictures; give "
