@@ -14,6 +14,7 @@ on it; there, a single sample suffices.
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -79,7 +80,7 @@ class Config(config.Config):
 
     lessons: list[Lesson] = Field(min_length=1)
     width: int = Field(128, ge=4, le=1024)
-    latent: int = Field(8, ge=1, le=512)
+    latent: int = Field(2, ge=1, le=512)
     game: Game = Game()
 
 
@@ -101,13 +102,36 @@ class Points:
         return self.points[indices].to(device)
 
 
+class Waves(nn.Module):
+    """Numbers (B, inputs) → themselves and where they stand on random waves (B, inputs + 2 * 32).
+
+    A network of plain coordinates learns what is smooth long before it learns 25 islands with
+    nothing between them (Tancik et al., "Fourier Features Let Networks Learn High Frequency
+    Functions in Low Dimensional Domains", NeurIPS 2020, arXiv:2006.10739). The waves are drawn once
+    and not learned; ``pitch`` is the deviation of their angular frequency.
+    """
+
+    COUNT = 32
+
+    def __init__(self, inputs: int, pitch: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", pitch * torch.randn(inputs, self.COUNT))
+        self.width = inputs + 2 * self.COUNT
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Lay waves beside a batch."""
+        angle = numbers @ cast(Tensor, self.frequencies)
+        return torch.cat([numbers, angle.sin(), angle.cos()], 1)
+
+
 class Generator(nn.Module):
-    """Noise (B, latent) → points (B, 2)."""
+    """Noise (B, latent) → points (B, 2), at first all over the plane, so that no mode is far."""
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
         self.latent = latent
-        self.layers = _layers(latent, width, 2)
+        self.layers = _layers(Waves(latent, pitch=3.0), width, 2)
+        nn.init.normal_(cast(nn.Linear, self.layers[-1]).weight, std=2.5 / math.sqrt(width))
 
     def forward(self, noise: Tensor) -> Tensor:
         """Make a batch."""
@@ -120,7 +144,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = _layers(2, width, 1)
+        self.layers = _layers(Waves(2, pitch=2.0), width, 1)
 
     def forward(self, points: Tensor) -> Tensor:
         """Judge a batch."""
@@ -128,16 +152,15 @@ class Discriminator(nn.Module):
         return logits.squeeze(1)
 
 
-def _layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, width),
-        nn.LeakyReLU(0.2),
-        nn.Linear(width, width),
-        nn.LeakyReLU(0.2),
-        nn.Linear(width, width),
-        nn.LeakyReLU(0.2),
-        nn.Linear(width, outputs),
-    )
+def _layers(waves: Waves, width: int, outputs: int) -> nn.Sequential:
+    """Three hidden layers that keep the variance of what comes in (He et al. 2015)."""
+    layers: list[nn.Module] = [waves]
+    for a, b in pairwise([waves.width, width, width, width, outputs]):
+        linear = nn.Linear(a, b)
+        nn.init.kaiming_normal_(linear.weight, 0.2)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
 
 
 def centres() -> Tensor:
