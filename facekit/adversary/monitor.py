@@ -539,7 +539,7 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
 def _deviation(a: Tensor, b: Tensor) -> float:
     """Standard deviation of the pair accuracy of two samples of one distribution (Mann-Whitney)."""
     # Copies of a sample, which have its very logit, are no further evidence.
-    n, m = len(a.unique()), len(b.unique())
+    n, m = len(set(a.tolist())), len(set(b.tolist()))
     return math.sqrt((n + m + 1) / (12 * n * m))
 
 
