@@ -28,6 +28,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
+        ("adversary.webp", "generated"),
         ("pipeline.png", "composite"),
         ("faces.jpg", "studio"),
         ("studio-people.jpg", "studio"),
@@ -45,7 +46,13 @@ def test_pictures_say_what_they_are(name: str, kind: str) -> None:
 def test_there_are_no_other_pictures() -> None:
     media = {".png", ".jpg", ".webp", ".mp4", ".gif"}
     found = sorted(p.name for p in (ROOT / "docs").iterdir() if p.suffix in media)
-    assert found == ["faces.jpg", "pipeline.png", "studio-people.jpg", "studio-talking.mp4"]
+    assert found == [
+        "adversary.webp",
+        "faces.jpg",
+        "pipeline.png",
+        "studio-people.jpg",
+        "studio-talking.mp4",
+    ]
 
 
 def commands() -> list[str]:
