@@ -26,8 +26,9 @@ from facekit.generators._dcgan import closest
 from facekit.generators._peers import Peer, parameters
 
 BATCH = 40
-"""The package's 10, gradients of 4 of which it adds up before a step."""
+"""The package's: the gradients of four times 10 pictures are added up before a step."""
 
+_AT_ONCE = 10
 _RATE = 2e-4
 _PENALTY, _PENALTY_EVERY = 10, 4
 
@@ -70,13 +71,23 @@ def build(size: int, count: int, pictures: int, device: torch.device) -> Peer:
     terms = {"prob": min(0.5, (1e5 - pictures) * 3e-6), "types": ["translation", "cutout"]}
 
     def learn(real: Tensor, step: int, fabric: Fabric) -> None:
-        real = (real + 1) / 2
         penal = step % _PENALTY_EVERY == 0
+        parts = torch.split((real + 1) / 2, _AT_ONCE)
+        optimizer_d.zero_grad()
+        for part in parts:
+            fabric.backward(loss_d(part, penal, fabric) / len(parts))
+        optimizer_d.step()
+        optimizer_g.zero_grad()
+        for part in parts:
+            fabric.backward(loss_g(len(part), fabric) / len(parts))
+        optimizer_g.step()
+
+    def loss_d(real: Tensor, penal: bool, fabric: Fabric) -> Tensor:
         with torch.no_grad(), fabric.autocast():
-            fake = generator(noise(len(real)).to(device))
+            drawn = generator(noise(len(real)).to(device))
         with torch.autocast(device.type, enabled=False) if penal else fabric.autocast():
             fake, (*of_fake, _) = judge(
-                fake.float(),
+                drawn.float(),
                 detach=True,
                 input_requires_grad=penal,
                 return_discr_input=True,
@@ -85,19 +96,15 @@ def build(size: int, count: int, pictures: int, device: torch.device) -> Peer:
             real.requires_grad_(penal)
             *of_real, reconstruction = judge(real, calc_aux_loss=True, **terms)
             # The package's discriminator is high for generated ones.
-            loss = sum(starmap(package.hinge_loss, zip(of_real, of_fake, strict=True)))
+            loss: Tensor = sum(starmap(package.hinge_loss, zip(of_real, of_fake, strict=True)))
             loss = loss + reconstruction
-        if penal:
-            loss = loss + _penalty((of_real, real), (of_fake, fake))
-        optimizer_d.zero_grad()
-        fabric.backward(loss)
-        optimizer_d.step()
+        return loss + _penalty((of_real, real), (of_fake, fake)) if penal else loss
+
+    def loss_g(count: int, fabric: Fabric) -> Tensor:
         with fabric.autocast():
-            *of_fake, _ = judge(generator(noise(len(real)).to(device)), **terms)
-            loss = sum(package.gen_hinge_loss(output, None) for output in of_fake)
-        optimizer_g.zero_grad()
-        fabric.backward(loss)
-        optimizer_g.step()
+            *of_fake, _ = judge(generator(noise(count).to(device)), **terms)
+            loss: Tensor = sum(package.gen_hinge_loss(output, None) for output in of_fake)
+        return loss
 
     def noise(count: int) -> Tensor:
         return torch.randn(count, widest)
