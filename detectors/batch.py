@@ -173,8 +173,8 @@ def run(
 def summary(found: Sequence[FileReport | FileError]) -> list[dict[str, Any]]:
     """A row for each file, with :data:`COLUMNS`.
 
-    ``codes`` are those of the verdict's reasons; ``score`` is the highest of its faces, where the
-    detector is calibrated for the footage; ``mark`` and ``credentials`` are "none", "not read",
+    ``codes`` are those of the verdict's reasons; ``score`` is the highest of its faces, of those
+    whose score counts; ``mark`` and ``credentials`` are "none", "not read",
     "left out" or what was found; ``same_as`` is the path of an earlier file with the same content.
     What does not apply is null.
     """
@@ -186,7 +186,7 @@ def summary(found: Sequence[FileReport | FileError]) -> list[dict[str, Any]]:
             row |= {"error": one.error, "codes": []}
         else:
             digest = one.facts.sha256
-            scores = [track.score for track in one.tracks if track.calibrated]
+            scores = [track.score for track in one.tracks if track.counts]
             row |= {
                 "sha256": digest,
                 "verdict": one.verdict.conclusion,

@@ -197,6 +197,7 @@ def track(scores, *, id=0, person=None, threshold=0.7, heats=0, **options):
         heat=[heat(one, agrees=i == 0) for i, one in enumerate(strongest)],
         members={name: score for name in MEMBERS} if score is not None else {},
         calibrated=True,
+        counts=True,
         verdict=verdict(
             EVIDENCE, ("score_above_threshold", "evidence", f"the score, {score:.2f}, is above it")
         ) if above else verdict(

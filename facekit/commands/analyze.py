@@ -345,7 +345,7 @@ def _on_many(report: "Report") -> "Table":
         (error.path, "not analyzed", ["", "", "", "", error.error]) for error in report.errors
     ]
     for file in report.files:
-        score = max((track.score or 0.0 for track in file.tracks if track.calibrated), default=None)
+        score = max((track.score or 0.0 for track in file.tracks if track.counts), default=None)
         found = [
             str(len(file.tracks)),
             "" if score is None else f"{score:.2f}",
@@ -386,7 +386,7 @@ def _face(track: "Track", video: bool) -> str:
     """When and how large, what the detector says of it, and the verdict."""
     parts = [f"{track.start:.1f}–{track.end:.1f} s"] if video else []
     parts.append(f"{track.size:.0f} px")
-    if track.calibrated and track.score is not None:
+    if track.counts and track.score is not None:
         within = "" if track.interval is None else " ({:.2f}–{:.2f})".format(*track.interval)
         parts.append(f"score {track.score:.2f}{within}")
         if track.likelihood is not None:
