@@ -130,7 +130,7 @@ class Generator(nn.Module):
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
         self.latent = latent
-        self.layers = _layers(Waves(latent, pitch=1.5), width, 2)
+        self.layers = _layers(Waves(latent, pitch=2.0), width, 2)
         nn.init.normal_(cast(nn.Linear, self.layers[-1]).weight, std=2.5 / math.sqrt(width))
 
     def forward(self, noise: Tensor) -> Tensor:
