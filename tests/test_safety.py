@@ -250,9 +250,12 @@ def test_only_these_embed_marks() -> None:
 
 
 def test_only_the_stills_of_a_dataset_leave_without_a_badge() -> None:
-    """And no config and no option says so: the one that there is knows four corners."""
+    """And no config says so, nor an option for a single file: the one there is knows four corners."""
     found = by_module(badges)
     assert found.pop("facekit/datasets/aligned.py") == ["None"]
+    # Samples for detectors to learn from: the folder becomes a dataset, or nothing leaves.
+    samples = found.pop("facekit/commands/generator_sample.py")
+    assert sorted(set(samples)) == ["None if wanted.dataset else wanted.badge", "wanted.badge"]
     assert {"badge"} == {thing for things in found.values() for thing in things}
     (option,) = (p for p in command.commands["run"].params if p.name == "badge")
     assert isinstance(option.type, click.Choice)
