@@ -142,6 +142,7 @@ _RANGES = ("size", "blur", "compression")
 _THREADS = 1  # of torch in each network: see _one_thread
 _WORST = 8  # tracks of which heat maps are drawn
 _FEW = 8  # frames of a video without upright faces that are searched for others
+_LARGE = 32_000_000  # pixels of a picture that is not read twice at a time
 
 Tell = Callable[[str, str], None]
 """Takes a part's name and a line of what was found, as soon as it is known; from any thread."""
@@ -373,6 +374,8 @@ class Analyzer:
         with ThreadPoolExecutor(1) as pool:
             # What the file says of itself takes a core of its own while faces are looked for.
             said_later = pool.submit(self._said, path, info, tell)
+            if info.kind == "image" and info.width * info.height > _LARGE:
+                said_later.exception()  # one after the other, or memory holds it several times
             length = _length(path, info)
             until = self.asked.max_duration if info.kind == "video" else None
             chosen = moments(length, self.asked.every, until)

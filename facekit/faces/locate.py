@@ -83,8 +83,10 @@ def locate_turned(locator: Locator, images: Sequence[Pixels]) -> list[list[Face]
     found = locator.locate(images)
     for i, upright in enumerate(found):
         if _surest(upright) < _SURE:
-            turned = [np.ascontiguousarray(np.rot90(images[i], turns)) for turns in (1, 2, 3)]
-            results = [upright, *locator.locate(turned)]
+            results = [upright]
+            for turns in (1, 2, 3):  # one at a time: of the largest pictures three take a gigabyte
+                turned = np.ascontiguousarray(np.rot90(images[i], turns))
+                results += locator.locate([turned])
             turns = max(range(4), key=lambda turns: _surest(results[turns]))
             found[i] = [_turned_back(face, turns, images[i].shape) for face in results[turns]]
     return found
