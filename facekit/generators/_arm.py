@@ -40,7 +40,7 @@ OWN, POINTS = "gan", "points"
 PLAN, FACES, DONE, FOUND = "plan.json", "faces.safetensors", "done.json", "features.safetensors"
 
 _DRAWN = 1  # seed of what is measured
-_CALIBRATED = (8, 24)  # steps of the short games that tell how long a step takes
+_CALIBRATED = (8, 24)  # steps in turns of the short games that tell how long a step takes
 
 
 class Plan(Config):
@@ -180,7 +180,9 @@ def _own(
 
 def _affordable(plan: Plan, reference: Reference, fabric: Fabric) -> int:
     """How many steps fit in the time: from what steps and looks cost in short games."""
-    few, more = _CALIBRATED
+    # Steps that both players take: those that one takes alone cost less.
+    game = _own_config(plan, 1).game
+    few, more = (game.alone_discriminator + game.alone_generator + n for n in _CALIBRATED)
 
     def cost(steps: int, look_every: int) -> float:
         with tempfile.TemporaryDirectory() as scratch:
