@@ -250,7 +250,7 @@ def test_only_these_embed_marks() -> None:
 
 
 def test_only_the_stills_of_a_dataset_leave_without_a_badge() -> None:
-    """And no config says so, nor an option for a single file: the one there is knows four corners."""
+    """No config says so, nor an option for a single file: that one knows four corners."""
     found = by_module(badges)
     assert found.pop("facekit/datasets/aligned.py") == ["None"]
     # Samples for detectors to learn from: the folder becomes a dataset, or nothing leaves.

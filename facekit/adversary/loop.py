@@ -451,7 +451,10 @@ class _Gallery:
         """What the referee sees after ``step`` steps; ``means`` are since its last look."""
         latent = cast(int, self._generator.latent)
         count = len(self._reals) * self._fabric.world_size
-        noise = _share(torch.randn(count, latent), self._fabric).to(self._fabric.device)
+        # By the step alone: the processes have parted ways, and are to look at one set of samples.
+        random = torch.Generator().manual_seed(step)
+        noise = torch.randn(count, latent, generator=random)
+        noise = _share(noise, self._fabric).to(self._fabric.device)
         with torch.no_grad():
             parts = [self._generator(part).float() for part in torch.split(noise, self._game.batch)]
         fakes = torch.cat(parts)
