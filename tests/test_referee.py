@@ -20,6 +20,7 @@ from facekit.adversary.loop import Game, play
 from facekit.adversary.monitor import resemblance
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
+from facekit.generators.points import Points
 from facekit.networks.discriminator import Discriminator
 
 SOUND: dict[str, Any] = {
@@ -33,19 +34,6 @@ SOUND: dict[str, Any] = {
     "look_every": 25,
     "checkpoint_every": 10_000,
 }
-
-
-class Points:
-    """Points as reals."""
-
-    def __init__(self, points: Tensor) -> None:
-        self.points = points
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def batch(self, indices: Tensor, device: torch.device) -> Tensor:
-        return self.points[indices].to(device)
 
 
 def circle(count: int, seed: int) -> Tensor:
