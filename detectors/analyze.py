@@ -72,9 +72,10 @@ from detectors.verdict import (
     judge_file,
     judge_track,
     origin_of,
+    scored_by,
     usable,
     worst_first,
-    worst_stretch,
+    worst_run,
 )
 from detectors.walk import (
     EVERY,
@@ -500,9 +501,11 @@ class Analyzer:
 
     def _track(self, id: int, course: Course, origin: Origin, info: MediaInfo) -> Track:
         sightings, image = course.sightings, info.kind == "image"
-        worst = worst_stretch(sightings, self.facts, image=image)
-        scores = [sighting.score for sighting in worst if sighting.score is not None]
-        score = float(np.mean(scores)) if scores else None
+        scored = scored_by(sightings, self.facts, image=image)
+        stretch = worst_run(scored)
+        worst = scored[stretch]
+        scores = [sighting.score for sighting in scored if sighting.score is not None]
+        score = float(np.mean(scores[stretch])) if worst else None
         verdict = judge_track(
             sightings,
             detector=self.facts,
@@ -519,7 +522,7 @@ class Analyzer:
             seen=_seen(usable(sightings)),
             size=round(float(np.median([sighting.size for sighting in sightings])), 1),
             score=None if score is None else round(score, 6),
-            interval=interval(scores, [sighting.time for sighting in worst]),
+            interval=interval(scores, [one.time for one in scored], stretch) if worst else None,
             counts=counts,
             likelihood=self._likelihood(score) if counts and score is not None else None,
             members=_members(worst),

@@ -6,31 +6,37 @@ make an interval look far too narrow. A block is as long as suits the mean of a 
 as fast as this one does (Politis & White 2004, "Automatic block-length selection for the dependent
 bootstrap", their rule for an autoregression of order 1), but never longer than a third of it.
 
-Of few scores that hang together this shows too little, for three reasons. A few blocks vary too
-little among themselves: the quantiles are moved away from the mean as far as Student's t lies
-beyond the normal distribution for so many blocks (Hesterberg 2015, "What teachers should know about
-the bootstrap", section 3.5). A short stretch that drifts together hides how far off its mean may
-be: by how much, is known for an autoregression of a given correlation (:func:`_shortfall`), and the
-quantiles are moved by that as well. And the correlation itself is uncertain: it is taken to be 1.2
-standard errors higher than it looks, but no higher than 0.9. How often an interval held the true
-mean in 1,000 simulated series of n scores (500 of 100 and more), correlation being that of one
-score with the next, and how many times as wide it was, in the mean, as one that knows the
-correlation and the spread:
+Of few scores that hang together this shows too little, for three reasons, and each is mended. A few
+blocks vary too little among themselves: the quantiles are moved away from the mean as far as
+Student's t lies beyond the normal distribution (Hesterberg 2015, "What teachers should know about
+the bootstrap", section 3.5), where blocks that overlap count for half as many again (Künsch 1989,
+"The jackknife and the bootstrap for general stationary observations": the variance that they show
+is two thirds as uncertain). A short stretch that drifts together hides how far off its mean may be:
+by how much is known for an autoregression of a given correlation (:func:`_shortfall`), and the
+quantiles are moved by that as well. And ten scores do not tell how they hang together: that is
+taken from the whole time of the face, cut into pieces as long as the stretch, each about its own
+mean, so that the levels of different scenes don't count; and it is taken to be 1.2 standard errors
+higher than it looks, but no higher than 0.95.
 
-===========  =========  =========  =========  =========  =========
-correlation      0         0.3        0.6        0.8        0.9
-===========  =========  =========  =========  =========  =========
-n = 6        0.99, 4.0  0.98, 4.1  0.94, 3.4  0.89, 2.4  0.83, 1.7
-n = 10       0.99, 2.5  0.97, 2.9  0.94, 2.8  0.91, 2.1  0.87, 1.5
-n = 30       0.99, 1.4  0.98, 1.4  0.96, 2.1  0.94, 2.4  0.92, 1.8
-n = 100      0.98, 1.2  0.97, 1.1  0.97, 1.2  0.96, 1.4  0.96, 1.6
-n = 300      0.96, 1.1  0.94, 1.0  0.94, 1.1  0.95, 1.1  0.94, 1.2
-===========  =========  =========  =========  =========  =========
+How often an interval held the true mean in 1,000 simulated series of N scores in all and n in the
+stretch (500 of 100), correlation being that of one score with the next, and how many times as wide
+it was, in the mean, as one that knows the correlation and the spread:
 
-So of ten scores, as a track's usually are, it is honest up to a correlation of about 0.8. Where
-they do not hang together it is wider than it need be: ten scores do not tell which it is. It is
-about what other frames of the same stretch would have given, and not about what the detector does
-not know of such footage.
+===============  =========  =========  =========  =========  =========
+correlation          0         0.3        0.6        0.8        0.9
+===============  =========  =========  =========  =========  =========
+n = 6, N = 6     0.99, 4.3  0.98, 4.2  0.95, 3.4  0.89, 2.4  0.84, 1.6
+n = 10, N = 10   0.99, 2.6  0.97, 3.1  0.93, 3.0  0.90, 2.3  0.85, 1.6
+n = 6, N = 30    0.97, 1.8  0.95, 2.2  0.94, 2.5  0.91, 2.1  0.86, 1.5
+n = 10, N = 30   0.98, 1.5  0.97, 1.8  0.95, 2.3  0.92, 2.1  0.86, 1.5
+n = 10, N = 90   0.97, 1.3  0.95, 1.4  0.95, 1.7  0.94, 1.8  0.90, 1.5
+n = 10, N = 300  0.95, 1.2  0.95, 1.3  0.94, 1.4  0.94, 1.6  0.92, 1.5
+n = N = 100      0.98, 1.2  0.96, 1.1  0.96, 1.1  0.94, 1.4  0.94, 1.5
+===============  =========  =========  =========  =========  =========
+
+So where a face is seen for a while, ten scores of it have an honest interval up to a correlation of
+about 0.8. It is about what other frames of the same stretch would have given, and not about what
+the detector does not know of such footage.
 
 *Words* are those of ENFSI's scale (European Network of Forensic Science Institutes 2015, "ENFSI
 guideline for evaluative reporting in forensic science", version 3.0, guidance note 4), in both
@@ -42,6 +48,7 @@ face's score instead, which says too little where frames do differ.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import logit, ndtri, stdtrit
@@ -67,42 +74,49 @@ NO_SUPPORT = "no support either way"
 _LEVEL = 0.95
 _DRAWS = 2000
 _FEWEST_BLOCKS = 3
-_CLOSEST = 0.97  # to 1: a correlation beyond which series of frames are too short to tell
+_CLOSEST = 0.95  # to 1: a correlation beyond which series of frames are too short to tell
 _DOUBT = 1.2  # standard errors by which the correlation may be higher than it looks
-_ALLOWED_FOR = 0.9  # the highest correlation that a short series is corrected for
+_OVERLAP = 1.5  # blocks side by side that one of overlapping ones is worth
 
 
-def interval(scores: Sequence[float], times: Sequence[float]) -> Range | None:
+def interval(
+    scores: Sequence[float], times: Sequence[float], stretch: slice | None = None
+) -> Range | None:
     """The 95% interval of the mean of scores through time; the same for the same input.
 
     Args:
-        scores: in [0, 1], N of them.
-        times: theirs, in seconds, in any order. Where the face was away for a while, what comes
-            after is not counted as the neighbour of what was before.
+        scores: of one face, in [0, 1], N of them.
+        times: theirs, in seconds, ascending. Where the face was away for a while, what comes after
+            is not counted as the neighbour of what was before.
+        stretch: which of them the mean is of; None for all. How alike neighbours are is taken from
+            the others, too.
 
     Returns:
-        Within [0, 1], about the mean; None for fewer than :data:`FEWEST` scores, and where all are
-        the same, which tells nothing of how they vary.
+        Within [0, 1], about the mean; None for a stretch of fewer than :data:`FEWEST` scores, and
+        where all in it are the same, which tells nothing of how they vary.
 
     Raises:
-        ValueError: for another number of times than of scores, or what is not a number.
+        ValueError: for another number of times than of scores, times that go back, or what is not
+            a number.
     """
-    values, moments = np.asarray(scores, np.float64), np.asarray(times, np.float64)
-    if values.ndim != 1 or values.shape != moments.shape:
-        raise ValueError(f"expected a time for each score, got {moments.shape} for {values.shape}")
-    if not (np.isfinite(values).all() and np.isfinite(moments).all()):
+    every, moments = np.asarray(scores, np.float64), np.asarray(times, np.float64)
+    if every.ndim != 1 or every.shape != moments.shape:
+        raise ValueError(f"expected a time for each score, got {moments.shape} for {every.shape}")
+    if not (np.isfinite(every).all() and np.isfinite(moments).all()):
         raise ValueError("scores and times must be finite")
+    if (np.diff(moments) < 0).any():
+        raise ValueError("times must ascend")
+    start, stop, _ = (stretch or slice(None)).indices(len(every))
+    values = every[start:stop]
     count = len(values)
     if count < FEWEST or np.ptp(values) == 0:
         return None
-    order = np.argsort(moments, kind="stable")
-    values, moments = values[order], moments[order]
-    correlation = _correlation(values, moments)
+    correlation, pairs = _correlation(every, moments, start, count)
     length = _block_length(correlation, count)
     mean = float(values.mean())
     low, high = np.quantile(_means(values, length), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]) - mean
-    doubted = correlation + _DOUBT * math.sqrt((1 - correlation**2) / count)
-    wider = _widening(count / length) * _shortfall(min(doubted, _ALLOWED_FOR), count, length)
+    doubted = min(correlation + _DOUBT * math.sqrt((1 - correlation**2) / pairs), _CLOSEST)
+    wider = _widening(count / length) * _shortfall(doubted, count, length)
     return round(max(0.0, mean + wider * low), 6), round(min(1.0, mean + wider * high), 6)
 
 
@@ -140,18 +154,36 @@ def in_words(log10: float) -> str:
     return f"{strength} support {'for' if log10 > 0 else 'against'} a generated face"
 
 
-def _correlation(scores: Scores, times: Scores) -> float:
-    """Of a score with the next one in time, in [0, 0.97].
+def _correlation(scores: Scores, times: Scores, start: int, length: int) -> tuple[float, int]:
+    """Of a score with the next one in time, in [0, 0.95], and of how many pairs it is.
 
-    The estimate from few scores is too small, by (1 + 4r) / N in the mean (Marriott & Pope 1954,
-    "Bias in the estimation of autocorrelations"), which is added.
+    Of pieces of ``length`` scores, one of which begins at ``start``, each about its own mean. The
+    estimate that this gives is too small, by far for short pieces; what it is in expectation is
+    known for each correlation, and looked up the other way round.
     """
+    begins = range(start % length, len(scores) - length + 1, length)
+    pieces = np.stack([scores[i : i + length] for i in begins])
+    apart = pieces - pieces.mean(axis=1, keepdims=True)
     gaps = np.diff(times)
     near = gaps <= 2 * np.median(gaps)
-    apart = scores - scores.mean()
-    products = apart[1:] * apart[:-1]
-    raw = float(products[near].mean() / np.mean(apart**2)) * (1 - 1 / len(scores))
-    return min(max(raw + (1 + 4 * raw) / len(scores), 0.0), _CLOSEST)
+    within = np.stack([near[i : i + length - 1] for i in begins])
+    products = (apart[:, 1:] * apart[:, :-1])[within]
+    seen = float(products.mean() / np.mean(apart**2))
+    grid = np.linspace(0, _CLOSEST, 96)
+    return float(np.interp(seen, [_as_seen(r, length) for r in grid], grid)), products.size
+
+
+@lru_cache(maxsize=4096)
+def _as_seen(correlation: float, count: int) -> float:
+    """What short pieces of an autoregression show of its correlation, each about its own mean.
+
+    The ratio of the expected products, of neighbours and of scores with themselves; both from the
+    covariances r^|i - j| less those of the mean.
+    """
+    lags = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    alike = np.float64(correlation) ** lags
+    about_mean = alike - alike.mean(0) - alike.mean(1)[:, None] + alike.mean()
+    return float(np.diagonal(about_mean, 1).mean() / np.diagonal(about_mean).mean())
 
 
 def _block_length(correlation: float, count: int) -> int:
@@ -175,7 +207,7 @@ def _means(scores: Scores, length: int) -> Scores:
 def _widening(blocks: float) -> float:
     """How much further Student's t reaches than the normal distribution, for so many blocks."""
     level = (1 + _LEVEL) / 2
-    return float(stdtrit(blocks - 1, level) / ndtri(level))
+    return float(stdtrit(max(_OVERLAP * blocks - 1, 1.0), level) / ndtri(level))
 
 
 def _shortfall(correlation: float, count: int, length: int) -> float:

@@ -129,21 +129,26 @@ def scored_by(
     return like if len(like) >= _fewest(image) else good
 
 
-def worst_stretch(
-    sightings: Sequence[Sighting], detector: DetectorFacts | None, *, image: bool
-) -> list[Sighting]:
-    """Of the sightings that a face is scored by, the ``RUN`` in a row of the highest mean score.
+def worst_run(scored: Sequence[Sighting]) -> slice:
+    """Which ``RUN`` sightings in a row have the highest mean score.
 
     Returns:
         All of them, if they are fewer; none, if one of them has no score.
     """
-    counted = scored_by(sightings, detector, image=image)
-    scores = [sighting.score for sighting in counted if sighting.score is not None]
-    if not scores or len(scores) < len(counted):
-        return []
+    scores = [sighting.score for sighting in scored if sighting.score is not None]
+    if not scores or len(scores) < len(scored):
+        return slice(0, 0)
     length = min(RUN, len(scores))
     start = int(np.convolve(scores, np.ones(length) / length, mode="valid").argmax())
-    return counted[start : start + length]
+    return slice(start, start + length)
+
+
+def worst_stretch(
+    sightings: Sequence[Sighting], detector: DetectorFacts | None, *, image: bool
+) -> list[Sighting]:
+    """Of the sightings that a face is scored by, those of its :func:`worst_run`."""
+    scored = scored_by(sightings, detector, image=image)
+    return scored[worst_run(scored)]
 
 
 def goes_by_score(verdict: Verdict) -> bool:
