@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from detectors.evidence import (
     Certificates,
@@ -561,15 +562,17 @@ class Analyzer:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Networks compute with one thread, so that numbers are the same on any number of cores.
+    """All computes with one thread, so that numbers are the same on any number of cores.
 
     Several cores are put to use all the same: what is read, decoded, located and scored runs side
-    by side, and so do files.
+    by side, and so do files. Libraries of linear algebra would let a thread for each core wait for
+    their next product, at full load: a third of all that a picture takes.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
-        yield
+        with threadpool_limits(_THREADS):
+            yield
     finally:
         torch.set_num_threads(threads)
 

@@ -203,6 +203,13 @@ def test_a_duplicated_data_set_is_seen_before_the_game(tmp_path: Path) -> None:
     assert all(row["gamma"] == 0.5 for row in game.rows)
 
 
+def test_copies_too_few_to_be_among_those_that_it_looks_at_are_seen(tmp_path: Path) -> None:
+    points = circle(2048, 1)
+    points[-50:] = points[:50]
+    game = played(tmp_path, points, steps=10)
+    assert game.said[0].startswith("5% of the training samples are copies of another")
+
+
 PICTURES: dict[str, Any] = {
     "steps": 160,
     "batch": 16,

@@ -23,9 +23,11 @@ The shape of the loop is that of NVlabs' edm2 and R3GAN's trainers; no code take
 """
 
 import copy
+import hashlib
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -222,7 +224,7 @@ def play(
     seed_step(seed, 0)
     gallery = _Gallery(game, reals, held_out, generator, features, fabric)
     referee = Referee()
-    for words in referee.start(*gallery.floor):
+    for words in referee.start(*gallery.floor, copies=_copies(reals, device)):
         log.warning("%s", words)
     if fabric.is_global_zero:
         floor = kid(*gallery.floor)
@@ -458,6 +460,7 @@ class _Gallery:
         with torch.no_grad():
             parts = [self._generator(part).float() for part in torch.split(noise, self._game.batch)]
         fakes = torch.cat(parts)
+        seen = fakes.clamp(-1, 1) if self.of_images else fakes  # as whoever shows them does
         held_out = None if self._held_out is None else self._of(discriminator, self._held_out)
         return Look(
             step=step,
@@ -468,7 +471,7 @@ class _Gallery:
             fake=self._of(discriminator, fakes),
             held_out=held_out,
             reals=self.floor[0],
-            fakes=self._of(self._features, fakes),
+            fakes=self._of(self._features, seen),
             gradient_d=means["gradient_d"],
             gradient_g=means["gradient_g"],
             loss_d=means["loss_d"],
@@ -628,6 +631,17 @@ def _resumed(run: Run, fabric: Fabric) -> dict[str, Any] | None:
     with fabric.rank_zero_first():
         state: dict[str, Any] | None = run.resume() if fabric.is_global_zero else run.latest()
     return state
+
+
+def _copies(reals: Reals, device: torch.device) -> float:
+    """The share of the real samples that are copies of another, to the bit."""
+    each = (
+        hashlib.blake2b(sample.numpy(force=True).tobytes()).digest()
+        for some in torch.split(torch.arange(len(reals)), 256)
+        for sample in reals.batch(some, device)
+    )
+    counts = Counter(each).values()
+    return sum(count for count in counts if count > 1) / len(reals)
 
 
 def _require_playable(game: Game, reals: Reals, run: Run, fabric: Fabric) -> None:

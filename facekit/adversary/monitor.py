@@ -318,13 +318,17 @@ class Referee:
         """Go on from what :meth:`state_dict` gave, as if the game had never been broken off."""
         self._memory = _Memory(**copy.deepcopy(dict(state)))
 
-    def start(self, reals: Tensor, held_out: Tensor | None = None) -> tuple[str, ...]:
+    def start(
+        self, reals: Tensor, held_out: Tensor | None = None, copies: float | None = None
+    ) -> tuple[str, ...]:
         """Learn what real against real looks like, before the game.
 
         Args:
             reals: (N, F) features of training reals, about as many as a look will have.
             held_out: (M, F) features of reals that are not trained on; None if there are none:
                 then every other one of ``reals`` stands for them.
+            copies: share of all training samples that are copies of another, if it is known; else
+                it is taken from ``reals``.
 
         Returns:
             What is wrong with the data, in words.
@@ -343,7 +347,7 @@ class Referee:
         if not bool(_apart(training[:count], training[:count]).any()):
             raise FacekitError("all training samples look the same; give different ones")
         self._memory.floor = resemblance(training[:count], others[:count])
-        return _audit(reals, held_out, self._memory.floor)
+        return _audit(reals, held_out, self._memory.floor, copies)
 
     def look(self, look: Look) -> Ruling:
         """Judge one moment of the game.
@@ -543,11 +547,14 @@ def _deviation(a: Tensor, b: Tensor) -> float:
     return math.sqrt((n + m + 1) / (12 * n * m))
 
 
-def _audit(reals: Tensor, held_out: Tensor | None, floor: Mapping[str, float]) -> tuple[str, ...]:
+def _audit(
+    reals: Tensor, held_out: Tensor | None, floor: Mapping[str, float], copies: float | None
+) -> tuple[str, ...]:
     """What is wrong with the data, in words."""
     among = _apart(reals, reals)
     twin = 1e-4 * among.mean()
-    copies = float((among.kthvalue(2, dim=1).values <= twin).float().mean())
+    if copies is None:
+        copies = float((among.kthvalue(2, dim=1).values <= twin).float().mean())
     found = []
     if copies > 0.01:
         found.append(

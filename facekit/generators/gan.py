@@ -56,6 +56,9 @@ RATE = 25
 PATCH = 2
 """Side of the squares of pixels that both networks treat as one."""
 
+_GAIN = 0.25
+"""Of the colours: at the start six resolutions add up, each as bright as white."""
+
 _AT_ONCE = 16
 _MEAN_OF = 4096  # styles
 _HELD_OUT = 10  # of so many people one is kept apart
@@ -107,7 +110,7 @@ class _Layer(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise (B, latent) → faces (B, 3, S, S) in [-1, 1].
+    """Noise (B, latent) → faces (B, 3, S, S), about in [-1, 1].
 
     Args:
         size: S, a power of two of at least 16.
@@ -170,7 +173,10 @@ class Generator(nn.Module):
         return style[:, None].expand(-1, self.layers, -1)
 
     def draw(self, styles: Tensor) -> Tensor:
-        """Styles (B, layers, style) → faces (B, 3, S, S) in [-1, 1], float32."""
+        """Styles (B, layers, style) → faces (B, 3, S, S), float32.
+
+        What lies beyond [-1, 1] is clipped by whoever shows it.
+        """
         start = self.start.expand(len(styles), -1, -1, -1)
         if torch.is_autocast_enabled(start.device.type):
             start = start.to(torch.get_autocast_dtype(start.device.type))
@@ -184,7 +190,8 @@ class Generator(nn.Module):
             if i + 1 < len(self.colours):
                 image = image + self.colours[i + 1](x, styles[:, 2 * i + 2]).float()
         fine = F.pixel_shuffle(self.last(x, styles[:, -1]).float(), PATCH)
-        return torch.tanh(_doubled(image) + fine)
+        # Not bounded by a tanh: a generator that strays to its ends gets no gradient back.
+        return _GAIN * (_doubled(image) + fine)
 
     def mean_style(self) -> Tensor:
         """The mean of many styles, (style,), always of the same noise."""
