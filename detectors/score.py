@@ -340,6 +340,8 @@ def bundle(
         # Those that scikit-learn fitted are float64, and stay.
         "rounded": None if sha256 == own else "float32 weights to float16, after calibration",
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
+        # Members taken from other detectors: the file's hash.
+        **({"kept": run.facts["kept"]} if "kept" in run.facts else {}),
         "command": _command(run.facts["command"]),
     }
     files.write_json(path.with_suffix(".json"), card)

@@ -1,6 +1,7 @@
 """Train a detector: one loop that reads from top to bottom.
 
-A detector has one member or several. Each is trained by itself: the best network is chosen, and
+A detector has one member or several, some of which may be kept from another detector. Each is
+trained by itself: the best network is chosen, and
 training ended early, by the log loss on the validation split. What stacks the members and
 calibrates the sum is fitted on the calibration split, whose people neither of the other two holds.
 The test split is not seen here. The detector is then written into the run folder, beside two
@@ -36,7 +37,7 @@ from detectors.data import (
     with_forgeries,
 )
 from detectors.regions import crops
-from detectors.score import FILE, MODELS, Member, network_logits, save, to_tensor
+from detectors.score import FILE, MODELS, Detector, Member, network_logits, save, to_tensor
 from detectors.stack import Stack, fit_stack
 from facekit.core import registry
 from facekit.core.config import Config, apply_overrides, find, read_yaml, validate
@@ -93,6 +94,9 @@ class Recipe(Config):
 
     Attributes:
         members: name → plug-in and its config, as a dict.
+        kept: name → a detector, bundled or a run, from which the member of that name is taken as it
+            is. It has learned from its own training's people, so they must be this training's too:
+            the same seed and shares, and all its collections among these.
         data: which faces calibrate the detector, and what befalls them.
         calibration: how logits become probabilities.
         coverage: what the abstention promises.
@@ -102,6 +106,7 @@ class Recipe(Config):
     """
 
     members: dict[str, tuple[str, dict[str, Any]]]
+    kept: dict[str, str] = Field(default_factory=dict)
     data: Faces
     calibration: Method = "platt"
     coverage: float = Field(0.9, gt=0.5, lt=1)
@@ -157,6 +162,8 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> tuple[str, R
                 f"{path}: member '{member}' starts from '{start}', which is no member above it"
             )
         read[str(member)] = recipe.members[kind]
+    if both := read.keys() & (data.get("kept") or {}):
+        raise FacekitError(f"{path}: {', '.join(both)}: either a member to train or one to keep")
     return plugin, validate({**data, "members": read}, Recipe, path)
 
 
@@ -209,7 +216,7 @@ def train(
     told = befallen(_whole(held_out, kinds, _CALIBRATION), recipe.data.world, key=_CALIBRATION)
     require_both(told.labels)
 
-    members = []
+    members, known = _kept(recipe, run, fabric.device)
     for name in recipe.members:
         plugin, config = recipe.member(name)
         own = Run.start(
@@ -246,7 +253,7 @@ def train(
             stack=stack,
             calibration=replace(calibration, ranges=_ranges(told)),
             calibrated_for=calibrated_for,
-            seen=[digest for faces in splits.all().values() for digest in faces.digests],
+            seen=known.union(*(faces.digests for faces in splits.all().values())),
         )
 
     # The baselines first: a run that holds the detector's own file is complete.
@@ -259,6 +266,52 @@ def train(
     finish(FILE, members)
     minutes = sum(_minutes(Run(run.folder / "members" / name)) for name in recipe.members)
     run.note(minutes=round(minutes, 2), calibrated_for=list(calibrated_for))
+
+
+def _kept(recipe: Recipe, run: Run, device: torch.device) -> tuple[list[Member], frozenset[str]]:
+    """The members that are taken from other detectors, and the pictures that those have seen.
+
+    Raises:
+        FacekitError: if a detector or its member is missing, or it may have learned from people
+            who are held out here.
+    """
+    members: list[Member] = []
+    seen: frozenset[str] = frozenset()
+    sources: dict[str, str] = {}
+    for name, source in recipe.kept.items():
+        detector = Detector.load(source, device)
+        parts = {part.name: part for part in detector.parts}
+        if name not in parts:
+            raise FacekitError(f"kept: {source} has no member '{name}', but {', '.join(parts)}")
+        made = Run(Path(source)).facts if Path(source).is_dir() else detector.facts
+        if not _divided_alike(recipe, run, made):
+            raise FacekitError(
+                f"kept: {source} divided its people otherwise, so that its '{name}' may have "
+                "learned from some who are held out here; give the seed of its training, its "
+                "shares, and all of its collections beside others"
+            )
+        members.append(parts[name])
+        seen |= detector.seen
+        sources[name] = str(detector.facts["sha256"])
+    if sources:
+        run.note(kept=sources)
+    return members, seen
+
+
+def _divided_alike(recipe: Recipe, run: Run, made: dict[str, Any]) -> bool:
+    """Whether a training, by its facts, dealt the people of its data out as this one does."""
+    if made["seed"] != run.facts["seed"]:
+        return False
+    if made["data_hash"] == run.facts["data_hash"]:
+        return True
+    # A collection's people are dealt out by seed and shares, whatever other collections there are.
+    here = [each.model_dump(mode="json") for each in recipe.collections]
+    there = made["config"].get("collections", [])
+    return (
+        bool(there)
+        and all(each in here for each in there)
+        and made["config"]["shares"] == recipe.shares
+    )
 
 
 def _ranges(faces: FaceSet) -> dict[str, tuple[float, float]]:

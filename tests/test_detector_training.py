@@ -71,13 +71,13 @@ def splits() -> Splits:
     return Splits(toy(16, key=1), toy(12, key=2), toy(12, key=3))
 
 
-def start(folder: Path, plugin: str, recipe: Any) -> Run:
+def start(folder: Path, plugin: str, recipe: Any, data_hash: str = "toy") -> Run:
     return Run.start(
         folder,
         plugin=plugin,
         config=recipe,
         seed=3,
-        data_hash="toy",
+        data_hash=data_hash,
         threads=1,
         precision="32-true",
     )
@@ -221,6 +221,37 @@ def test_a_member_starts_from_another(trained: Run) -> None:
         .first.weight,
     )
     assert (begun - from_).abs().mean() < 0.5 * (begun - fresh).abs().mean()
+
+
+def test_a_member_is_kept_from_another_detector(
+    trained: Run, splits: Splits, fabric: Fabric, tmp_path: Path
+) -> None:
+    source = write(
+        tmp_path,
+        "ensemble",
+        detector="ensemble",
+        members={"colour": str(write(tmp_path, "colour"))},
+        kept={"blend": str(trained.folder)},
+        data={"size": 32, "world": SMALL},
+    )
+    plugin, recipe = read_config(source)
+    run = start(tmp_path / "run", plugin, recipe)
+    train(recipe, splits, run, fabric)
+    before, after = Detector.load(trained.folder), Detector.load(run.folder)
+    assert [part.name for part in after.parts] == ["blend", "colour"]
+    regions = splits.validation.regions
+    assert np.array_equal(after.parts[0].logits(regions), before.parts[1].logits(regions))
+    assert after.seen >= before.seen and run.facts["kept"] == {"blend": before.facts["sha256"]}
+
+    # Of other people nobody knows which of them it has learned from.
+    other = start(tmp_path / "other", plugin, recipe, "others")
+    with pytest.raises(FacekitError, match="divided its people otherwise"):
+        train(recipe, splits, other, fabric)
+    missing = recipe.model_copy(update={"kept": {"forest": str(trained.folder)}})
+    with pytest.raises(FacekitError, match="no member 'forest', but patch, blend, colour"):
+        train(missing, splits, start(tmp_path / "missing", plugin, missing), fabric)
+    with pytest.raises(FacekitError, match="colour: either a member to train or one to keep"):
+        read_config(source, ["kept.colour=default"])
 
 
 def test_too_few_people_calibrate_on_validation(

@@ -270,28 +270,28 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
     """
     cast_seed = int(run.facts["seed"])
     with fabric.rank_zero_first():
-        pixels = studio(people, moments, config.size, cast_seed, _cache(), _workers())
+        pixels = studio(people, moments, config.size, cast_seed)
     run.note(cast={"people": people, "moments": moments, "seed": cast_seed})
     subjects = [f"{i // moments:04d}" for i in range(len(pixels))]
     _play(config, pixels, subjects, run, fabric, None)
 
 
-def studio(people: int, frames: int, size: int, seed: int, cache: Path, workers: int = 1) -> Tensor:
-    """Faces of studio people, rendered once and kept in ``cache``.
+def studio(people: int, frames: int, size: int, seed: int, *, workers: int | None = None) -> Tensor:
+    """Faces of studio people, rendered once and kept in facekit's cache folder.
 
     Args:
         people: how many, at most 1000; those of another seed are others.
         frames: pictures of each.
         size: S, the side of the pictures.
         seed: of the people and what they do.
-        cache: the folder.
-        workers: processes that render.
+        workers: processes that render; None for one a core.
 
     Returns:
         uint8 (people · frames, S, S, 3), a person's in a row, the first ones the same for any
         number of people.
     """
     from facekit.datasets.studio import StudioFaces
+    from facekit.studio.basis import cache_folder
 
     faces = StudioFaces(
         people=people,
@@ -299,8 +299,8 @@ def studio(people: int, frames: int, size: int, seed: int, cache: Path, workers:
         size=size,
         seed=seed,
         template=TEMPLATE,
-        cache=cache,
-        workers=min(workers, people * frames),
+        cache=cache_folder() / "faces",
+        workers=min(workers or os.cpu_count() or 1, people * frames),
     )
     pixels = (to_pixels(faces[i]["image"][None])[0] for i in range(len(faces)))
     return torch.from_numpy(np.stack(list(pixels)))
@@ -382,28 +382,15 @@ def compared(
         if not (isinstance(found, dict) and {"people", "moments", "seed"} <= found.keys()):
             raise FacekitError(f"{source}: its card does not say whom it was made from ('cast')")
         people, moments, seed = (int(found[key]) for key in ("people", "moments", "seed"))
-        pixels = studio(people, moments, settings.size, seed, _cache(), _workers())
+        pixels = studio(people, moments, settings.size, seed)
         apart = _held_out([f"{i // moments:04d}" for i in range(len(pixels))])
-        others = studio(
-            *(max(people // 2, 1), 2, settings.size, seed + _OTHERS_SEED, _cache(), _workers())
-        )
+        others = studio(max(people // 2, 1), 2, settings.size, seed + _OTHERS_SEED)
         return pixels[~apart], others
     settings = config.validate(source.facts["config"], Config, source.folder)
     assert data is not None
     pixels, subjects = _faces(settings, data, items, fabric)
     apart = _held_out(subjects)
     return pixels[~apart], pixels[apart]
-
-
-def _cache() -> Path:
-    """Where the studio's faces are kept, so that they are rendered once."""
-    from facekit.studio.basis import cache_folder
-
-    return cache_folder() / "faces"
-
-
-def _workers() -> int:
-    return os.cpu_count() or 1
 
 
 def sheet(faces: Tensor) -> Pixels:
