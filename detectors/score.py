@@ -8,10 +8,8 @@ folder holds it as ``detector.safetensors``; a bundled one lies in
 ``detectors/weights/NAME.safetensors`` beside ``NAME.json``, its card.
 """
 
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +27,7 @@ from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
 from facekit.core.progress import log
 from facekit.core.run import Run
+from facekit.core.text import command
 from facekit.types import Pixels
 
 MODELS = "detectors.models"
@@ -342,17 +341,10 @@ def bundle(
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
         # Members taken from other detectors: the file's hash.
         **({"kept": run.facts["kept"]} if "kept" in run.facts else {}),
-        "command": _command(run.facts["command"]),
+        "command": command(run.facts["command"]),
     }
     files.write_json(path.with_suffix(".json"), card)
     return path.with_suffix(".json")
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command that trained, for anyone to give: without the places of one machine."""
-    places = {"--data": "DATA", "--out": "RUN"}
-    told = [places.get(before, word) for before, word in pairwise(words)]
-    return shlex.join(["facekit", *told])
 
 
 def _false_positives(figures: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from facekit.core import checkpoint, config, device, figures, files, registry, seed, weights
+from facekit.core import checkpoint, config, device, figures, files, registry, seed, text, weights
 from facekit.core.config import Config, apply_overrides, read_yaml, validate
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.figures import Figure
@@ -785,3 +785,8 @@ def test_the_weights_that_are_shipped_are_intact() -> None:
 
     result = CliRunner().invoke(commands.command, ["verify"])
     assert result.exit_code == 0, result.output
+
+
+def test_a_cards_command_names_no_place_of_the_machine_it_was_trained_on() -> None:
+    words = ["/opt/bin/facekit", "detector", "train", "a.yaml", "--data", "/x y", "--out", "/z"]
+    assert text.command(words) == "facekit detector train a.yaml --data DATA --out RUN"

@@ -707,8 +707,3 @@ def test_a_score_is_never_made_up(tmp_path: Path) -> None:
     detector = save(tmp_path / "a.safetensors", [member("fine"), broken])
     with pytest.raises(FacekitError, match="broken: gives scores that are not numbers"):
         detector.score(toy(1, key=1).regions)
-
-
-def test_a_cards_command_names_no_place_of_the_machine_it_was_trained_on() -> None:
-    words = ["/opt/bin/facekit", "detector", "train", "a.yaml", "--data", "/x y", "--out", "/z"]
-    assert score._command(words) == "facekit detector train a.yaml --data DATA --out RUN"

@@ -1,6 +1,9 @@
 """Text from elsewhere, made fit to be shown."""
 
 import os
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -18,3 +21,15 @@ def spelled(path: Path) -> str:
     Bytes that are none become U+FFFD.
     """
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def command(words: Sequence[str]) -> str:
+    """A command line of facekit for anyone to give: without the places of one machine.
+
+    Args:
+        words: as of ``sys.argv``, the program first; what follows ``--data``, ``--out`` or
+            ``--cache`` becomes DATA, RUN or CACHE.
+    """
+    places = {"--data": "DATA", "--out": "RUN", "--cache": "CACHE"}
+    told = [places.get(before, word) for before, word in pairwise(words)]
+    return shlex.join(["facekit", *told])
