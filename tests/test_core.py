@@ -433,8 +433,8 @@ def test_notes_ride_along_in_every_checkpoint(tmp_path: Path) -> None:
         checkpoint.save(path, state, {"who": "ann", "when": "now"})
         written.add(path.read_bytes())
     assert len(written) == 1, "equal states and notes are equal files"
-    for text in ("[", '{"notes": 3}'):
-        save_file({}, path, metadata={"state": text})
+    for header in ("[", '{"notes": 3}'):
+        save_file({}, path, metadata={"state": header})
         with pytest.raises(FacekitError, match="its header does not hold its notes"):
             checkpoint.notes(path)
     checkpoint.save(path, state)
