@@ -29,6 +29,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     ("name", "kind"),
     [
         ("adversary.webp", "generated"),
+        ("gan.webp", "generated"),
         ("pipeline.png", "composite"),
         ("faces.jpg", "studio"),
         ("studio-people.jpg", "studio"),
@@ -49,6 +50,7 @@ def test_there_are_no_other_pictures() -> None:
     assert found == [
         "adversary.webp",
         "faces.jpg",
+        "gan.webp",
         "pipeline.png",
         "studio-people.jpg",
         "studio-talking.mp4",

@@ -72,7 +72,10 @@ class Config(config.Config):
 
     Attributes:
         lessons: what is learned, in this order, each shape once.
-        width: units in each of the three hidden layers of both networks.
+        width: units in each hidden layer of both networks.
+        depth: hidden layers of the generator; the discriminator has three. Between two of the 25
+            Gaussians there is nothing, but the generator is continuous: what it draws on the way
+            from one to the next is the less, the steeper it can be, and depth makes it steep.
         latent: numbers in a noise vector.
         game: the rules; ``steps`` is the lesson's. Every ``strip_every`` steps give a frame of the
             animation, of ``strip_samples`` points.
@@ -80,6 +83,7 @@ class Config(config.Config):
 
     lessons: list[Lesson] = Field(min_length=1)
     width: int = Field(128, ge=4, le=1024)
+    depth: int = Field(6, ge=1, le=16)
     latent: int = Field(2, ge=1, le=512)
     game: Game = Game()
 
@@ -127,10 +131,10 @@ class Waves(nn.Module):
 class Generator(nn.Module):
     """Noise (B, latent) → points (B, 2), at first all over the plane, so that no mode is far."""
 
-    def __init__(self, latent: int, width: int) -> None:
+    def __init__(self, latent: int, width: int, depth: int) -> None:
         super().__init__()
         self.latent = latent
-        self.layers = _layers(Waves(latent, pitch=2.0), width, 2)
+        self.layers = _layers(Waves(latent, pitch=2.0), [width] * depth, 2)
         nn.init.normal_(cast(nn.Linear, self.layers[-1]).weight, std=2.5 / math.sqrt(width))
 
     def forward(self, noise: Tensor) -> Tensor:
@@ -144,7 +148,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = _layers(Waves(2, pitch=2.0), width, 1)
+        self.layers = _layers(Waves(2, pitch=2.0), [width] * 3, 1)
 
     def forward(self, points: Tensor) -> Tensor:
         """Judge a batch."""
@@ -152,10 +156,10 @@ class Discriminator(nn.Module):
         return logits.squeeze(1)
 
 
-def _layers(waves: Waves, width: int, outputs: int) -> nn.Sequential:
-    """Three hidden layers that keep the variance of what comes in (He et al. 2015)."""
+def _layers(waves: Waves, hidden: list[int], outputs: int) -> nn.Sequential:
+    """Hidden layers that keep the variance of what comes in (He et al. 2015)."""
     layers: list[nn.Module] = [waves]
-    for a, b in pairwise([waves.width, width, width, width, outputs]):
+    for a, b in pairwise([waves.width, *hidden, outputs]):
         linear = nn.Linear(a, b)
         nn.init.kaiming_normal_(linear.weight, 0.2)
         nn.init.zeros_(linear.bias)
@@ -260,7 +264,7 @@ def learn(shape: Shape, config: Config, game: Game, run: Run, fabric: Fabric) ->
     """
     seed_step(int(run.facts["seed"]), 0)
     points = draw(shape, _REALS + _HELD_OUT)
-    generator = Generator(config.latent, config.width)
+    generator = Generator(config.latent, config.width, config.depth)
     discriminator = Discriminator(config.width)
     averaged = play(
         game,
