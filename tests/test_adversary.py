@@ -251,8 +251,9 @@ class Numbers:
         return self.points[indices] * (math.nan if self.batches == self.spoiled_at else 1)
 
 
-BATCHES_BEFORE = 3
-"""What the referee's gallery takes before the first step: reals twice, if none are held out."""
+BATCHES_BEFORE = 4
+"""The first step's batch is this one: the referee's gallery has taken reals twice, as none are held
+out, and the search for copies once."""
 
 
 def blobs(count: int = 200) -> Numbers:
@@ -478,8 +479,8 @@ class Whistle:
 
     alarms: dict[int, Alarm] = {}  # noqa: RUF012 - set anew by each test
 
-    def start(self, reals: Tensor, held_out: Tensor) -> tuple[str, ...]:
-        assert reals.shape[1] == held_out.shape[1] == 2
+    def start(self, reals: Tensor, held_out: Tensor, copies: float) -> tuple[str, ...]:
+        assert reals.shape[1] == held_out.shape[1] == 2 and 0 <= copies <= 1
         return ()
 
     def look(self, look: Look) -> Ruling:
