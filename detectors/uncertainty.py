@@ -159,7 +159,8 @@ def _correlation(scores: Scores, times: Scores, start: int, length: int) -> tupl
 
     Of pieces of ``length`` scores, one of which begins at ``start``, each about its own mean. The
     estimate that this gives is too small, by far for short pieces; what it is in expectation is
-    known for each correlation, and looked up the other way round.
+    known for each correlation, and looked up the other way round. Where no piece has neighbours,
+    nothing is known, and one pair counts.
     """
     begins = range(start % length, len(scores) - length + 1, length)
     pieces = np.stack([scores[i : i + length] for i in begins])
@@ -168,6 +169,8 @@ def _correlation(scores: Scores, times: Scores, start: int, length: int) -> tupl
     near = gaps <= 2 * np.median(gaps)
     within = np.stack([near[i : i + length - 1] for i in begins])
     products = (apart[:, 1:] * apart[:, :-1])[within]
+    if not products.size:
+        return 0.0, 1
     seen = float(products.mean() / np.mean(apart**2))
     grid = np.linspace(0, _CLOSEST, 96)
     return float(np.interp(seen, [_as_seen(r, length) for r in grid], grid)), products.size

@@ -128,6 +128,16 @@ def test_what_follows_an_absence_is_no_neighbour_of_what_went_before():
     assert far[1] - far[0] > close[1] - close[0]
 
 
+def test_a_stretch_of_scores_far_apart_amid_close_ones_has_a_wide_interval():
+    """Pieces of six about it hold no neighbours: before and after it are five each."""
+    at = np.cumsum([0.2] * 5 + [9.0] * 6 + [0.2] * 5)
+    scores = 0.5 + SPREAD * np.random.default_rng(0).normal(size=16)
+    low, high = interval(scores, at, slice(5, 11))
+    assert low < scores[5:11].mean() < high
+    plain = 1.96 * scores[5:11].std() / np.sqrt(6)
+    assert high - low > 4 * plain
+
+
 @given(
     arrays.arrays(np.float64, st.integers(FEWEST, 60), elements=st.floats(0, 1, width=16)),
 )
