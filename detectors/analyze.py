@@ -132,7 +132,7 @@ LIMITS = (
 # Of what a detector's card says, what a report repeats, and which of its calibration's ranges.
 _CARD = ("plugin", "licence", "seed", "data_hash", "figures", "measured")
 _RANGES = ("size", "blur", "compression")
-_THREADS = 1  # of torch in each network: see _one_thread
+_THREADS = 1  # of every library: see _one_thread
 _WORST = 8  # tracks of which heat maps are drawn
 _FEW = 8  # frames of a video without upright faces that are searched for others
 _LARGE = 32_000_000  # pixels of a picture that is not read twice at a time

@@ -27,7 +27,7 @@ from facekit.core.config import Config, validate
 from facekit.core.errors import FacekitError
 from facekit.core.progress import log
 from facekit.core.run import Run
-from facekit.core.text import command
+from facekit.core.text import command_line
 from facekit.types import Pixels
 
 MODELS = "detectors.models"
@@ -341,7 +341,7 @@ def bundle(
         **{key: run.facts.get(key) for key in ("config", "seed", "data", "data_hash", "minutes")},
         # Members taken from other detectors: the file's hash.
         **({"kept": run.facts["kept"]} if "kept" in run.facts else {}),
-        "command": command(run.facts["command"]),
+        "command": command_line(run.facts["command"]),
     }
     files.write_json(path.with_suffix(".json"), card)
     return path.with_suffix(".json")

@@ -789,4 +789,4 @@ def test_the_weights_that_are_shipped_are_intact() -> None:
 
 def test_a_cards_command_names_no_place_of_the_machine_it_was_trained_on() -> None:
     words = ["/opt/bin/facekit", "detector", "train", "a.yaml", "--data", "/x y", "--out", "/z"]
-    assert text.command(words) == "facekit detector train a.yaml --data DATA --out RUN"
+    assert text.command_line(words) == "facekit detector train a.yaml --data DATA --out RUN"

@@ -411,7 +411,7 @@ def test_samples_are_compared_with_people_that_training_has_not_seen(
     monkeypatch.setattr(gan, "WEIGHTS", shipped)
     asked: list[Sequence[int]] = []
 
-    def studio(people: int, frames: int, size: int, seed: int, *_: Any) -> Tensor:
+    def studio(people: int, frames: int, size: int, seed: int, **_: Any) -> Tensor:
         asked.append((people, frames, size, seed))
         return ovals(people * frames)
 

@@ -229,7 +229,7 @@ def pretrain(
     from facekit.core import device as devices
     from facekit.core import files
     from facekit.core.run import Run
-    from facekit.core.text import command as spelled_out
+    from facekit.core.text import command_line
     from facekit.studio.certificate import STUDIO_VERSION
 
     plugin, settings = generators.read_config(config, overrides)
@@ -267,7 +267,7 @@ def pretrain(
         "name": name,
         "file": path.name,
         "sha256": files.sha256(path),
-        "command": spelled_out(sys.argv),
+        "command": command_line(sys.argv),
         "config": run.facts["config"],
         "seed": seed,
         "data": data,

@@ -409,7 +409,7 @@ def teach(
     import time
 
     from facekit.core import device as devices
-    from facekit.core.text import command as spelled_out
+    from facekit.core.text import command_line
     from facekit.datasets.studio import StudioFaces
     from facekit.studio import teach as lessons
 
@@ -428,7 +428,7 @@ def teach(
     lessons.load(lesson).teach(settings, run, fabric, studio, data)
     minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
     run.note(minutes=round(minutes, 1))
-    path = lessons.bundle(lesson, settings, data, run, spelled_out(sys.argv))
+    path = lessons.bundle(lesson, settings, data, run, command_line(sys.argv))
     click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

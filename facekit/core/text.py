@@ -23,7 +23,7 @@ def spelled(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def command(words: Sequence[str]) -> str:
+def command_line(words: Sequence[str]) -> str:
     """A command line of facekit for anyone to give: without the places of one machine.
 
     Args:

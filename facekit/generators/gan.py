@@ -57,7 +57,7 @@ PATCH = 2
 """Side of the squares of pixels that both networks treat as one."""
 
 _GAIN = 0.25
-"""Of the colours: at the start six resolutions add up, each as bright as white."""
+"""Of the colours: at the start those of every resolution add up, each as bright as white."""
 
 _AT_ONCE = 16
 _MEAN_OF = 4096  # styles
@@ -306,6 +306,14 @@ def studio(people: int, frames: int, size: int, seed: int, *, workers: int | Non
     return torch.from_numpy(np.stack(list(pixels)))
 
 
+def others(people: int, size: int, seed: int, *, workers: int | None = None) -> Tensor:
+    """Faces of studio people whom no pre-training of this seed shows, two pictures of each.
+
+    Arguments and what comes back are as of :func:`studio`.
+    """
+    return studio(people, 2, size, seed + _OTHERS_SEED, workers=workers)
+
+
 def _play(
     config: Config,
     pixels: Tensor,
@@ -384,8 +392,7 @@ def compared(
         people, moments, seed = (int(found[key]) for key in ("people", "moments", "seed"))
         pixels = studio(people, moments, settings.size, seed)
         apart = _held_out([f"{i // moments:04d}" for i in range(len(pixels))])
-        others = studio(max(people // 2, 1), 2, settings.size, seed + _OTHERS_SEED)
-        return pixels[~apart], others
+        return pixels[~apart], others(max(people // 2, 1), settings.size, seed)
     settings = config.validate(source.facts["config"], Config, source.folder)
     assert data is not None
     pixels, subjects = _faces(settings, data, items, fabric)
