@@ -4,9 +4,10 @@ Origin: the auto-encoder of "deepfakes" (2017); described in Perov et al., "Deep
 arXiv:2005.05535. Written anew; no code taken.
 
 The encoder sees a randomly warped face of anyone and keeps, in a narrow code, what it needs to
-know: pose, expression, light. Each person's decoder draws that person from it. Since the encoder
-is shared and cannot tell what it need not, decoding one person's code with another's decoder
-swaps the face and keeps the rest.
+know: pose, expression, light. Each person's decoder draws that person from it, and says which
+pixels are that person's face, the mask by which it is laid into a picture. Since the encoder is
+shared and cannot tell what it need not, decoding one person's code with another's decoder swaps the
+face and keeps the rest.
 
 A new pair of people starts from weights learned beforehand on the studio (:func:`pretrain`), where
 two people give the same performance: there the right swap is known, and is taught directly.
@@ -16,10 +17,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
 
+import cv2
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field
@@ -29,6 +33,7 @@ from torch.nn import functional as F
 from facekit.adversary.metrics.ssim import coarse_ssim
 from facekit.adversary.objective import discriminator_loss, generator_loss
 from facekit.core import checkpoint, config, weights
+from facekit.core.device import default_threads
 from facekit.core.errors import FacekitError, did_you_mean
 from facekit.core.progress import progress
 from facekit.core.run import Run
@@ -36,6 +41,7 @@ from facekit.core.seed import seed_step
 from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
 from facekit.faces.locate import load_locator
+from facekit.faces.visible import load_visible
 from facekit.generators._conversion import Swap, convert, to_images, to_pixels
 from facekit.generators._gate import GatedRun
 from facekit.networks.discriminator import Discriminator
@@ -47,6 +53,9 @@ log = logging.getLogger("facekit")
 KIND = Kind.COMPOSITE
 
 TEMPLATE = "face"
+
+SEEN = 96
+"""The side, in pixels, in which the encoder looks at faces."""
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 
@@ -62,8 +71,11 @@ class Config(config.Config):
         batch: faces a step, shared evenly between the people.
         learning_rate: its peak; it rises for ``warm_up`` steps, then falls as half a cosine.
         warm_up: steps.
+        encoder_speed: the encoder's learning rate over the decoders'. Far below 1 it stays what
+            the studio taught it, blind to who is seen; 0 keeps it as it is.
         warp: strength of the random warp, as a share of the crop's side.
         ssim_weight: weight of 1 - SSIM beside the L1 loss.
+        mask_weight: weight of the mask's L1 loss.
         adversarial_weight: weight of the game against a discriminator; 0 leaves it out.
         adversarial_from: share of the steps after which the game begins.
         gamma: weight γ of the discriminator's gradient penalties.
@@ -72,15 +84,17 @@ class Config(config.Config):
         strip_every: steps between training strips.
     """
 
-    size: Literal[32, 64, 128] = 64
+    size: Literal[32, 64, 96, 128] = 96
     width: int = Field(32, ge=4, le=128)
-    code: int = Field(128, ge=8, le=1024)
+    code: int = Field(192, ge=8, le=1024)
     steps: int = Field(4000, ge=1)
     batch: int = Field(32, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     warm_up: int = Field(100, ge=0)
+    encoder_speed: float = Field(0.1, ge=0, le=1)
     warp: float = Field(0.03, ge=0, le=0.2)
-    ssim_weight: float = Field(0.5, ge=0)
+    ssim_weight: float = Field(1.0, ge=0)
+    mask_weight: float = Field(0.5, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
     adversarial_from: float = Field(0.6, ge=0, le=1)
     gamma: float = Field(1.0, ge=0)
@@ -90,11 +104,14 @@ class Config(config.Config):
 
 
 class Encoder(nn.Module):
-    """Grey faces (B, 3, S, S) → features (B, 4 * width, S / 8, S / 8), through a narrow code."""
+    """Grey faces (B, 3, S, S) → features (B, 4 * width, 12, 12), through a narrow code.
 
-    def __init__(self, size: int, width: int, code: int) -> None:
+    Whatever their size S, faces are looked at in 96 pixels, so that one pre-training serves all.
+    """
+
+    def __init__(self, width: int, code: int) -> None:
         super().__init__()
-        side, channels = size // 8, 4 * width
+        side = SEEN // 16
         self.code = nn.Sequential(
             nn.Conv2d(3, width, 5, 2, 2),
             nn.LeakyReLU(0.1),
@@ -102,17 +119,21 @@ class Encoder(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Conv2d(2 * width, 4 * width, 5, 2, 2),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(4 * width, 4 * width, 3, 2, 1),
+            nn.Conv2d(4 * width, 2 * width, 3, 2, 1),
             nn.LeakyReLU(0.1),
             nn.Flatten(),
-            nn.Linear(4 * width * (side // 2) ** 2, code),
+            nn.Linear(2 * width * side**2, code),
         )
         self.features = nn.Sequential(
-            nn.Linear(code, channels * side**2), nn.Unflatten(1, (channels, side, side))
+            nn.Linear(code, 2 * width * side**2),
+            nn.Unflatten(1, (2 * width, side, side)),
+            *_twice_the_size(2 * width, 4 * width),
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch."""
+        if images.shape[-1] != SEEN:
+            images = F.interpolate(images, (SEEN, SEEN), mode="bilinear")
         # Channels last is about twice as fast here. Only the images are turned, not the weights:
         # a resumed optimiser would lay its moments out in another order, and change the bits.
         features = self.features(self.code(images.contiguous(memory_format=torch.channels_last)))
@@ -121,23 +142,33 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features (B, 4 * width, S / 8, S / 8) → one person's grey face (B, 3, S, S)."""
+    """Features (B, 4 * width, 12, 12) → one person's grey face and its mask (B, 4, S, S).
+
+    The mask is in [-1, 1] as the colours are, roughly: 1 is face, -1 is none.
+    """
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
+        self.side = size // 8
         # Who it is, where the features say how they look just now. All that tells people apart
         # while their decoders are still alike, that is at the end of pre-training.
-        self.person = nn.Parameter(torch.zeros(4 * width, size // 8, size // 8))
+        self.person = nn.Parameter(torch.zeros(4 * width, SEEN // 8, SEEN // 8))
         self.draw = nn.Sequential(
             *_twice_the_size(4 * width, 4 * width),
             *_twice_the_size(4 * width, 2 * width),
             *_twice_the_size(2 * width, width),
-            nn.Conv2d(width, 3, 3, padding=1),
+            nn.Conv2d(width, 4, 3, padding=1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Draw a batch."""
-        drawn: Tensor = self.draw(features + self.person)
+        return self.drawn(features + self.person)
+
+    def drawn(self, features: Tensor) -> Tensor:
+        """Draw features to which their person was added."""
+        if features.shape[-1] != self.side:
+            features = F.interpolate(features, (self.side, self.side), mode="bilinear")
+        drawn: Tensor = self.draw(features)
         return drawn
 
 
@@ -154,7 +185,7 @@ class FaceSwap(nn.Module):
 
     def __init__(self, people: int, size: int, width: int, code: int) -> None:
         super().__init__()
-        self.encoder = Encoder(size, width, code)
+        self.encoder = Encoder(width, code)
         self.decoders = nn.ModuleList(Decoder(size, width) for _ in range(people))
 
     def forward(self, images: Tensor, people: Sequence[int]) -> Tensor:
@@ -165,7 +196,7 @@ class FaceSwap(nn.Module):
             people: which person to draw in the 1st, 2nd, … part.
 
         Returns:
-            (B, 3, S, S), as grey.
+            (B, 4, S, S): as grey, and the mask.
         """
         parts = self.encoder(images).chunk(len(people))
         return torch.cat([self.decoders[p](part) for p, part in zip(people, parts, strict=True)])
@@ -203,7 +234,8 @@ def train(
         raise FacekitError(f"{data}: shows {len(people)} people; a swap is learned from 2 to 16")
     run.note(people=people)
     rows = [[i for i, s in enumerate(subjects) if s == person] for person in people]
-    fit(config, torch.as_tensor(crops.images).to(fabric.device), rows, run, fabric, show=show)
+    images = with_masks(torch.as_tensor(crops.images).to(fabric.device))
+    fit(config, images, rows, run, fabric, show=show)
 
 
 def fit(
@@ -215,22 +247,28 @@ def fit(
     *,
     show: Callable[[int, Pixels], None] | None = None,
 ) -> None:
-    """The loop of :func:`train`, on crops uint8 (N, 2S, 2S, 3); ``rows`` are each person's."""
+    """The loop of :func:`train`.
+
+    Args:
+        config: see :class:`Config`.
+        images: crops and masks, uint8 (N, 2S, 2S, 4), as of :func:`with_masks`.
+        rows: each person's rows of ``images``.
+        run: as of :func:`train`, as are the others.
+        fabric: where and how precisely to compute.
+        show: is handed training strips.
+    """
     seed = int(run.facts["seed"])
     # A list: Fabric rebuilds an input's containers when it casts, which a range does not allow.
     everyone = list(range(len(rows)))
     share = math.ceil(config.batch / len(rows))
-    mask = face_mask(config.size).to(fabric.device)
-    weight = loss_weight(config.size).to(fabric.device)
-    window_weight = F.avg_pool2d(weight, 8, 4)
+    speeds = (config.encoder_speed, 1.0)
 
     seed_step(seed, 0)
     net = FaceSwap(len(rows), config.size, config.width, config.code)
     if config.pretrained:
         start_from(net, config.pretrained)
-    model, optimizer = fabric.setup(
-        net, torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
-    )
+    parts = [{"params": list(part.parameters())} for part in (net.encoder, net.decoders)]
+    model, optimizer = fabric.setup(net, torch.optim.Adam(parts, betas=(0.9, 0.99), fused=True))
     judge = Discriminator(config.size, outputs=len(rows)).to(fabric.device)
     judge_optimizer = torch.optim.Adam(judge.parameters(), 2e-4, betas=(0.0, 0.99))
     first = 0
@@ -245,26 +283,28 @@ def fit(
     with progress("training face_swap", config.steps) as advance:
         for step in range(first, config.steps):
             seed_step(seed, 1 + step)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _schedule(step, config)
+            rate = config.learning_rate * _schedule(step, config)
+            for group, speed in zip(optimizer.param_groups, speeds, strict=True):
+                group["lr"] = speed * rate
 
             # A batch: the same number of faces of each person, in the order of the people.
             chosen = [torch.tensor(own)[torch.randint(len(own), (share,))] for own in rows]
             batch = to_images(images[torch.cat(chosen).to(images.device)])
             inputs, targets = distort(batch, config.size, config.warp)
-            colour = mean_colour(targets)
-            inputs, targets = to_grey(inputs, colour), to_grey(targets, colour)
+            colour = mean_colour(targets[:, :3])
+            inputs = to_grey(inputs[:, :3], colour)
+            targets = torch.cat([to_grey(targets[:, :3], colour), targets[:, 3:]], 1)
 
-            drawn = model(inputs, everyone)
-            absolute = (weight * (drawn - targets).abs()).mean()
-            dissimilar = (window_weight * (1 - coarse_ssim(drawn, targets))).mean()
-            error = loss = absolute + config.ssim_weight * dissimilar
+            drawn = model(inputs, everyone).float()
+            error = loss = reconstruction_loss(drawn, targets, config)
             if config.adversarial_weight > 0 and step >= config.adversarial_from * config.steps:
                 # Each code goes to another person's decoder; the discriminator compares what it
                 # draws with that person's photos. It sees and penalises in float32.
                 others = [(person + 1 + step % (len(rows) - 1)) % len(rows) for person in everyone]
-                fakes = mask * model(inputs, others).float()
-                reals = mask * torch.cat([targets.chunk(len(rows))[person] for person in others])
+                fakes = masked(model(inputs, others).float())
+                reals = masked(
+                    torch.cat([targets.chunk(len(rows))[person] for person in others])
+                )
                 who = torch.tensor(others, device=fabric.device).repeat_interleave(share)
                 own = partial(_own_logits, judge, who)
                 judge_optimizer.zero_grad()
@@ -280,9 +320,9 @@ def fit(
             saves = done % config.checkpoint_every == 0 or done == config.steps
             if done % 10 == 0 or saves:
                 value = _finite(error, run, done)
-                rate = (done - first) * share * len(rows) / (time.perf_counter() - began)
-                run.log(done, loss=value, images_per_second=rate)
-                advance(done, f"loss {value:.4f}, {rate:.0f} images/s")
+                pace = (done - first) * share * len(rows) / (time.perf_counter() - began)
+                run.log(done, loss=value, images_per_second=pace)
+                advance(done, f"loss {value:.4f}, {pace:.0f} images/s")
             if saves:
                 _require_finite(net, run, done)
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
@@ -298,29 +338,30 @@ def fit(
 def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int) -> None:
     """Learn, on the studio, to swap any two people: what :func:`fit` then starts from.
 
-    Every person gives the same performances, so the true swap of each frame is another frame. One
-    decoder's weights serve everybody and only its ``person`` differs; what the code says of who it
-    was taken from is therefore an error, which the encoder learns not to make.
+    Four people at a time give the same performances, so the true swap of each frame is another
+    frame. One decoder's weights serve everybody and only its ``person`` differs; what the code says
+    of who it was taken from is therefore an error, which the encoder learns not to make.
 
     Args:
         config: see :class:`Config`; ``batch`` pairs a step.
         run: where to resume from, and to keep checkpoints and metrics.
         fabric: where and how precisely to compute.
-        people: how many studio people.
-        moments: how many performances.
+        people: how many studio people, a multiple of four.
+        moments: how many performances of each.
+
+    Raises:
+        FacekitError: for another number of people.
     """
+    if people % _TOGETHER:
+        raise FacekitError(f"--people {people}: give a multiple of {_TOGETHER}")
     seed = int(run.facts["seed"])
     images = _studio_grid(run, people, moments, 2 * config.size, fabric.device)
-    weight = loss_weight(config.size).to(fabric.device)
-    window_weight = F.avg_pool2d(weight, 8, 4)
 
     seed_step(seed, 0)
     net = FaceSwap(1, config.size, config.width, config.code)
     decoder = cast(Decoder, net.decoders[0])
     del decoder.person
-    net.everyone = nn.Parameter(
-        0.01 * torch.randn(people, 4 * config.width, *[config.size // 8] * 2)
-    )
+    net.everyone = nn.Parameter(0.01 * torch.randn(people, 4 * config.width, *[SEEN // 8] * 2))
     net.to(fabric.device)
     optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
     first = 0
@@ -338,19 +379,18 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
 
             # Pairs of one performance: who is seen, and who is to be drawn.
             moment = torch.randint(moments, (config.batch,))
-            seen, drawn_as = torch.randint(people, (2, config.batch))
-            rows = torch.cat([moment * people + seen, moment * people + drawn_as])
+            drawn_as = torch.randint(people, (config.batch,))
+            seen = drawn_as - drawn_as % _TOGETHER + torch.randint(_TOGETHER, (config.batch,))
+            rows = torch.cat([seen * moments + moment, drawn_as * moments + moment])
             pairs = torch.cat(to_images(images[rows.to(images.device)]).chunk(2), 1)
             inputs, targets = distort(pairs, config.size, config.warp)
             inputs = to_grey(inputs[:, :3], mean_colour(targets[:, :3]))
-            targets = to_grey(targets[:, 3:], mean_colour(targets[:, 3:]))
+            colours = to_grey(targets[:, 4:7], mean_colour(targets[:, 4:7]))
 
             with fabric.autocast():
                 who = net.everyone[drawn_as.to(fabric.device)]
-                drawn = decoder.draw(net.encoder(inputs) + who)
-            absolute = (weight * (drawn - targets).abs()).mean()
-            dissimilar = (window_weight * (1 - coarse_ssim(drawn, targets))).mean()
-            loss = absolute + config.ssim_weight * dissimilar
+                drawn = decoder.drawn(net.encoder(inputs) + who).float()
+            loss = reconstruction_loss(drawn, torch.cat([colours, targets[:, 7:]], 1), config)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -360,45 +400,85 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
             saves = done % config.checkpoint_every == 0 or done == config.steps
             if done % 10 == 0 or saves:
                 value = _finite(loss, run, done)
-                rate = (done - first) * config.batch / (time.perf_counter() - began)
-                run.log(done, loss=value, images_per_second=rate)
-                advance(done, f"loss {value:.4f}, {rate:.0f} images/s")
+                pace = (done - first) * config.batch / (time.perf_counter() - began)
+                run.log(done, loss=value, images_per_second=pace)
+                advance(done, f"loss {value:.4f}, {pace:.0f} images/s")
             if saves:
                 _require_finite(net, run, done)
                 run.save(done, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
 
 
+_TOGETHER = 4
+"""Studio people who give the same performances in :func:`pretrain`."""
+
+
 def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.device) -> Tensor:
-    """Crops uint8 (moments * people, size, size, 3): row m * people + p is person p in moment m.
+    """Crops and masks uint8 (people * moments, size, size, 4), a person's in a row.
 
     They are rendered once and kept in the run folder.
     """
-    from facekit.studio.clip import render_frames
     from facekit.studio.performance import Performance, performance_seed
     from facekit.studio.person import Person, person_seed
+    from facekit.studio.pool import render_frames
 
     path = run.folder / "grid.safetensors"
     if path.exists():
         kept: Tensor = checkpoint.load(path)["images"]
         return kept.to(device)
     seed = int(run.facts["seed"])
-    cast_of = [Person.sample(person_seed(seed, i)) for i in range(people)]
-    acts = [Performance.sample(performance_seed(seed, 0, i)) for i in range(moments)]
-    pairs = [(person, act) for person in cast_of for act in acts]  # a person's frames in a row
+    pairs = [
+        (
+            Person.sample(person_seed(seed, i)),
+            Performance.sample(performance_seed(seed, i // _TOGETHER, j)),
+        )
+        for i in range(people)
+        for j in range(moments)
+    ]
     locator = load_locator(device)
-    images = torch.empty((people, moments, size, size, 3), dtype=torch.uint8)
-    with progress("rendering the studio's pairs", len(pairs)) as advance:
-        for i, shot in enumerate(render_frames(pairs, 160, min(2, len(pairs)), want=())):
-            (faces,) = locator.locate([shot.pixels])
+    images = torch.empty((len(pairs), size, size, 4), dtype=torch.uint8)
+    workers = min(default_threads(), len(pairs))
+    shots = render_frames(pairs, size * 5 // 4, workers, want=("masks",))
+    with progress("rendering the studio's people", len(pairs)) as advance:
+        done = 0
+        while some := list(islice(shots, 32)):
             # As in use, the locator's points; where it sees no face, the studio's.
-            points = faces[0].points if faces else shot.points
-            matrix = crop_from_image(points, TEMPLATE, size)[None]
-            crop = warp(to_images(torch.from_numpy(shot.pixels)[None].to(device)), matrix, size)
-            images[i // moments, i % moments] = torch.from_numpy(to_pixels(crop)[0])
-            advance(i + 1, "")
-    grid = images.transpose(0, 1).flatten(0, 1).contiguous()
-    checkpoint.save(path, {"images": grid})
-    return grid.to(device)
+            found = locator.locate([shot.pixels for shot in some])
+            for shot, faces in zip(some, found, strict=True):
+                points = faces[0].points if faces else shot.points
+                matrix = crop_from_image(points, TEMPLATE, size)[None]
+                planes = np.dstack([shot.pixels, _filled(shot.masks["face"])])
+                crop = warp(to_images(torch.from_numpy(planes)[None].to(device)), matrix, size)
+                images[done] = torch.from_numpy(to_pixels(crop)[0])
+                done += 1
+            advance(done, "")
+    checkpoint.save(path, {"images": images})
+    return images.to(device)
+
+
+def with_masks(images: Tensor) -> Tensor:
+    """Crops uint8 (N, H, H, 3) and, as a fourth channel, the face in each: uint8 (N, H, H, 4).
+
+    What covers a face in a photo is a hole in what is seen of it; such as glasses leave are filled,
+    since whoever wears glasses is to be drawn with them.
+    """
+    visible = load_visible(images.device)
+    planes = []
+    for some in torch.split(images, 64):
+        found = (255 * visible(to_images(some))).round().byte().squeeze(1).numpy(force=True)
+        planes.append(torch.from_numpy(np.stack([_filled(plane) for plane in found])))
+    return torch.cat([images, torch.cat(planes)[..., None].to(images.device)], 3)
+
+
+def _filled(plane: Pixels) -> Pixels:
+    """A mask uint8 (H, W) without its holes and narrow gaps."""
+    side = len(plane) // 16 * 2 + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    padded = cv2.copyMakeBorder(plane, side, side, side, side, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
+    outside = (closed < 128).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    closed[outside == 1] = 255
+    return cast(Pixels, np.maximum(plane, closed[side:-side, side:-side]))
 
 
 def bundle(run: Run, folder: Path, name: str) -> Path:
@@ -542,43 +622,73 @@ def from_grey(images: Tensor, colour: Tensor) -> Tensor:
 
 
 def face_mask(size: int) -> Tensor:
-    """The share (1, 1, S, S) in [0, 1] of the drawn face at each pixel of a crop."""
+    """Where faces are in a crop of any person, roughly: (1, 1, S, S) in [0, 1]."""
     return torch.from_numpy(ellipse(size, (0.5, 0.5), (0.36, 0.47), 0.4))[None, None]
 
 
-def loss_weight(size: int) -> Tensor:
-    """The weight (1, 1, S, S) of each pixel's error: the face first, eyes and mouth above all."""
+def reconstruction_loss(drawn: Tensor, targets: Tensor, config: Config) -> Tensor:
+    """L1 + SSIM of what is drawn, the face above all, and L1 of its mask: a scalar.
+
+    Args:
+        drawn: (B, 4, S, S), see :class:`Decoder`.
+        targets: of the same shape.
+        config: has the weights.
+    """
+    weight = 0.1 + shares(targets) + features_weight(config.size).to(drawn.device)
+    weight = weight / weight.mean()
+    absolute = (weight * (drawn[:, :3] - targets[:, :3]).abs()).mean()
+    similar = coarse_ssim(drawn[:, :3], targets[:, :3])
+    dissimilar = (F.avg_pool2d(weight, 8, 4) * (1 - similar)).mean()
+    mask = (drawn[:, 3:] - targets[:, 3:]).abs().mean()
+    return absolute + config.ssim_weight * dissimilar + config.mask_weight * mask
+
+
+@lru_cache(maxsize=4)
+def features_weight(size: int) -> Tensor:
+    """What errors at eyes and mouth weigh beside those of the rest of the face: (1, 1, S, S)."""
     unit = (torch.arange(size) + 0.5) / size
-    weight = 0.1 + (face_mask(size)[0, 0] > 0).float()
+    weight = torch.zeros(size, size)
     left_eye, right_eye, _, left_mouth, right_mouth = TEMPLATES[TEMPLATE]
     for x, y in (left_eye, right_eye, (left_mouth + right_mouth) / 2):
         distance = (unit[None, :] - x) ** 2 + (unit[:, None] - y) ** 2
         weight = weight + 2 * torch.exp(-distance / (2 * 0.06**2))
-    return (weight / weight.mean())[None, None]
+    return weight[None, None]
+
+
+def shares(drawn: Tensor) -> Tensor:
+    """The masks of drawn faces (B, 4, S, S): (B, 1, S, S) in [0, 1]."""
+    return ((drawn[:, 3:] + 1) / 2).clamp(0, 1)
+
+
+def masked(drawn: Tensor) -> Tensor:
+    """Drawn faces (B, 4, S, S) without what is around them: (B, 3, S, S)."""
+    return drawn[:, :3] * shares(drawn)
 
 
 @torch.no_grad()
 def strip(net: FaceSwap, images: Tensor, rows: list[list[int]], size: int) -> Pixels:
-    """A picture of up to four people's first and middle photo: source | reconstruction | swap.
+    """A picture of up to four people's first and middle photo: source | reconstruction | swap | result.
 
     Args:
         net: as trained so far.
-        images: uint8 (N, 2S, 2S, 3).
+        images: uint8 (N, 2S, 2S, 4).
         rows: each person's rows of ``images``.
         size: S.
 
     Returns:
-        uint8 (H, W, 3): a row a person, who in the swap becomes the next one.
+        uint8 (H, W, 3): a row a person, who in the swap becomes the next one; last, the swap in
+        its photo, as far as its mask says.
     """
     people = range(min(4, len(rows)))
     lines = []
     for person in people:
         chosen = [rows[person][0], rows[person][len(rows[person]) // 2]]
-        faces = F.avg_pool2d(to_images(images[torch.tensor(chosen)]), 2)
+        faces = F.avg_pool2d(to_images(images[torch.tensor(chosen)])[:, :3], 2)
         colour = mean_colour(faces)
         grey = to_grey(faces, colour)
-        drawn = (net(grey, [p]) for p in (person, (person + 1) % len(rows)))
-        columns = [faces, *(from_grey(face, colour) for face in drawn)]
+        own, other = (net(grey, [p]).float() for p in (person, (person + 1) % len(rows)))
+        drawn, swapped = (from_grey(face[:, :3], colour) for face in (own, other))
+        columns = [faces, drawn, swapped, faces + shares(other) * (swapped - faces)]
         lines.append(torch.cat([torch.cat([c[i] for c in columns], 2) for i in range(2)], 2))
     sheet = torch.cat(lines, 1)[None].float()
     pixels: Pixels = to_pixels(F.interpolate(sheet, scale_factor=2, mode="bilinear"))[0]
@@ -650,14 +760,12 @@ def _swapper(run: Run, fabric: Fabric, source: str, target: str | None) -> tuple
     person = person_index(run, source)
     if target is not None and person_index(run, target) == person:
         raise FacekitError(f"--source and --target are both '{source}'; name two people")
-    mask = face_mask(settings.size).to(fabric.device)
 
     @torch.no_grad()
     def swap(crops: Tensor) -> tuple[Tensor, Tensor]:
         colour = mean_colour(crops)
-        grey = to_grey(crops, colour)
         with fabric.autocast():
-            faces = net(grey, [person])
-        return from_grey(faces.float(), colour), mask.expand(len(crops), -1, -1, -1)
+            drawn = net(to_grey(crops, colour), [person]).float()
+        return from_grey(drawn[:, :3], colour), shares(drawn)
 
     return swap, settings.size

@@ -31,7 +31,7 @@ class Discriminator(nn.Module):
     """Images (B, 3, S, S) in [-1, 1] → logits (B,); greater means more real.
 
     Args:
-        size: S, a power of two ≥ 8.
+        size: S, at least 8: 4 to 7 times a power of two.
         width: channels at full resolution; they double at each halving, up to ``8 * width``.
         outputs: logits an image; more than one gives a projection for labels (B, outputs).
         patch: side of the squares of pixels that it looks at as one; 2 is four times as fast, and
@@ -40,15 +40,18 @@ class Discriminator(nn.Module):
 
     def __init__(self, size: int, width: int = 24, outputs: int = 1, patch: int = 1) -> None:
         super().__init__()
-        if size < 8 * patch or size & (size - 1):
-            raise ValueError(f"size must be a power of two of at least {8 * patch}, not {size}")
-        self.patch = patch
         halvings = int(math.log2(size // patch)) - 2
+        if size < 8 * patch or (size // patch) % 2**halvings:
+            raise ValueError(
+                f"size must be 4 to 7 times a power of two, at least {8 * patch}, not "
+                f"{size}"
+            )
+        self.patch = patch
         channels = [min(width * 2**i, 8 * width) for i in range(halvings + 1)]
         self.first = nn.Conv2d(3 * patch**2, channels[0], 3, padding=1)
         pairs = pairwise(channels)
         self.blocks = nn.Sequential(*(_Block(a, b) for a, b in pairs))
-        self.last = nn.Linear(channels[-1] * 16, outputs)
+        self.last = nn.Linear(channels[-1] * (size // patch // 2**halvings) ** 2, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge a batch of images."""
