@@ -31,7 +31,7 @@ SIDE = FACE + 2 * ROOM
 """Side of a crop."""
 
 MASKS = ("bare", "glasses", "person")
-"""Of each crop: the inner face with nothing over it; frame and lenses; all that is no background."""
+"""Of each crop: the inner face with nothing over it; frame and lenses; all but background."""
 
 TEMPLATE = "face"
 
@@ -54,9 +54,7 @@ class Crops(NamedTuple):
     person: Tensor
 
 
-def render(
-    path: Path, *, people: int, frames: int, size: int, seed: int, workers: int = 1
-) -> None:
+def render(path: Path, *, people: int, frames: int, size: int, seed: int, workers: int = 1) -> None:
     """Render crops into a file: ``frames`` in a row of each of ``people``.
 
     Args:
@@ -79,9 +77,7 @@ def render(
         if random.random() < _GLASSES:
             worn = ("round", "square", "half-rim")[int(random.integers(3))]
             person = person.model_copy(update={"glasses": worn})
-        pairs += [
-            (person, Performance.sample(performance_seed(seed, i, j))) for j in range(frames)
-        ]
+        pairs += [(person, Performance.sample(performance_seed(seed, i, j))) for j in range(frames)]
     pictures, masks, points = [], [], []
     with progress("rendering crops", len(pairs)) as advance:
         for done, shown in enumerate(render_frames(pairs, size, workers), start=1):

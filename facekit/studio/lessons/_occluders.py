@@ -228,8 +228,8 @@ def _hand_bones(scene: Scene) -> list[_Bone]:
             at, radius, angle = end, thin, angle + 0.3 * bend + 0.06 * scene.normal()
     angle = -0.25 - 0.7 * scene.share()
     at, radius = torch.stack([full(-0.12), full(0.1)], 1), 0.085 * slim
-    for k, reach in enumerate((0.24, 0.17, 0.13)):
-        end = at + reach * torch.stack([angle.sin(), angle.cos()], 1)
+    for k, part in enumerate((0.24, 0.17, 0.13)):
+        end = at + part * torch.stack([angle.sin(), angle.cos()], 1)
         thin = radius * (0.8 if k == 0 else 0.9)
         bones.append((at, end, radius, thin, 0.01 * k, float(k == 2)))
         at, radius, angle = end, thin, angle + 0.35 * scene.share()
@@ -381,7 +381,9 @@ def cloth(scene: Scene) -> Layer:
     scarf = _wide(0.8 + 0.4 * scene.even()) + bow * u.square() + tilt * u - v
     brow = _wide(-0.45 + 0.15 * scene.normal())
     cap = v - brow + _wide(0.25 * scene.even()) * u.square() + tilt * u
-    far = torch.where(kind < 0.45, torch.minimum(mask, straps), torch.where(kind < 0.75, scarf, cap))
+    far = torch.where(
+        kind < 0.45, torch.minimum(mask, straps), torch.where(kind < 0.75, scarf, cap)
+    )
     far = far + 0.03 * _clouds(scene, 8)[:, 0]
     share = (0.5 - far * _wide(eyes / (0.8 + scene.share()))).clamp(0, 1)[:, None]
     folds = (v * _wide(5 + 20 * scene.share()) + 2 * _clouds(scene, 4)[:, 0]).sin()
@@ -454,7 +456,9 @@ def _stuff(scene: Scene) -> Tensor:
     stripes = (along * _wide(0.15 + 1.2 * scene.share().square())).sin()[:, None]
     crossed = stripes * (scene.field.sum(-1) * _wide(0.1 + 0.5 * scene.share())).sin()[:, None]
     clouds, grain = _clouds(scene, 7), _clouds(scene, 50)
-    mixes = torch.cat([0 * slope, slope, stripes + 0.5, crossed + 0.5, clouds + 0.5, grain + 0.5], 1)
+    mixes = torch.cat(
+        [0 * slope, slope, stripes + 0.5, crossed + 0.5, clouds + 0.5, grain + 0.5], 1
+    )
     row = torch.randint(mixes.shape[1], (len(mixes),)).to(mixes.device)
     mix = mixes[torch.arange(len(mixes), device=mixes.device), row][:, None]
     made = one.lerp(two, mix.clamp(0, 1))

@@ -100,7 +100,7 @@ def teach(
     held_out = torch.nonzero(crops.person >= config.people - config.held_out)[:, 0].cpu()
 
     seed_step(seed, 0)
-    net = VisibleNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = VisibleNet().to(device)
     optimizer = torch.optim.AdamW(
         net.parameters(), weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
@@ -361,7 +361,9 @@ def _lit(images: Tensor) -> Tensor:
     # A lamp or a shadow: the gain slopes over the crop, sharply at times.
     centres = (torch.arange(SIZE, device=device) + 0.5) / SIZE - 0.5
     way = 2 * math.pi * torch.rand(count)
-    slope = each(way.cos()) * centres + each(way.sin()) * centres[:, None] + each(0.4 * _even(count))
+    slope = (
+        each(way.cos()) * centres + each(way.sin()) * centres[:, None] + each(0.4 * _even(count))
+    )
     sharp = torch.where(torch.rand(count) < 0.25, 4 + 20 * torch.rand(count), torch.tensor(1.5))
     strength = 0.4 * torch.randn(count) * (torch.rand(count) < 0.6)
     lamp = (each(strength) * torch.tanh(slope * each(sharp))).exp()
