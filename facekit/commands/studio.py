@@ -410,22 +410,28 @@ def teach(
 
     from facekit.core import device as devices
     from facekit.core.text import command_line
-    from facekit.datasets.studio import StudioFaces
     from facekit.studio import teach as lessons
 
     lesson, settings = lessons.read_config(config, overrides)
     fabric = devices.setup(device, precision, threads=threads)
     run = lessons.start(lesson, settings, data, out, fabric, seed=seed)
-    studio = StudioFaces(
-        people=settings.people,
-        frames=settings.frames,
-        size=settings.size,
-        seed=settings.data_seed,
-        cache=cache or out / "cache",
-        workers=workers,
-    )
+    module = lessons.load(lesson)
+    studio = None
+    if hasattr(module, "prepare"):
+        module.prepare(settings, run, workers)
+    else:
+        from facekit.datasets.studio import StudioFaces
+
+        studio = StudioFaces(
+            people=settings.people,
+            frames=settings.frames,
+            size=settings.size,
+            seed=settings.data_seed,
+            cache=cache or out / "cache",
+            workers=workers,
+        )
     began = time.monotonic()
-    lessons.load(lesson).teach(settings, run, fabric, studio, data)
+    module.teach(settings, run, fabric, studio, data)
     minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
     run.note(minutes=round(minutes, 1))
     path = lessons.bundle(lesson, settings, data, run, command_line(sys.argv))

@@ -8,6 +8,8 @@ that of the weights it makes. It offers
   :class:`facekit.datasets.studio.StudioFaces`, and on the folder ``data`` if one is given,
   resuming from the run's newest checkpoint to the same bits. Measured figures go to
   ``run.note(figures={...})``; without them the card has those of the last row of the metrics;
+- ``prepare(config, run, workers)``, if it needs more than whole pictures: renders into the run
+  folder what is not there yet; ``studio`` is None then;
 - ``weights(run)``: the tensors to bundle, from a finished run;
 - ``LICENCE``: of those weights, if the studio alone taught them;
 - ``LICENCE_WITH_DATA``: of those into which a folder went; a lesson without it takes no folder.
