@@ -63,6 +63,7 @@ MEDIA = {
     "facekit/studio/clip.py": "people who don't exist, with the certificate beside them",
     "facekit/studio/certificate.py": "in memory, to be compared with a file",
     "facekit/studio/labels.py": "masks and depth maps: they show nobody",
+    "facekit/studio/lessons/_crops.py": "people who don't exist, as bytes within a run folder",
     "facekit/studio/lessons/identity.py": "in memory: compression of a crop",
     "facekit/studio/lessons/landmarks.py": "in memory: compression of a crop",
     "detectors/analyze_bench.py": "a temporary folder, marked as all are, to be analyzed",

@@ -342,3 +342,25 @@ def test_a_lesson_cut_short_goes_on_to_the_same_bits(
     assert teach_command(out).exit_code == 0
     name = "visible.safetensors"
     assert (out / name).read_bytes() == (taught / name).read_bytes()
+
+
+# --- the bundled weights ---
+
+
+def test_bundled_weights_see_bare_faces_and_what_covers_them(taught: Path) -> None:
+    crops = crops_file.read(taught / lesson.CROPS)  # of people whom they have never seen
+    images, masks, points = lesson.brought(crops, torch.arange(3), lesson.plain(3))
+    visible = load_visible(CPU)
+    images, truth = images * 2 - 1, masks[:, :1]
+    assert lesson.overlap(visible(images), truth) > 0.85
+    smaller = torch.nn.functional.interpolate(images, 64, mode="area")
+    assert lesson.overlap(visible(smaller), torch.nn.functional.interpolate(truth, 64)) > 0.8
+
+    covered = images.clone()
+    for picture, five in zip(covered, points.long(), strict=True):
+        x, y = five[3:].float().mean(0).long().tolist()
+        picture[:, y - 12 : y + 16, x - 16 : x + 16] = torch.tensor([-0.6, 0.1, 0.7])[:, None, None]
+    box = (covered != images).any(1, keepdim=True)
+    said = visible(covered)
+    assert said[box].mean() < 0.25
+    assert lesson.overlap(said, truth * ~box) > 0.75
