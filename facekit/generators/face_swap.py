@@ -92,7 +92,7 @@ class Config(config.Config):
     learning_rate: float = Field(1e-3, gt=0)
     warm_up: int = Field(100, ge=0)
     encoder_speed: float = Field(0.1, ge=0, le=1)
-    warp: float = Field(0.03, ge=0, le=0.2)
+    warp: float = Field(0.05, ge=0, le=0.2)
     ssim_weight: float = Field(1.0, ge=0)
     mask_weight: float = Field(0.5, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
