@@ -1,24 +1,42 @@
-"""Put a generated crop back into its picture: soft mask, colours of the target's light.
+"""Put a generated crop back into its picture, so that no seam shows.
 
-The colour match is the linear transfer of mean and deviation in Lab of Reinhard et al., "Color
-Transfer between Images", IEEE CG&A 2001, weighted by the mask.
+Two ways: ``feather`` mixes the two pictures by the mask; ``bands`` mixes each band of detail over a
+width of its own, coarse ones gently and fine ones sharply (Burt & Adelson, "A Multiresolution
+Spline With Application to Image Mosaics", ACM Transactions on Graphics 1983). What is split into
+bands here is the difference of the two, so that where there is none the picture stays as it is.
 """
+
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit.core.errors import FacekitError, did_you_mean
 from facekit.faces.align import apply, invert
 from facekit.types import Floats, Pixels
+
+Seam = Literal["bands", "feather"]
+SEAMS: tuple[Seam, ...] = get_args(Seam)
+
+Retouch = Callable[[Floats, float], Floats]
+"""Takes a crop at its place in the picture, float32 RGB (H, W, 3) in [0, 1], and the side of the
+whole crop in the picture's pixels; gives it back changed."""
+
+_COARSEST = 0.06  # of the crop's side: about how far the coarsest band is mixed over
+_MOST_BANDS = 6
 
 
 def paste(
     pixels: Pixels,
-    crop: Pixels,
+    crop: Pixels | Floats,
     crop_from_image: NDArray[np.float64],
     mask: Floats,
     *,
-    match_colour: float = 1.0,
+    seam: Seam = "feather",
+    veil: Floats | None = None,
+    retouch: Retouch | None = None,
 ) -> Pixels:
     """``pixels`` with ``crop`` laid over its place, as far as ``mask`` says.
 
@@ -27,61 +45,96 @@ def paste(
 
     Args:
         pixels: uint8 RGB (H, W, 3).
-        crop: uint8 RGB (S, S, 3).
+        crop: uint8 RGB (S, S, 3), or float32 in [0, 1].
         crop_from_image: (2, 3), see :mod:`facekit.types`; the crop may lie partly or wholly
             outside of the picture.
         mask: float32 (S, S) in [0, 1]: the crop's share at each of its pixels.
-        match_colour: 0 keeps the crop's colours, 1 brings their mean and deviation inside the
-            mask to the target's.
+        seam: how to mix.
+        veil: float32 (S, S) in [0, 1]: the share of all that is mixed in, whatever the seam; 0
+            where something covers the face.
+        retouch: changes the crop at its place, before it is mixed in.
 
     Returns:
         A new picture; outside of the mask's reach its pixels are those of ``pixels``.
+
+    Raises:
+        FacekitError: for an unknown seam.
     """
-    height, width = pixels.shape[:2]
+    if seam not in SEAMS:
+        raise FacekitError(f"no seam '{seam}'; {did_you_mean(seam, SEAMS)}")
     size = crop.shape[0]
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]])
-    corners = apply(invert(crop_from_image), corners)
-    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
-    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int), (width, height))
-    if x0 >= x1 or y0 >= y1:
-        return pixels.copy()
+    box = _window(apply(invert(crop_from_image), corners), pixels.shape)
+    result = pixels.copy()
+    if box is None or mask.max() <= 0:
+        return result
+    x0, y0, x1, y1 = box
 
     # Only the rectangle that the crop can touch is worked on: a face is a small part of 1080p.
     crop_from_window = crop_from_image.copy()
     crop_from_window[:, 2] += crop_from_image[:, :2] @ [x0, y0]
     window = pixels[y0:y1, x0:x1]
-    share = _place(mask, crop_from_window, window.shape[:2])
-    layer = _place(np.float32(1 / 255) * crop, crop_from_window, window.shape[:2])
+    shape = window.shape[:2]
+    side = size / float(np.sqrt(abs(np.linalg.det(crop_from_image[:, :2]))))
+    values = crop if crop.dtype == np.float32 else np.float32(1 / 255) * crop
+    layer = _place(np.asarray(values, np.float32), crop_from_window, shape)
+    if retouch is not None:
+        layer = retouch(layer, side)
+    share = _place(mask, crop_from_window, shape)
     target: Floats = np.float32(1 / 255) * window
-    if match_colour > 0 and share.max() > 0:
-        layer += match_colour * (transfer_colour(layer, target, share) - layer)
-    blended = target + share[..., None] * (layer - target)
-    result = pixels.copy()
-    result[y0:y1, x0:x1] = np.clip(blended * 255 + 0.5, 0, 255).astype(np.uint8)
+    difference = layer - target
+    if seam == "bands":
+        mixed = _by_bands(difference, share, side)
+    else:
+        mixed = difference * share[..., None]
+    if veil is not None:
+        mixed *= _place(veil, crop_from_window, shape)[..., None]
+    result[y0:y1, x0:x1] = np.clip((target + mixed) * 255 + 0.5, 0, 255).astype(np.uint8)
     return result
 
 
-def transfer_colour(crop: Floats, target: Floats, mask: Floats) -> Floats:
-    """``crop`` with the mean and deviation, in Lab and inside ``mask``, of ``target``.
+def _window(
+    corners: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[int, int, int, int] | None:
+    """The part x0, y0, x1, y1 of a picture that a crop with these corners touches, if any."""
+    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0).tolist()
+    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int), (shape[1], shape[0])).tolist()
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
-    Args:
-        crop: float32 RGB (H, W, 3) in [0, 1].
-        target: as ``crop``, of the same size.
-        mask: float32 (H, W) in [0, 1]; not all zero.
 
-    Returns:
-        float32 RGB (H, W, 3); it may leave [0, 1] a little.
+def _by_bands(difference: Floats, share: Floats, side: float) -> Floats:
+    """A difference (H, W, 3), each band of it weighed by a share (H, W) as coarse as itself.
+
+    Fine detail changes over where the share is a half, so that none is seen twice; the coarsest
+    band changes as gently as the share does. Nothing is changed where the share is 0.
     """
-    crop_lab = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2LAB)
-    target_lab = cv2.cvtColor(np.ascontiguousarray(target), cv2.COLOR_RGB2LAB)
-    weight = mask[..., None] / mask.sum()
-    crop_mean, target_mean = ((weight * lab).sum((0, 1)) for lab in (crop_lab, target_lab))
-    crop_deviation = np.sqrt((weight * (crop_lab - crop_mean) ** 2).sum((0, 1)))
-    target_deviation = np.sqrt((weight * (target_lab - target_mean) ** 2).sum((0, 1)))
-    # A flat crop has no contrast to stretch, and a stray highlight must not blow it up.
-    gain = np.clip(target_deviation / np.maximum(crop_deviation, 1e-3), 0.5, 2.0)
-    matched = (crop_lab - crop_mean) * gain + target_mean
-    return np.asarray(cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_LAB2RGB), np.float32)
+    bands = int(np.clip(round(np.log2(max(_COARSEST * side, 1.0))), 0, _MOST_BANDS))
+    pyramid, shares, gentle = [difference], [_step(share, 0.375, 0.625)], share
+    for _ in range(bands):
+        if min(gentle.shape) < 4:
+            break
+        pyramid.append(_halved(pyramid[-1]))
+        shares.append(_halved(shares[-1]))
+        gentle = _halved(gentle)
+    mixed = pyramid[-1] * gentle[..., None]
+    for fine, coarse, own in zip(pyramid[-2::-1], pyramid[:0:-1], shares[-2::-1], strict=True):
+        size = fine.shape[1::-1]
+        band = fine - cv2.pyrUp(coarse, dstsize=size)
+        band *= own[..., None]
+        mixed = cv2.pyrUp(mixed, dstsize=size)
+        mixed += band
+    mixed *= _step(share, 0.0, 0.2)[..., None]
+    return np.asarray(mixed, np.float32)
+
+
+def _halved(layer: Floats) -> Floats:
+    return np.asarray(cv2.pyrDown(layer, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _step(values: Floats, low: float, high: float) -> Floats:
+    """Smoothly from 0 at ``low`` to 1 at ``high``."""
+    along = np.clip((values - low) / (high - low), 0, 1)
+    return np.asarray(along * along * (3 - 2 * along), np.float32)
 
 
 def ellipse(

@@ -1,0 +1,37 @@
+"""What covers the face stays in front of it: hands, hair, glasses, cups."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from facekit.types import Floats
+
+Visible = Callable[[Tensor], Tensor]
+"""Aligned crops (B, 3, S, S) in [-1, 1] → where they show the bare face, (B, 1, S, S) in [0, 1]."""
+
+
+def load(device: torch.device) -> Visible:
+    """The bundled network, :mod:`facekit.faces.visible`."""
+    from facekit.faces.visible import load_visible
+
+    return load_visible(device)
+
+
+def veil(visible: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """How much of the new face may be shown at each pixel, float32 (S, S) in [0, 1].
+
+    The mean over some frames of one run, so that the network's doubts do not flicker; then doubts
+    are settled towards either side, since half a hand is never seen.
+
+    Args:
+        visible: of each frame, float32 (S, S) in [0, 1].
+        weights: of each frame; they need not sum to 1.
+    """
+    share = np.asarray(weights, np.float32) / np.float32(np.sum(weights))
+    mean = np.einsum("n,nij->ij", share, np.stack(visible))
+    settled = np.clip((mean - 0.25) / 0.5, 0, 1)
+    soft = cv2.GaussianBlur(settled, (0, 0), 0.008 * len(mean))
+    return np.asarray(soft * soft * (3 - 2 * soft), np.float32)
