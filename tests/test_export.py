@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from skimage import data
 
 from facekit import export, watermark
-from facekit.commands import generator
+from facekit.commands import generator, generator_convert
 from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media import images
@@ -148,7 +148,7 @@ def test_the_command_hands_the_corner_on(out, monkeypatch, given):
         asked.update(options)
         raise FacekitError("enough")
 
-    monkeypatch.setattr(generator, "convert_file", convert)
+    monkeypatch.setattr(generator_convert, "convert_file", convert)
     words = ["run", str(out), "--input", "a.png", "--out", "b.png", "--source", "person-0000"]
     CliRunner().invoke(generator.command, [*words, *given])
     assert asked["badge"] == (given[1] if given else "bottom-left")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from facekit import generators
 from facekit.commands import detector_faces
 from facekit.commands.generator import command as generator_command
-from facekit.commands.generator import convert_file
+from facekit.commands.generator_convert import convert_file
 from facekit.core import checkpoint, config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run

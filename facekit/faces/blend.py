@@ -82,11 +82,11 @@ def paste(
         layer = retouch(layer, side)
     share = _place(mask, crop_from_window, shape)
     target: Floats = np.float32(1 / 255) * window
-    difference = layer - target
+    difference = np.asarray(layer - target, np.float32)
     if seam == "bands":
         mixed = _by_bands(difference, share, side)
     else:
-        mixed = difference * share[..., None]
+        mixed = np.asarray(difference * share[..., None], np.float32)
     if veil is not None:
         mixed *= _place(veil, crop_from_window, shape)[..., None]
     result[y0:y1, x0:x1] = np.clip((target + mixed) * 255 + 0.5, 0, 255).astype(np.uint8)

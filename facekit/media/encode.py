@@ -125,7 +125,8 @@ def join(
     with _written(path) as partial:
         times = sorted(packet.pts for packet in _stretched(stretches))
         # A packet is decoded two frames before it is shown at the latest: x264 looks no further.
-        ticks = iter([times[0] - 2, times[0] - 1, *times])
+        lead = (times[0] - 2 * _duration(rate), times[0] - _duration(rate))
+        ticks = iter([*lead, *times])
         with (
             av.open(str(partial.absolute()), "w", format="mp4", options=_PLAYABLE) as out,
             av.open(str(stretches[0].absolute()), format="nut") as first,
@@ -147,7 +148,7 @@ def _stretched(stretches: Sequence[Path]) -> Iterator[Any]:
     for path in stretches:
         with av.open(str(path.absolute()), format="nut") as container:
             for packet in container.demux(video=0):
-                if packet.size:
+                if packet.size and packet.pts is not None:
                     packet.pts -= _LATER
                     yield packet
 
