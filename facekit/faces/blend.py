@@ -116,19 +116,23 @@ def _by_bands(difference: Floats, share: Floats, side: float) -> Floats:
         pyramid.append(_halved(pyramid[-1]))
         shares.append(_halved(shares[-1]))
         gentle = _halved(gentle)
-    mixed = pyramid[-1] * gentle[..., None]
+    mixed = np.asarray(pyramid[-1] * gentle[..., None], np.float32)
     for fine, coarse, own in zip(pyramid[-2::-1], pyramid[:0:-1], shares[-2::-1], strict=True):
-        size = fine.shape[1::-1]
-        band = fine - cv2.pyrUp(coarse, dstsize=size)
+        size = fine.shape[1], fine.shape[0]
+        band = fine - _doubled(coarse, size)
         band *= own[..., None]
-        mixed = cv2.pyrUp(mixed, dstsize=size)
+        mixed = _doubled(mixed, size)
         mixed += band
     mixed *= _step(share, 0.0, 0.2)[..., None]
-    return np.asarray(mixed, np.float32)
+    return mixed
 
 
 def _halved(layer: Floats) -> Floats:
     return np.asarray(cv2.pyrDown(layer, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _doubled(layer: Floats, size: tuple[int, int]) -> Floats:
+    return np.asarray(cv2.pyrUp(layer, dstsize=size), np.float32)
 
 
 def _step(values: Floats, low: float, high: float) -> Floats:
