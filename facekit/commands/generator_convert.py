@@ -133,6 +133,7 @@ def convert_file(
         return tally.compare(changed)
 
     def told(plan: "Plan") -> dict[str, object]:
+        _require_same(given)
         _require_changed(path, plan)
         return {**facts, "frames": len(plan.places), "changed": plan.changed}
 
@@ -238,6 +239,19 @@ def _require_kind(out: Path, path: Path, is_picture: bool) -> None:
     wanted = {".png", ".jpg", ".jpeg", ".webp"} if is_picture else {".mp4"}
     if out.suffix.lower() not in wanted:
         raise FacekitError(f"{out}: from {path.name} comes one of {', '.join(sorted(wanted))}")
+
+
+def _require_same(given: "Permit") -> None:
+    """See that what was planned for is what was let pass.
+
+    Raises:
+        FacekitError: if it has been changed.
+    """
+    from facekit.core import files
+
+    for path, digest in given.files.items():
+        if files.sha256(path) != digest:
+            raise FacekitError(f"{path} was changed while it was used; let it be, and begin again")
 
 
 def _require_changed(path: Path, plan: "Plan") -> None:

@@ -30,6 +30,45 @@ _Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Colours:
+    """What a face's colours are like, in Lab.
+
+    Attributes:
+        mean: float64 (3,).
+        spread: their covariance, float64 (3, 3).
+    """
+
+    mean: _Reals
+    spread: _Reals
+
+    @classmethod
+    def of(cls, crop: Floats, weight: Floats) -> "Colours | None":
+        """Measure a crop; None if there is next to nothing to measure.
+
+        Args:
+            crop: float32 RGB (H, W, 3) in [0, 1].
+            weight: float32 (H, W) in [0, 1], of each pixel.
+        """
+        total = float(weight.sum())
+        if total < 1:
+            return None
+        lab = _to_lab(crop).reshape(-1, 3).astype(np.float64)
+        share = weight.reshape(-1).astype(np.float64) / total
+        mean = share @ lab
+        spread = lab - mean
+        return cls(mean, (spread * share[:, None]).T @ spread + _NOISE**2 * np.eye(3))
+
+    @classmethod
+    def average(cls, several: Sequence["Colours"], weights: Sequence[float]) -> "Colours":
+        """The weighted mean of what is alike: the colours of one face in frames in a row."""
+        share = np.asarray(weights) / np.sum(weights)
+        return cls(
+            share @ np.stack([one.mean for one in several]),
+            np.einsum("n,nij->ij", share, np.stack([one.spread for one in several])),
+        )
+
+
+@dataclass(frozen=True)
 class ColourMap:
     """``linear @ lab + shift``.
 
@@ -41,60 +80,36 @@ class ColourMap:
     linear: _Reals
     shift: _Reals
 
-    @classmethod
-    def mean(cls, maps: Sequence["ColourMap"], weights: Sequence[float]) -> "ColourMap":
-        """The weighted mean of maps."""
-        share = np.asarray(weights) / np.sum(weights)
-        return cls(
-            np.einsum("n,nij->ij", share, np.stack([one.linear for one in maps])),
-            share @ np.stack([one.shift for one in maps]),
-        )
-
     def apply(self, crop: Floats) -> Floats:
         """Map the colours of a crop, float32 RGB (H, W, 3) in [0, 1]; it may leave that a bit."""
         lab = cv2.transform(_to_lab(crop), np.column_stack([self.linear, self.shift]))
         return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.float32)
 
 
-UNCHANGED = ColourMap(np.eye(3), np.zeros(3))
-
-
-def match(crop: Floats, target: Floats, weight: Floats, method: Transfer) -> ColourMap:
-    """The map that gives ``crop`` the colours of ``target``.
+def match(face: Colours, target: Colours, method: Transfer) -> ColourMap | None:
+    """The map that brings one face's colours to another's; None if the method is "none".
 
     Args:
-        crop: float32 RGB (H, W, 3) in [0, 1].
-        target: as ``crop``, of the same size.
-        weight: float32 (H, W) in [0, 1], of each pixel in both.
-        method: see the module's text; "none" changes nothing.
+        face: what is to be mapped.
+        target: what it is to become.
+        method: see the module's text.
 
     Raises:
         FacekitError: for another method.
     """
     if method not in TRANSFERS:
         raise FacekitError(f"no colour transfer '{method}'; {did_you_mean(method, TRANSFERS)}")
-    if method == "none" or weight.sum() < 1:
-        return UNCHANGED
-    from_mean, from_spread = _statistics(crop, weight)
-    to_mean, to_spread = _statistics(target, weight)
+    if method == "none":
+        return None
     if method == "reinhard":
-        gains = np.sqrt(np.diag(to_spread) / np.diag(from_spread))
+        gains = np.sqrt(np.diag(target.spread) / np.diag(face.spread))
         linear = np.diag(np.clip(gains, _LEAST, _MOST))
     else:
-        root, inverse = _roots(from_spread)
-        linear = inverse @ _roots(root @ to_spread @ root)[0] @ inverse
+        root, inverse = _roots(face.spread)
+        linear = inverse @ _roots(root @ target.spread @ root)[0] @ inverse
         values, vectors = np.linalg.eigh(linear)
         linear = vectors * np.clip(values, _LEAST, _MOST) @ vectors.T
-    return ColourMap(linear, to_mean - linear @ from_mean)
-
-
-def _statistics(crop: Floats, weight: Floats) -> tuple[_Reals, _Reals]:
-    """Mean (3,) and covariance (3, 3) in Lab."""
-    lab = _to_lab(crop).reshape(-1, 3).astype(np.float64)
-    share = (weight / weight.sum()).reshape(-1).astype(np.float64)
-    mean = share @ lab
-    spread = lab - mean
-    return mean, (spread * share[:, None]).T @ spread + _NOISE**2 * np.eye(3)
+    return ColourMap(linear, target.mean - linear @ face.mean)
 
 
 def _roots(matrix: _Reals) -> tuple[_Reals, _Reals]:

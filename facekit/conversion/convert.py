@@ -121,9 +121,17 @@ class _Drawn:
     face: Pixels | None = None  # (S, S, 3)
     share: Floats | None = None  # (S, S)
     visible: Floats | None = None  # (S, S)
-    colours: colour.ColourMap = colour.UNCHANGED
-    gain: float = 1.0
-    noise: float = 0.0
+    own: "_Look | None" = None  # of the new face
+    target: "_Look | None" = None  # of the one in the frame
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is measured of a face, to give the one the look of the other."""
+
+    colours: colour.Colours | None
+    sharpness: float
+    noise: float = 0.0  # levels
 
 
 def listed(places: Sequence[Place], most: int = 12) -> str:
@@ -216,7 +224,6 @@ def _measured(
 ) -> _Drawn:
     weight = share if visible is None else share * visible
     unit = np.float32(1 / 255)
-    colours = colour.match(unit * face, unit * crop, weight, finish.colour)
     side = len(crop)
     # In a crop of the model's size the target has lost the detail that is to be compared.
     reach = side / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
@@ -226,11 +233,11 @@ def _measured(
     noise = detail.noise(_face_window(frame.pixels, matrix, side))
     grown, where = _grown(face, measured), np.clip(_grown(weight, measured), 0, 1)
     own, theirs = (detail.sharpness(detail.luma(one), where) for one in (grown, target))
-    # A crop that shrinks the picture averages its noise away.
-    left = noise * min(1.0, measured / reach)
-    # The colours' map changes contrast, of detail as well.
-    gain = detail.gain(own * float(colours.linear[0, 0]), theirs, left)
-    return _Drawn(frame, run, matrix, face, share, visible, colours, gain, noise)
+    # What is only noise is no detail; a crop that shrinks the picture averages noise away.
+    theirs = detail.without_noise(theirs, noise * min(1.0, measured / reach))
+    new = _Look(colour.Colours.of(unit * face, weight), own)
+    old = _Look(colour.Colours.of(unit * crop, weight), theirs, noise)
+    return _Drawn(frame, run, matrix, face, share, visible, new, old)
 
 
 def _grown(layer: Any, side: int) -> Any:
@@ -270,33 +277,56 @@ def _run_of(middle: _Drawn, window: Iterable[_Drawn | None]) -> list[tuple[float
 
 
 def _finish(drawn: _Drawn, near: list[tuple[float, _Drawn]], finish: Finish) -> Frame:
-    frame = drawn.frame
-    if drawn.face is None or drawn.matrix is None or drawn.share is None:
+    """Lay the new face in.
+
+    What is measured of the target is averaged over its neighbours: a face does not change from one
+    frame to the next. What is measured of the new face is its own: a model that is brighter in one
+    frame than in the next is thereby put right.
+    """
+    frame, own = drawn.frame, drawn.own
+    if drawn.face is None or drawn.matrix is None or drawn.share is None or own is None:
         return frame
-    weights = [weight for weight, _ in near]
-    colours = colour.ColourMap.mean([one.colours for _, one in near], weights)
+    target = _average([(weight, one.target) for weight, one in near if one.target is not None])
     face: Floats = np.float32(1 / 255) * drawn.face
-    if finish.colour != "none":
-        face = colours.apply(face)
-    visible = [one.visible for _, one in near if one.visible is not None]
-    gain = float(np.exp(np.average([np.log(max(o.gain, 0.05)) for _, o in near], weights=weights)))
-    noise = float(np.average([one.noise for _, one in near], weights=weights))
+    contrast = 1.0
+    if own.colours is not None and target.colours is not None:
+        colours = colour.match(own.colours, target.colours, finish.colour)
+        if colours is not None:
+            face = colours.apply(face)
+            contrast = float(colours.linear[0, 0])
+    gain = detail.gain(own.sharpness * contrast, target.sharpness)
 
     def retouch(layer: Floats, side: float) -> Floats:
         layer = detail.sharpened(layer, gain, side)
-        added = detail.grain(layer.shape[:2], noise, frame.index) if finish.grain else None
-        return layer if added is None else layer + added[..., None] / np.float32(255)
+        shape = layer.shape[0], layer.shape[1]
+        added = detail.grain(shape, target.noise, frame.index) if finish.grain else None
+        if added is None:
+            return layer
+        return np.asarray(layer + added[..., None] / np.float32(255), np.float32)
 
+    visible = [(weight, one.visible) for weight, one in near if one.visible is not None]
     pixels = paste(
         frame.pixels,
         face,
         drawn.matrix,
         drawn.share,
         seam=finish.seam,
-        veil=occlusion.veil(visible, weights) if visible else None,
+        veil=occlusion.veil(visible) if visible else None,
         retouch=retouch,
     )
     return Frame(pixels, frame.time, frame.index)
+
+
+def _average(looks: Sequence[tuple[float, _Look]]) -> _Look:
+    weights = [weight for weight, _ in looks]
+    colours = [(weight, look.colours) for weight, look in looks if look.colours is not None]
+    return _Look(
+        colour.Colours.average([c for _, c in colours], [w for w, _ in colours])
+        if colours
+        else None,
+        float(np.average([look.sharpness for _, look in looks], weights=weights)),
+        float(np.average([look.noise for _, look in looks], weights=weights)),
+    )
 
 
 def _on_host(maps: Tensor) -> Floats:

@@ -38,16 +38,14 @@ def luma(picture: Pixels | Floats) -> Floats:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.float32)
 
 
-def gain(face: float, target: float, noise: float) -> float:
-    """What the fine band of a face is to be multiplied by.
+def without_noise(sharpness: float, noise: float) -> float:
+    """What is left of a :func:`sharpness` without that of noise, of a deviation in its unit."""
+    return float(np.sqrt(max(sharpness**2 - noise**2, 0.0)))
 
-    Args:
-        face: its :func:`sharpness`.
-        target: that of the face in the picture.
-        noise: deviation of the target's noise, in the same unit: no detail.
-    """
-    detail = np.sqrt(max(target**2 - noise**2, 0.0))
-    return float(np.clip(detail / max(face, 1e-6), _LEAST, _MOST))
+
+def gain(face: float, target: float) -> float:
+    """What the fine band of a face is to be multiplied by, from either's :func:`sharpness`."""
+    return float(np.clip(target / max(face, 1e-6), _LEAST, _MOST))
 
 
 def sharpened(layer: Floats, gain: float, side: float) -> Floats:

@@ -139,6 +139,7 @@ class _Sighting:
 class _Row:
     time: float
     cut: bool
+    crossing: bool
     faces: list[_Sighting]
 
 
@@ -171,12 +172,12 @@ def plan_clip(
     rows: list[_Row] = []
     with progress("following faces", total) as advance:
         for seen in stage.follow(frames):
-            numbers = parts.add(seen)
+            numbers, crossing = parts.add(seen)
             sightings = [
                 _Sighting(number, face.points.copy(), _yaw(face), hidden(face))
                 for face, number in zip(seen.faces, numbers, strict=True)
             ]
-            rows.append(_Row(seen.frame.time, seen.cut, sightings))
+            rows.append(_Row(seen.frame.time, seen.cut, crossing, sightings))
             advance(len(rows), "")
     vectors = parts.vectors()
     owners = who.people(parts.parts, vectors)
@@ -186,7 +187,7 @@ def plan_clip(
     else:
         target = -1 if first is None else owners[first]
     found = [next((f for f in row.faces if owners[f.part] == target), None) for row in rows]
-    return Plan(_places(rows, found))
+    return Plan(_places(rows, _through_crossings(rows, found)))
 
 
 def plan_picture(
@@ -230,6 +231,27 @@ def hidden(face: Face) -> float:
 
 def _yaw(face: Face) -> float:
     return 0.0 if face.landmarks is None else face.landmarks.pose[0]
+
+
+def _through_crossings(
+    rows: Sequence[_Row], found: Sequence[_Sighting | None]
+) -> list[_Sighting | None]:
+    """The same, where faces cross by where the target must be, not by its track."""
+    result = list(found)
+    for crossing, group in groupby(range(len(rows)), key=lambda i: rows[i].crossing):
+        indices = list(group)
+        first, last = indices[0] - 1, indices[-1] + 1
+        if not crossing or first < 0 or last >= len(rows):
+            continue
+        before, after = found[first], found[last]
+        if before is None or after is None or any(rows[i].cut for i in (*indices, last)):
+            continue
+        for i in indices:
+            share = (rows[i].time - rows[first].time) / (rows[last].time - rows[first].time)
+            points = [face.points for face in rows[i].faces]
+            chosen = who.through_crossing(before.points, after.points, share, points)
+            result[i] = None if chosen is None else rows[i].faces[chosen]
+    return result
 
 
 def _places(rows: Sequence[_Row], found: Sequence[_Sighting | None]) -> tuple[Place, ...]:

@@ -55,8 +55,7 @@ def _local_fit(
     for i, (first, last) in enumerate(zip(low, high, strict=True)):
         since = (times[first:last] - times[i]) / deviation
         weight = np.exp(-0.5 * since**2)
-        # As many terms as there are frames to fit them to, and one frame to spare.
-        terms = max(1, min(degree, last - first - 2) + 1)
+        terms = min(degree + 1, last - first)  # of as few frames as these, nothing is smoothed
         basis = since[:, None] ** np.arange(terms)
         weighted = basis * weight[:, None]
         solution = np.linalg.lstsq(weighted.T @ basis, weighted.T @ values[first:last], rcond=None)

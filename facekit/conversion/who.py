@@ -58,8 +58,8 @@ class Parts:
         self._crossing: set[int] = set()  # tracks
         self._shown: set[int] = set()  # parts that the album knows
 
-    def add(self, seen: Seen) -> list[int]:
-        """The part of each face of the next frame."""
+    def add(self, seen: Seen) -> tuple[list[int], bool]:
+        """The part of each face of the next frame, and whether any of them cross."""
         crossing = _crossing(seen.faces)
         time = seen.frame.time
         numbers = []
@@ -84,7 +84,7 @@ class Parts:
         self._album.add(
             seen.frame.pixels, time, [face for face, _ in told], [number for _, number in told]
         )
-        return numbers
+        return numbers, any(crossing.values())
 
     def vectors(self) -> dict[int, Floats]:
         """The mean vector (D,), of length 1, of each part; all have ended."""
@@ -168,6 +168,30 @@ def person_like(
             "another photo, or cut the video so that it shows one of them"
         )
     return found[0][1]
+
+
+def through_crossing(
+    before: Floats, after: Floats, share: float, faces: Sequence[Floats]
+) -> int | None:
+    """Which of the faces in a frame is the one that was followed before faces crossed.
+
+    Within a crossing a tracker may take the one for the other at any moment; but between where a
+    face was before and where it is after, it moves about evenly.
+
+    Args:
+        before: its points (5, 2) in the last frame before the crossing.
+        after: in the first frame after it.
+        share: of the time between the two that has passed, in [0, 1].
+        faces: the points of all faces in the frame.
+
+    Returns:
+        Its place in ``faces``; None if none is where it should be.
+    """
+    expected = before + share * (after - before)
+    eyes = float(np.linalg.norm(expected[1] - expected[0]))
+    off = [float(np.linalg.norm(points - expected, axis=1).mean()) for points in faces]
+    best = int(np.argmin(off)) if off else 0
+    return best if off and off[best] < eyes else None
 
 
 def _crossing(faces: Sequence[Face]) -> dict[int, bool]:
