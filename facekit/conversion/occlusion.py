@@ -1,13 +1,14 @@
 """What covers the face stays in front of it: hands, hair, glasses, cups."""
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from facekit.core.errors import FacekitError
+from facekit.faces.visible import load_visible
 from facekit.types import Floats
 
 Visible = Callable[[Tensor], Tensor]
@@ -17,11 +18,9 @@ Visible = Callable[[Tensor], Tensor]
 def load(device: torch.device) -> Visible:
     """The bundled network, :mod:`facekit.faces.visible`."""
     try:
-        visible = import_module("facekit.faces.visible")
-    except ModuleNotFoundError:  # until it has landed
+        return load_visible(device)
+    except FacekitError:  # until its weights have landed
         return lambda crops: torch.ones_like(crops[:, :1])
-    load_visible: Callable[[torch.device], Visible] = visible.load_visible
-    return load_visible(device)
 
 
 def veil(visible: Sequence[tuple[float, Floats]]) -> Floats:

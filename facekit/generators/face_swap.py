@@ -303,9 +303,7 @@ def fit(
                 # draws with that person's photos. It sees and penalises in float32.
                 others = [(person + 1 + step % (len(rows) - 1)) % len(rows) for person in everyone]
                 fakes = masked(model(inputs, others).float())
-                reals = masked(
-                    torch.cat([targets.chunk(len(rows))[person] for person in others])
-                )
+                reals = masked(torch.cat([targets.chunk(len(rows))[person] for person in others]))
                 who = torch.tensor(others, device=fabric.device).repeat_interleave(share)
                 own = partial(_own_logits, judge, who)
                 judge_optimizer.zero_grad()
