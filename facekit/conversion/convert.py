@@ -287,12 +287,12 @@ def _finish(drawn: _Drawn, near: list[tuple[float, _Drawn]], finish: Finish) -> 
     if drawn.face is None or drawn.matrix is None or drawn.share is None or own is None:
         return frame
     target = _average([(weight, one.target) for weight, one in near if one.target is not None])
-    face: Floats = np.float32(1 / 255) * drawn.face
+    face: Floats = drawn.face.astype(np.float32)
     contrast = 1.0
     if own.colours is not None and target.colours is not None:
         colours = colour.match(own.colours, target.colours, finish.colour)
         if colours is not None:
-            face = colours.apply(face)
+            face = np.float32(255) * colours.apply(np.float32(1 / 255) * face)
             contrast = float(colours.linear[0, 0])
     gain = detail.gain(own.sharpness * contrast, target.sharpness)
 
@@ -300,9 +300,9 @@ def _finish(drawn: _Drawn, near: list[tuple[float, _Drawn]], finish: Finish) -> 
         layer = detail.sharpened(layer, gain, side)
         shape = layer.shape[0], layer.shape[1]
         added = detail.grain(shape, target.noise, frame.index) if finish.grain else None
-        if added is None:
-            return layer
-        return np.asarray(layer + added[..., None] / np.float32(255), np.float32)
+        if added is not None:
+            layer += added[..., None]
+        return layer
 
     visible = [(weight, one.visible) for weight, one in near if one.visible is not None]
     pixels = paste(

@@ -64,7 +64,7 @@ def sharpened(layer: Floats, gain: float, side: float) -> Floats:
     # Only lightness: colours that are made sharper show as fringes.
     grey = luma(layer)
     band = (gain - 1) * (grey - _blurred(grey, _FINE * side))
-    return np.asarray(layer + band[..., None], np.float32)
+    return np.asarray(cv2.add(layer, cv2.merge([band] * 3)), np.float32)
 
 
 def noise(picture: Pixels) -> float:
