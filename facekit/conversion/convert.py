@@ -18,6 +18,7 @@ from facekit.conversion import colour, detail, occlusion
 from facekit.conversion.colour import Transfer
 from facekit.conversion.images import to_images, to_pixels
 from facekit.conversion.plan import Place, Plan, plan_clip, plan_picture
+from facekit.core.ahead import ahead
 from facekit.core.errors import FacekitError
 from facekit.faces.align import apply, crop_from_image, draw_crop, invert
 from facekit.faces.blend import Seam, paste
@@ -103,12 +104,13 @@ def convert(
     # Batches begin at the same frames wherever the work begins, since a network's last bits
     # depend on what is in the batch; and with the neighbours that the first frame needs.
     begin = max(0, first - _RADIUS) // _BATCH * _BATCH
-    all_placed = _each_alone(frames, plan, device) if still else _placed(frames, plan)
-    placed = islice(all_placed, begin, None)
-    drawn = chain.from_iterable(map(draw, iter(lambda: list(islice(placed, _BATCH)), [])))
-    for number, frame in enumerate(_finished(drawn, finish), start=begin):
-        if number >= first:
-            yield frame
+    placed = _each_alone(frames, plan, device) if still else _placed(frames, plan)
+    # Frames are decoded in a thread of their own, while others are worked on.
+    with ahead(islice(placed, begin, None), _BATCH) as fetched:
+        drawn = chain.from_iterable(map(draw, iter(lambda: list(islice(fetched, _BATCH)), [])))
+        for number, frame in enumerate(_finished(drawn, finish), start=begin):
+            if number >= first:
+                yield frame
 
 
 @dataclass(frozen=True)
