@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facekit.core.errors import FacekitError
 from facekit.faces.visible import load_visible
 from facekit.types import Floats
 
@@ -17,10 +16,7 @@ Visible = Callable[[Tensor], Tensor]
 
 def load(device: torch.device) -> Visible:
     """The bundled network, :mod:`facekit.faces.visible`."""
-    try:
-        return load_visible(device)
-    except FacekitError:  # until its weights have landed
-        return lambda crops: torch.ones_like(crops[:, :1])
+    return load_visible(device)
 
 
 def veil(visible: Sequence[tuple[float, Floats]]) -> Floats:
