@@ -33,6 +33,7 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.media import encode, images
 from facekit.media.decode import probe
+from facekit.media.stretches import Stretches
 from facekit.provenance import manifest
 from facekit.provenance.ledger import Ledger
 from facekit.types import JOURNAL, MANIFEST, Frame, Pixels
@@ -136,6 +137,7 @@ def write_video(
     id: int = 0,
     consent: Sequence[str] = (),
     badge: Corner = "bottom-left",
+    stretches: Stretches | None = None,
 ) -> Exported:
     """Badge, mark, sign and write a generated video.
 
@@ -152,6 +154,8 @@ def write_video(
         id: of the run or consent record, below 2^48.
         consent: ids of the consent records that it was made under; see :func:`write_image`.
         badge: the badge's corner.
+        stretches: where finished stretches are kept, badged and marked, until all are done;
+            ``frames`` are then those from its first missing one on. By default none are kept.
 
     Raises:
         FacekitError: as for :func:`write_image`, or if there are no frames or ``rate`` is none.
@@ -176,13 +180,13 @@ def write_video(
         iterator = iter(frames)
         first = list(islice(iterator, 1))
         small = any(min(frame.pixels.shape[:2]) < PAYLOAD_SIDE for frame in first)
-        encode.write_video(
-            target,
-            _ahead(mark, chain(first, iterator)),
-            rate=rate,
-            audio_from=audio_from,
-            crf=_CRF_SMALL if small else _CRF,
-        )
+        crf = _CRF_SMALL if small else _CRF
+        marked = _ahead(mark, chain(first, iterator))
+        if stretches is None:
+            encode.write_video(target, marked, rate=rate, audio_from=audio_from, crf=crf)
+        else:
+            stretches.encode(marked, rate=rate, crf=crf)
+            stretches.join(target, rate=rate, audio_from=audio_from)
 
     return _leave(path, write, payload, digests, facts, consent)
 

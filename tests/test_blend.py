@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import skimage.color
 import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facekit.core.errors import FacekitError
 from facekit.faces.align import TEMPLATES, align_faces, apply, draw_crop, invert
-from facekit.faces.blend import ellipse, paste, transfer_colour
+from facekit.faces.blend import SEAMS, Seam, ellipse, paste
 from facekit.types import Face
 
 CPU = torch.device("cpu")
@@ -32,9 +32,7 @@ def test_a_crop_cut_at_whole_pixels_comes_back_to_its_place_exactly() -> None:
     picture = smooth_picture(60, 80)
     crop = picture[10:42, 20:52]
     matrix = np.array([[1.0, 0, -20], [0, 1.0, -10]])
-    result = paste(
-        np.zeros_like(picture), crop, matrix, np.ones((32, 32), np.float32), match_colour=0
-    )
+    result = paste(np.zeros_like(picture), crop, matrix, np.ones((32, 32), np.float32))
     assert np.array_equal(result[10:42, 20:52], crop)
     assert not result[:10].any() and not result[:, :20].any()
 
@@ -63,7 +61,7 @@ def test_what_was_cut_out_goes_back_to_where_it_was(
     draw_crop(crop, picture, invert(matrix))
     everything = np.ones((size, size), np.float32)
     # On black, so that nothing of the picture is left where the crop lies.
-    result = paste(np.zeros_like(picture), crop, matrix, everything, match_colour=0)
+    result = paste(np.zeros_like(picture), crop, matrix, everything)
 
     centres = np.stack(np.meshgrid(np.arange(160), np.arange(150)), axis=-1) + 0.5
     places = apply(matrix, centres.reshape(-1, 2)).reshape(150, 160, 2)
@@ -87,7 +85,7 @@ def test_an_aligned_face_goes_back_into_its_photo(template: str) -> None:
     face = Face(box=np.array([180, 60, 275, 185], np.float32), points=points, score=1.0)
     (aligned,) = align_faces(photo, [face], template=template, size=384, device=CPU)
     everything = np.ones((384, 384), np.float32)
-    result = paste(photo, aligned.pixels, aligned.crop_from_image, everything, match_colour=0)
+    result = paste(photo, aligned.pixels, aligned.crop_from_image, everything)
     changed = (result != photo).any(axis=2)
     assert changed.sum() > 10_000
     assert np.abs(result.astype(float) - photo)[changed].mean() < 4
@@ -106,19 +104,20 @@ def test_a_bright_spot_lands_where_the_inverse_says(
     blob = 255 * np.exp(-((xx - spot[0]) ** 2 + (yy - spot[1]) ** 2) / (2 * 3.0**2))
     crop[:] = blob[..., None]
     mask = np.ones((64, 64), np.float32)
-    result = paste(np.zeros((120, 120, 3), np.uint8), crop, matrix, mask, match_colour=0)[..., 0]
+    result = paste(np.zeros((120, 120, 3), np.uint8), crop, matrix, mask)[..., 0]
     rows, columns = np.mgrid[:120, :120] + 0.5
     weight = result.astype(float)
     centre = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
     assert centre == pytest.approx(apply(invert(matrix), spot[None])[0], abs=0.25)
 
 
-def test_outside_of_the_mask_nothing_changes_and_the_input_is_left_alone() -> None:
+@pytest.mark.parametrize("seam", SEAMS)
+def test_outside_of_the_mask_nothing_changes_and_the_input_is_left_alone(seam: Seam) -> None:
     picture = smooth_picture(64, 64)
     before = picture.copy()
     mask = ellipse(32, (0.5, 0.5), (0.3, 0.4), 0.4)
     crop = np.full((32, 32, 3), 255, np.uint8)
-    result = paste(picture, crop, similarity(0.5, 0, 0, 0), mask, match_colour=0)
+    result = paste(picture, crop, similarity(0.5, 0, 0, 0), mask, seam=seam)
     assert np.array_equal(picture, before)
     untouched = np.kron(mask, np.ones((2, 2))) == 0
     untouched &= np.roll(untouched, 2, 0) & np.roll(untouched, -2, 0)
@@ -145,28 +144,6 @@ def test_an_empty_mask_changes_nothing() -> None:
     assert np.array_equal(paste(picture, picture[:20, :20], similarity(1, 0, 0, 0), empty), picture)
 
 
-def test_colour_transfer_brings_mean_and_deviation_in_lab_to_the_targets() -> None:
-    rng = np.random.default_rng(0)
-    crop = (0.5 + 0.05 * rng.standard_normal((40, 40, 3))).astype(np.float32)
-    target = np.array([0.6, 0.45, 0.35]) + 0.08 * rng.standard_normal((40, 40, 3))
-    target = target.astype(np.float32)
-    mask = ellipse(40, (0.5, 0.5), (0.5, 0.5), 0.2)
-    result = transfer_colour(crop, target, mask)
-    # scikit-image's Lab is the oracle.
-    inside = mask == 1
-    got, wanted = (skimage.color.rgb2lab(np.clip(x, 0, 1))[inside] for x in (result, target))
-    assert got.mean(0) == pytest.approx(wanted.mean(0), abs=1.5)
-    assert got.std(0) == pytest.approx(wanted.std(0), rel=0.2)
-
-
-def test_colour_transfer_of_a_flat_crop_stays_finite() -> None:
-    flat = np.full((16, 16, 3), 0.5, np.float32)
-    result = transfer_colour(
-        flat, smooth_picture(16, 16).astype(np.float32) / 255, np.ones((16, 16), np.float32)
-    )
-    assert np.isfinite(result).all()
-
-
 def test_the_ellipse_is_one_inside_zero_at_the_border_and_falls_steadily() -> None:
     mask = ellipse(64, (0.5, 0.5), (0.4, 0.45), 0.3)
     assert mask.dtype == np.float32
@@ -174,3 +151,75 @@ def test_the_ellipse_is_one_inside_zero_at_the_border_and_falls_steadily() -> No
     assert not mask[0].any() and not mask[:, 0].any()
     assert (np.diff(mask[32, 32:]) <= 0).all()
     assert np.array_equal(mask, mask[:, ::-1])
+
+
+# The seam in bands, what covers the face, and changes at the crop's place ----------------------
+
+
+def test_a_crop_like_the_picture_changes_nothing_in_bands() -> None:
+    picture = smooth_picture(120, 120)
+    mask = ellipse(96, (0.5, 0.5), (0.4, 0.45), 0.4)
+    result = paste(picture, picture[8:104, 8:104], similarity(1, 0, -8, -8), mask, seam="bands")
+    assert np.abs(result.astype(int) - picture).max() <= 1
+
+
+def test_bands_leave_no_step_at_the_seam_and_no_fine_detail_twice() -> None:
+    grey = np.full((200, 200, 3), 100, np.uint8)
+    x = np.mgrid[:200, :200][1]
+    waves = (100 + 60 + 25 * np.sign(np.sin(x * 1.5))).astype(np.uint8)[..., None].repeat(3, 2)
+    # A mask with a hard edge, and a crop that is brighter and full of fine detail.
+    mask = np.zeros((200, 200), np.float32)
+    mask[:, 100:] = 1
+    whole = similarity(1, 0, 0, 0)
+    feathered, banded = (
+        paste(grey, waves, whole, mask, seam=seam) for seam in ("feather", "bands")
+    )
+    means = [
+        p[80:120].astype(float).reshape(40, 20, 10, 3).mean((0, 2, 3)) for p in (feathered, banded)
+    ]
+    steps = [np.abs(np.diff(mean)).max() for mean in means]
+    assert steps[1] < 0.75 * steps[0]
+    # Beyond the edge there is none of the detail, and nothing at all.
+    assert np.array_equal(banded[:, :96], grey[:, :96])
+    # Under a soft mask fine detail is shown wholly or not at all; a feather shows half of it.
+    soft = np.clip((x - 50) / 100, 0, 1).astype(np.float32)
+    amplitude = {}
+    for seam in SEAMS:
+        row = paste(grey, waves, whole, soft, seam=seam)[100, :, 0].astype(float)
+        fine = row - np.convolve(row, np.ones(17) / 17, mode="same")
+        amplitude[seam] = np.array([fine[i : i + 17].std() for i in (66, 117)])
+    assert amplitude["bands"][0] < 0.4 * amplitude["feather"][0]
+    assert amplitude["bands"][1] > 1.2 * amplitude["feather"][1]
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_what_is_veiled_stays(seam: Seam) -> None:
+    picture = smooth_picture(120, 120)
+    veil = np.ones((96, 96), np.float32)
+    veil[:, :48] = 0
+    mask = ellipse(96, (0.5, 0.5), (0.5, 0.5), 0.3)
+    crop = np.full((96, 96, 3), 255, np.uint8)
+    result = paste(picture, crop, similarity(1, 0, -10, -10), mask, seam=seam, veil=veil)
+    assert np.array_equal(result[:, :57], picture[:, :57])
+    assert (result[50:60, 65:90] > 200).all()
+
+
+def test_the_crop_is_retouched_at_its_place_and_told_its_size() -> None:
+    given: list[tuple[tuple[int, ...], float]] = []
+
+    def darken(layer: np.ndarray, side: float) -> np.ndarray:
+        given.append((layer.shape, side))
+        return layer * 0
+
+    picture = smooth_picture(120, 120)
+    mask = ellipse(32, (0.5, 0.5), (0.5, 0.5), 0.3)
+    crop = np.full((32, 32, 3), 255, np.uint8)
+    result = paste(picture, crop, similarity(0.5, 0, -5, -5), mask, retouch=darken)
+    assert given == [((64, 64, 3), pytest.approx(64))]
+    assert (result[40:44, 40:44] == 0).all()
+
+
+def test_an_unknown_seam_is_an_error() -> None:
+    picture = smooth_picture(20, 20)
+    with pytest.raises(FacekitError, match="did you mean 'bands'"):
+        paste(picture, picture, similarity(1, 0, 0, 0), np.ones((20, 20), np.float32), seam="band")  # type: ignore[arg-type]

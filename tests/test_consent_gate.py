@@ -20,7 +20,8 @@ from click.testing import CliRunner
 
 from facekit import generators
 from facekit.cli import cli
-from facekit.commands import generator as command
+from facekit.commands import generator_convert as command
+from facekit.commands.generator import strip_writer
 from facekit.core import checkpoint, config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
@@ -194,7 +195,7 @@ def test_consent_to_something_else_is_none(plugin: str, album: Path, tmp_path: P
     ids = grant_album(album, scope=("train",))
     run = start(plugin, album, tmp_path / "run", *ids)
     run.save(1, {})
-    assert command.strip_writer(run) is None
+    assert strip_writer(run) is None
     with pytest.raises(FacekitError, match=r"cannot be used.*not to 'generate'"):
         generators.open_run(run.folder)
 

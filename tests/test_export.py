@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from click.testing import CliRunner
 from skimage import data
 
 from facekit import export, watermark
-from facekit.commands import generator
+from facekit.commands import generator, generator_convert
 from facekit.core import files
 from facekit.core.errors import FacekitError
-from facekit.media import images
+from facekit.media import images, stretches
 from facekit.media.decode import Video, probe
 from facekit.media.encode import write_video as plain_video
 from facekit.media.images import read_image
@@ -148,7 +149,7 @@ def test_the_command_hands_the_corner_on(out, monkeypatch, given):
         asked.update(options)
         raise FacekitError("enough")
 
-    monkeypatch.setattr(generator, "convert_file", convert)
+    monkeypatch.setattr(generator_convert, "convert_file", convert)
     words = ["run", str(out), "--input", "a.png", "--out", "b.png", "--source", "person-0000"]
     CliRunner().invoke(generator.command, [*words, *given])
     assert asked["badge"] == (given[1] if given else "bottom-left")
@@ -624,10 +625,48 @@ def test_nothing_turns_marking_off():
     """Only the arguments of the contract: a new one must not weaken what leaves."""
     allowed = {"path", "pixels", "frames", "kind", "inputs", "facts", "id", "rate", "audio_from"}
     allowed |= {"consent", "badge"}  # a corner; what leaves without is tested above
+    allowed |= {"stretches"}  # they are kept badged and marked: the next test
     for function in (export.write_image, export.write_video):
         code = function.__code__
         arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         assert set(arguments) <= allowed
+
+
+def test_stretches_that_are_kept_are_badged_and_marked(out, monkeypatch):
+    monkeypatch.setattr(stretches, "LENGTH", 4)
+
+    def breaks_off():
+        yield from clip(6)
+        raise KeyboardInterrupt
+
+    keep = stretches.Stretches(out / "a.mp4", {}, size=(256, 256))
+    with pytest.raises(KeyboardInterrupt), keep as kept:
+        export.write_video(out / "a.mp4", breaks_off(), kind=Kind.COMPOSITE, stretches=kept)
+    (left,) = out.rglob("*.nut")
+    with av.open(str(left)) as container:
+        pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(pixels) == 4
+    reading = watermark.read(pixels[0])
+    assert reading.present and reading.kind == "composite"
+    with stretches.Stretches(out / "a.mp4", {}, size=(256, 256)) as kept:
+        assert kept.first == 4
+        frames = clip(6)[4:]
+        export.write_video(out / "a.mp4", frames, kind=Kind.COMPOSITE, stretches=kept)
+        with (
+            pytest.raises(FacekitError, match="another process is writing it"),
+            stretches.Stretches(out / "a.mp4", {}, size=(256, 256)),
+        ):
+            pass
+    assert [path.name for path in out.iterdir()] == ["a.mp4"]
+    whole = out / "b.mp4"
+    export.write_video(whole, clip(6), kind=Kind.COMPOSITE)
+    assert shown(out / "a.mp4") == shown(whole)
+
+
+def shown(path):
+    """How many frames a video has, and when they are shown."""
+    with Video(path) as video:
+        return [frame.time for frame in video], video.info.rate, video.info.duration
 
 
 def test_inputs_are_looked_at_before_the_frames_are_made(out):

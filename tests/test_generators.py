@@ -21,11 +21,11 @@ from lightning_fabric import Fabric
 
 from facekit import generators
 from facekit.cli import cli
+from facekit.conversion.images import to_images, to_pixels
 from facekit.core import checkpoint, config, device
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.generators import face_swap
-from facekit.generators._conversion import _smoothed, to_images, to_pixels
 from facekit.generators._gate import closed_file
 from facekit.media.images import read_image, write_image
 from facekit.studio.clip import render_folder
@@ -297,30 +297,6 @@ def test_pixels_survive_the_way_to_a_tensor_and_back() -> None:
 
 
 # Conversion -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
-def test_smoothing_keeps_each_frame_once_in_order(count: int) -> None:
-    points = np.array([[10, 10], [50, 10], [30, 30], [15, 50], [45, 50]], np.float32)
-    jitter = np.random.default_rng(0).normal(0, 1, (count, 5, 2)).astype(np.float32)
-    entries = [
-        (Frame(np.zeros((2, 2, 3), np.uint8), i / 25, i), points + jitter[i]) for i in range(count)
-    ]
-    smooth = list(_smoothed(entries))
-    assert [frame.index for frame, _ in smooth] == list(range(count))
-    if count == 9:
-        deviation = np.std([p - points for _, p in smooth])
-        assert deviation < 0.75 * np.std(jitter)
-
-
-def test_smoothing_reaches_over_no_gap_and_no_cut() -> None:
-    points = np.array([[10, 10], [50, 10], [30, 30], [15, 50], [45, 50]], np.float32)
-    frame = Frame(np.zeros((2, 2, 3), np.uint8), 0.0, 0)
-    entries = [(frame, points), (frame, None), (frame, points + 100), (frame, points + 100)]
-    smooth = [p for _, p in _smoothed(entries)]
-    assert smooth[1] is None
-    assert np.allclose(smooth[0], points)
-    assert np.allclose(smooth[2], points + 100)
 
 
 def test_generate_changes_the_face_and_passes_on_frames_without_one(

@@ -19,7 +19,8 @@ from facekit.export import CORNERS
 
 ROOMS = [Path(facekit.__file__).parent, Path(detectors.__file__).parent]
 MODULES = sorted(path for room in ROOMS for path in room.rglob("*.py"))
-GENERATORS = [path for path in MODULES if path.parent.name in ("generators", "adversary")]
+NO_WRITERS = ("generators", "adversary", "conversion")
+GENERATORS = [path for path in MODULES if path.parent.name in NO_WRITERS]
 DEVICE = ROOMS[0] / "core" / "device.py"
 
 WRITERS = {

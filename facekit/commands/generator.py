@@ -1,26 +1,25 @@
 """``facekit generator``: train generators and run them."""
 
 import logging
-from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from facekit.commands import options
+from facekit.commands import generator_convert, options
+from facekit.commands.generator_convert import facts_of
 from facekit.commands.generator_evaluate import evaluate
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from lightning_fabric import Fabric
-
-    from facekit.export import Corner, Exported
-    from facekit.generators import GatedRun, Permit
-    from facekit.types import Frame, Pixels
+    from facekit.conversion.colour import Transfer
+    from facekit.export import Corner
+    from facekit.faces.blend import Seam
+    from facekit.generators import GatedRun
+    from facekit.types import Pixels
 
 log = logging.getLogger("facekit")
 
@@ -298,6 +297,40 @@ def pretrain(
 @click.option("--source", help="With --input: the person to show, e.g. person-0001.")
 @click.option("--target", help="With --input: who is in it, if the run knows them.")
 @click.option(
+    "--reference",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PHOTO",
+    help="With --input: whose face is to be replaced, where several people are in it; by default "
+    "the largest face of the first frame that shows any.",
+)
+@click.option(
+    "--colour",
+    type=click.Choice(["transport", "reinhard", "none"]),
+    default="transport",
+    show_default=True,
+    help="With --input: how the new face takes on the colours of the old: by mean and covariance, "
+    "by mean and deviation of each channel, or not at all.",
+)
+@click.option(
+    "--seam",
+    type=click.Choice(["bands", "feather"]),
+    default="bands",
+    show_default=True,
+    help="With --input: blend each band of detail over a width of its own, or all over one.",
+)
+@click.option(
+    "--no-occlusion",
+    is_flag=True,
+    help="With --input: draw over hands, hair and glasses before the face.",
+)
+@click.option("--no-grain", is_flag=True, help="With --input: add no noise to the new face.")
+@click.option(
+    "--preview",
+    type=SAVED,
+    metavar="FILE",
+    help="With --input: also write the original and the result side by side.",
+)
+@click.option(
     "--count",
     type=click.IntRange(1, 100_000),
     default=16,
@@ -362,6 +395,12 @@ def run(
     out: Path | None,
     source: str | None,
     target: str | None,
+    reference: Path | None,
+    colour: "Transfer",
+    seam: "Seam",
+    no_occlusion: bool,
+    no_grain: bool,
+    preview: Path | None,
     count: int,
     seed: int,
     truncation: float,
@@ -379,8 +418,9 @@ def run(
     """Make faces with GENERATOR, a run folder or the name of a bundled generator.
 
     With --input a person of the run is shown in a video or picture, with the face's motion kept.
-    The result is marked and signed as a composite; a video keeps its sound. Frames that show no
-    face stay as they are; if none shows one, nothing is written.
+    The result is marked and signed as a composite; a video keeps its sound. Frames in which the
+    face is not to be seen, in profile or covered stay as they are, and are listed; if that is all
+    of them, nothing is written. An interrupted conversion goes on with the same command.
 
     Without, faces are made of nothing, and marked and signed as generated. Pictures below 256
     pixels are enlarged, since smaller ones may not hold their mark.
@@ -398,10 +438,14 @@ def run(
           --source person-0001
       facekit generator run runs/us --input ben.mp4 --consent c-ba9876543210 --out ann.mp4 \\
           --source ann
+      facekit generator run runs/us --input party.mp4 --consent c-ba9876543210 \\
+          --consent c-0123456789ab --out ann.mp4 --source ann --reference ben.jpg \\
+          --preview side-by-side.mp4
     """
     import json
 
     from facekit.commands import generator_sample
+    from facekit.conversion import Finish
     from facekit.core import device as devices
 
     if source_file is not None:
@@ -414,15 +458,27 @@ def run(
                 "them away, or --input"
             )
         fabric = devices.setup(device, precision, threads=threads)
-        _convert(Path(generator), source_file, out, source, target, consent, badge, fabric, as_json)
+        converted = generator_convert.convert_file(
+            *(Path(generator), source_file, out, fabric),
+            source=source,
+            target=target,
+            consent=consent,
+            badge=badge,
+            reference=reference,
+            finish=Finish(colour, seam, occlusion=not no_occlusion, grain=not no_grain),
+            preview=preview,
+        )
+        generator_convert.show(converted, source, as_json)
         return
     if not (out or sheet or interpolate or mix):
         raise FacekitError(
             "nothing to write: give --out DIR, --sheet, --interpolate or --mix for faces from "
             "nothing, or --input with what is to be changed"
         )
-    if source or target or consent:
-        raise FacekitError("--source, --target and --consent go with --input")
+    if source or target or consent or reference or preview:
+        raise FacekitError(
+            "--source, --target, --consent, --reference and --preview go with --input"
+        )
     if dataset and out is None:
         raise FacekitError("--dataset: give the folder, --out")
     opened = generator_sample.opened(generator)
@@ -445,48 +501,6 @@ def run(
     click.echo(f"{where}: {len(wanted.files)} files, marked as {kind}, manifests signed")
     if not opened.facts["publish"]:
         click.echo("keep them to yourself: not everyone shown has consented to 'publish'")
-
-
-def _convert(
-    run: Path,
-    source_file: str,
-    out: Path,
-    source: str,
-    target: str | None,
-    consent: "Sequence[str]",
-    badge: "Corner",
-    fabric: "Fabric",
-    as_json: bool,
-) -> None:
-    """Change a file, and say what was done."""
-    import json
-
-    converted = convert_file(
-        *(run, source_file, out, fabric),
-        source=source,
-        target=target,
-        consent=consent,
-        badge=badge,
-    )
-    exported = converted.exported
-    facts = {
-        "path": str(exported.path),
-        "source": source,
-        "frames": converted.frames,
-        "changed": converted.changed,
-        "mark": exported.reading.to_json(),
-        "provenance": exported.provenance.status,
-        "publish": exported.provenance.claims["facts"]["publish"],
-    }
-    if as_json:
-        click.echo(json.dumps(facts, indent=2, default=str))
-        return
-    click.echo(
-        f"{out}: {source} shown in {converted.changed} of {converted.frames} frames, "
-        f"marked as {exported.reading.kind}, manifest signed"
-    )
-    if not facts["publish"]:
-        click.echo("keep it to yourself: not everyone shown has consented to 'publish'")
 
 
 @command.command()
@@ -553,7 +567,7 @@ def _export_film(run: "GatedRun") -> Path | None:
         frames,
         kind=module.KIND,
         rate=module.RATE,
-        facts=_facts(run),
+        facts=facts_of(run),
         id=generators.mark_id(run),
         consent=run.permit.records,
     )
@@ -580,150 +594,9 @@ def strip_writer(run: "GatedRun") -> "Callable[[int, Pixels], None] | None":
             path,
             pixels,
             kind=kind,
-            facts=_facts(run),
+            facts=facts_of(run),
             id=generators.mark_id(run),
             consent=permit.records,
         )
 
     return write
-
-
-def _facts(run: "GatedRun", *given: "Permit") -> dict[str, object]:
-    """What the manifest says of the consent to a file; records' ids, which it hashes, apart."""
-    permits = (run.permit, *given)
-    origins = {permit.origin for permit in permits}
-    return {
-        # A person who doesn't exist in a real video: that is the consent's.
-        "origin": origins.pop() if len(origins) == 1 else "consent",
-        "generator": run.facts["plugin"],
-        "run": run.id,
-        "certificates": sorted({permit.certificate for permit in permits} - {""}),
-        "publish": all(permit.covers("publish") for permit in permits),
-    }
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What :func:`convert_file` wrote.
-
-    Attributes:
-        exported: the file.
-        frames: how many it has; 1 for a picture.
-        changed: in how many of them the face was replaced.
-    """
-
-    exported: "Exported"
-    frames: int
-    changed: int
-
-
-def convert_file(
-    folder: Path,
-    source_file: str,
-    out: Path,
-    fabric: "Fabric",
-    *,
-    source: str,
-    target: str | None = None,
-    consent: "Sequence[str]" = (),
-    badge: "Corner" = "bottom-left",
-) -> Converted:
-    """Check that ``source_file`` may be changed, change it, and export the result to ``out``.
-
-    Args:
-        folder: of the generator's run.
-        source_file: a certified studio clip or picture, or a real one.
-        out: to write to.
-        fabric: where and how precisely to compute.
-        source: the person to show.
-        target: who is in the input, if it is known.
-        consent: ids of the consent records of everyone in a real input.
-        badge: the corner in which the word "synthetic" stands.
-
-    Raises:
-        FacekitError: if the input is live, growing, neither certified nor covered by consent, or
-            shows no face; or ``out`` is of another kind than it; or the run or a person is
-            unusable; or the input is changed, or consent is revoked or expires, meanwhile. Then
-            there is no file.
-    """
-    from facekit import export, generators
-    from facekit.media.decode import Video, probe
-    from facekit.media.images import read_image
-    from facekit.types import Frame
-
-    path = generators.closed_file(source_file)
-    run = generators.open_run(folder)
-    kind = generators.load(run.facts["plugin"]).KIND
-    is_picture = probe(path).kind == "image"
-    wanted = {".png", ".jpg", ".jpeg", ".webp"} if is_picture else {".mp4"}
-    if out.suffix.lower() not in wanted:
-        raise FacekitError(f"{out}: from {path.name} comes one of {', '.join(sorted(wanted))}")
-    given = generators.admit_file(path, consent, fabric.device)
-    facts = _facts(run, given)
-    if run.permit.certificate:
-        facts["source"] = source  # a real person's pseudonym is left out: the manifest is public
-    records = sorted({*run.permit.records, *given.records})
-    mark = generators.mark_id(run, given)
-    tally = _Tally(path)
-
-    def change(frames: "Iterable[Frame]") -> "Iterator[Frame]":
-        noted = tally.note(frames)
-        changed = generators.generate(run, noted, fabric, given=given, source=source, target=target)
-        return tally.compare(changed)
-
-    if is_picture:
-        (picture,) = change([Frame(read_image(path), 0.0, 0)])
-        exported = export.write_image(
-            *(out, picture.pixels),
-            kind=kind,
-            inputs=given.files,
-            facts=facts,
-            id=mark,
-            consent=records,
-            badge=badge,
-        )
-    else:
-        with Video(path) as video:
-            exported = export.write_video(
-                out,
-                change(video),
-                kind=kind,
-                rate=video.info.rate or 25.0,
-                audio_from=path if video.info.has_audio else None,
-                inputs=given.files,
-                facts=facts,
-                id=mark,
-                consent=records,
-                badge=badge,
-            )
-    return Converted(exported, tally.frames, tally.changed)
-
-
-class _Tally:
-    """Counts the frames of a file that a generator changes; a plug-in need not."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.frames = self.changed = 0
-        self._waiting: deque[Pixels] = deque()
-
-    def note(self, frames: "Iterable[Frame]") -> "Iterator[Frame]":
-        """Pass on what the generator is given."""
-        for frame in frames:
-            self._waiting.append(frame.pixels)
-            yield frame
-
-    def compare(self, frames: "Iterable[Frame]") -> "Iterator[Frame]":
-        """Pass on what it hands back, in the same order.
-
-        Raises:
-            FacekitError: at the end, if none was changed; an export then leaves no file.
-        """
-        import numpy as np
-
-        for frame in frames:
-            self.frames += 1
-            self.changed += not np.array_equal(self._waiting.popleft(), frame.pixels)
-            yield frame
-        if not self.changed:
-            raise FacekitError(f"{self.path}: no frame shows a face; nothing was written")

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     DEGRADING = 107
     BOOTSTRAP = 108
     FORGERIES = 109
+    GRAIN = 110
 
 
 def rng(*key: int) -> np.random.Generator:

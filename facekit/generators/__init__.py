@@ -11,8 +11,9 @@ A plug-in module offers
   gate has a list of those that may say so;
 - ``pretrain(config, run, fabric, people, moments)`` and ``bundle(run, folder, name)``, if it can
   start from weights learned beforehand on the studio;
-- ``generate(run, frames, fabric, *, source, target=None, still=False)``, if it changes pictures:
-  yield changed frames, in memory and unmarked. Only :mod:`facekit.export` writes them;
+- ``generate(run, frames, fabric, *, source, target=None, still=False, **how)``, if it changes
+  pictures: yield changed frames, in memory and unmarked. Only :mod:`facekit.export` writes them.
+  One that swaps aligned faces hands ``how`` on to :func:`facekit.conversion.convert`;
 - ``sample(run_or_weights, count, seed, fabric, **style)``, if it makes pictures of nothing: yield
   them as frames; ``run_or_weights`` is a run, or the name of bundled weights;
 - ``film(run)``, if a training has something to tell: yield the frames of an animation, which the
@@ -197,6 +198,7 @@ def generate(
     source: str,
     target: str | None = None,
     still: bool = False,
+    **how: Any,
 ) -> Iterator[Frame]:
     """Yield changed frames, in memory and unmarked, for as long as the consent holds.
 
@@ -208,6 +210,7 @@ def generate(
         source: the person to show.
         target: who is in the frames, if it is known.
         still: treat each frame as a picture of its own.
+        how: of :func:`facekit.conversion.convert`: ``plan``, ``finish`` and ``first``.
 
     Raises:
         FacekitError: if the run or a person is unusable; or within a second or so, and at the end
@@ -215,7 +218,7 @@ def generate(
     """
     plugin = load(run.facts["plugin"])
     changed: Iterable[Frame] = plugin.generate(
-        run, frames, fabric, source=source, target=target, still=still
+        run, frames, fabric, source=source, target=target, still=still, **how
     )
     return watched(changed, [run.permit, given])
 

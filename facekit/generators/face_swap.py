@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -32,6 +32,8 @@ from torch.nn import functional as F
 
 from facekit.adversary.metrics.ssim import coarse_ssim
 from facekit.adversary.objective import discriminator_loss, generator_loss
+from facekit.conversion import Swap, convert
+from facekit.conversion.images import to_images, to_pixels
 from facekit.core import checkpoint, config, weights
 from facekit.core.device import default_threads
 from facekit.core.errors import FacekitError, did_you_mean
@@ -42,7 +44,6 @@ from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
 from facekit.faces.locate import load_locator
 from facekit.faces.visible import load_visible
-from facekit.generators._conversion import Swap, convert, to_images, to_pixels
 from facekit.generators._gate import GatedRun
 from facekit.networks.discriminator import Discriminator
 from facekit.types import Frame, Pixels
@@ -302,9 +303,7 @@ def fit(
                 # draws with that person's photos. It sees and penalises in float32.
                 others = [(person + 1 + step % (len(rows) - 1)) % len(rows) for person in everyone]
                 fakes = masked(model(inputs, others).float())
-                reals = masked(
-                    torch.cat([targets.chunk(len(rows))[person] for person in others])
-                )
+                reals = masked(torch.cat([targets.chunk(len(rows))[person] for person in others]))
                 who = torch.tensor(others, device=fabric.device).repeat_interleave(share)
                 own = partial(_own_logits, judge, who)
                 judge_optimizer.zero_grad()
@@ -736,6 +735,7 @@ def generate(
     source: str,
     target: str | None = None,
     still: bool = False,
+    **how: Any,
 ) -> Iterator[Frame]:
     """Yield the frames with the largest face replaced by ``source``'s, unmarked, in memory.
 
@@ -746,12 +746,13 @@ def generate(
         source: the person to show.
         target: who is in the frames, if it is known: refused if it is the source.
         still: treat each frame as a picture of its own.
+        how: of :func:`facekit.conversion.convert`.
 
     Raises:
         FacekitError: if the run or a person is unusable.
     """
     swap, size = _swapper(run, fabric, source, target)
-    return convert(frames, swap, size=size, device=fabric.device, still=still)
+    return convert(frames, swap, size=size, device=fabric.device, still=still, **how)
 
 
 def _swapper(run: Run, fabric: Fabric, source: str, target: str | None) -> tuple[Swap, int]:

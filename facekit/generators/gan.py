@@ -30,11 +30,11 @@ from torch.nn import functional as F
 
 from facekit.adversary.loop import LEAST, Game, Pictures, play
 from facekit.adversary.metrics.features import load_features
+from facekit.conversion.images import to_pixels
 from facekit.core import checkpoint, config, weights
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.core.seed import seed_step
-from facekit.generators._conversion import to_pixels
 from facekit.generators._gate import GatedRun
 from facekit.networks.discriminator import Discriminator
 from facekit.networks.modulated import Mapping, ModulatedConv

@@ -1,6 +1,7 @@
 """Writing video: H.264 in mp4, each frame at its own time, with the sound of another file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,11 @@ from facekit.media.decode import EXACT, Video, is_cover, open_container, packets
 from facekit.types import Frame, Pixels
 
 _TIME_BASE = Fraction(1, 90000)
+_PLAYABLE = {"movflags": "+faststart"}  # players and browsers may begin before all is loaded
+_LATER = 3600 * 90000
+"""Ticks by which the times of a stretch are put off: NUT knows none before 0, as the first packets'
+times of decoding are."""
+
 _BT709 = 1
 _LIMITED_RANGE = 1
 
@@ -69,11 +75,82 @@ def write_video(
     first = next(iterator, None)
     if first is None:
         raise FacekitError(f"{path}: no frames to write")
-    with replacing(path) as partial:
-        try:
-            _write(partial, chain([first], iterator), first.pixels, rate, audio_from, crf)
-        except av.error.FFmpegError as error:
-            raise FacekitError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with _written(path) as partial:
+        _write(partial, chain([first], iterator), first.pixels, rate, audio_from, crf)
+
+
+def write_stretch(
+    path: Path, frames: Iterable[Frame], size: tuple[int, int], *, rate: float, crf: int
+) -> None:
+    """Encode a stretch of a video on its own, to be joined with the others by :func:`join`.
+
+    Args:
+        path: to write to; ".nut", which keeps times to the tick.
+        frames: at least one, in order of time.
+        size: width and height of the video; frames of another size are scaled to fit it.
+        rate: as for :func:`write_video`.
+        crf: as for :func:`write_video`.
+
+    Raises:
+        FacekitError: if the file cannot be written.
+    """
+    with _written(path) as partial, av.open(str(partial.absolute()), "w", format="nut") as out:
+        stream = _add_stream(out, size, rate, crf)
+        for packet in _encode(stream, frames, size):
+            packet.pts, packet.dts = packet.pts + _LATER, packet.dts + _LATER
+            packet.duration = _duration(rate)
+            out.mux(packet)
+
+
+def join(
+    path: Path,
+    stretches: Sequence[Path],
+    *,
+    rate: float,
+    audio_from: Path | None = None,
+) -> None:
+    """Join stretches, packet by packet, into what :func:`write_video` would write.
+
+    Args:
+        path: to write to; ".mp4".
+        stretches: of :func:`write_stretch`, in order.
+        rate: as they were written with.
+        audio_from: as for :func:`write_video`.
+
+    Raises:
+        FacekitError: if there are none, one cannot be read, or the file cannot be written.
+    """
+    if not stretches:
+        raise FacekitError(f"{path}: no frames to write")
+    with _written(path) as partial:
+        times = sorted(packet.pts for packet in _stretched(stretches))
+        # A packet is decoded two frames before it is shown at the latest: x264 looks no further.
+        lead = (times[0] - 2 * _duration(rate), times[0] - _duration(rate))
+        ticks = iter([*lead, *times])
+        with (
+            av.open(str(partial.absolute()), "w", format="mp4", options=_PLAYABLE) as out,
+            av.open(str(stretches[0].absolute()), format="nut") as first,
+        ):
+            stream = out.add_stream_from_template(first.streams.video[0])
+            stream.time_base = _TIME_BASE
+            sound = _Sound(audio_from, out) if audio_from else None
+
+            def packets() -> Iterator[Any]:
+                for packet in _stretched(stretches):
+                    packet.stream, packet.dts = stream, next(ticks)
+                    yield packet
+
+            _mux(out, packets(), sound, _duration(rate))
+
+
+def _stretched(stretches: Sequence[Path]) -> Iterator[Any]:
+    """The packets of stretches, one after the other."""
+    for path in stretches:
+        with av.open(str(path.absolute()), format="nut") as container:
+            for packet in container.demux(video=0):
+                if packet.size and packet.pts is not None:
+                    packet.pts -= _LATER
+                    yield packet
 
 
 def _write(
@@ -84,37 +161,61 @@ def _write(
     audio_from: Path | None,
     crf: int,
 ) -> None:
-    height, width = model.shape[:2]
-    options = {"movflags": "+faststart"}  # players and browsers may begin before all is loaded
-    with av.open(str(path.absolute()), "w", format="mp4", options=options) as out:
-        stream = out.add_stream(
-            "libx264",
-            rate=Fraction(rate).limit_denominator(1001),
-            options={"crf": str(crf), "preset": "medium", "x264-params": _REPRODUCIBLE},
-        )
-        context = stream.codec_context
-        context.width, context.height = width + width % 2, height + height % 2
-        context.pix_fmt = "yuv420p"
-        context.time_base = stream.time_base = _TIME_BASE
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED_RANGE
-        context.thread_count = _THREADS
+    size = model.shape[1], model.shape[0]
+    with av.open(str(path.absolute()), "w", format="mp4", options=_PLAYABLE) as out:
+        stream = _add_stream(out, size, rate, crf)
         sound = _Sound(audio_from, out) if audio_from else None
+        _mux(out, _encode(stream, frames, size), sound, _duration(rate))
+
+
+def _add_stream(out: Any, size: tuple[int, int], rate: float, crf: int) -> Any:
+    stream = out.add_stream(
+        "libx264",
+        rate=Fraction(rate).limit_denominator(1001),
+        options={"crf": str(crf), "preset": "medium", "x264-params": _REPRODUCIBLE},
+    )
+    context = stream.codec_context
+    width, height = size
+    context.width, context.height = width + width % 2, height + height % 2
+    context.pix_fmt = "yuv420p"
+    context.time_base = stream.time_base = _TIME_BASE
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED_RANGE
+    context.thread_count = _THREADS
+    return stream
+
+
+def _mux(out: Any, video: Iterable[Any], sound: "_Sound | None", duration: int) -> None:
+    """Write packets of video, each of a nominal duration, with the sound alongside."""
+    try:
+        end = 0.0
+        for packet in video:
+            packet.duration = duration
+            out.mux(packet)
+            # Sound is written alongside, so that neither waits in memory for the other.
+            end = max(end, float((packet.pts + duration) * _TIME_BASE))
+            if sound:
+                sound.write_until(float(packet.dts * _TIME_BASE))
+        if sound:
+            sound.write_until(end + _SOUND_TAIL)
+    finally:
+        if sound:
+            sound.close()
+
+
+def _duration(rate: float) -> int:
+    """Of one frame, in ticks."""
+    return max(1, round(1 / rate / _TIME_BASE))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """The path beside to write to; see :func:`facekit.core.files.replacing`."""
+    with replacing(path) as partial:
         try:
-            duration = max(1, round(1 / rate / _TIME_BASE))
-            end = 0.0
-            for packet in _encode(stream, frames, (width, height)):
-                packet.duration = duration
-                out.mux(packet)
-                # Sound is written alongside, so that neither waits in memory for the other.
-                end = max(end, float((packet.pts + duration) * _TIME_BASE))
-                if sound:
-                    sound.write_until(float(packet.dts * _TIME_BASE))
-            if sound:
-                sound.write_until(end + _SOUND_TAIL)
-        finally:
-            if sound:
-                sound.close()
+            yield partial
+        except av.error.FFmpegError as error:
+            raise FacekitError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _encode(stream: Any, frames: Iterable[Frame], size: tuple[int, int]) -> Iterator[Any]:

@@ -43,8 +43,7 @@ class Discriminator(nn.Module):
         halvings = int(math.log2(size // patch)) - 2
         if size < 8 * patch or (size // patch) % 2**halvings:
             raise ValueError(
-                f"size must be 4 to 7 times a power of two, at least {8 * patch}, not "
-                f"{size}"
+                f"size must be 4 to 7 times a power of two, at least {8 * patch}, not {size}"
             )
         self.patch = patch
         channels = [min(width * 2**i, 8 * width) for i in range(halvings + 1)]

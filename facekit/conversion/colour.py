@@ -1,0 +1,124 @@
+"""Bring a new face to the colours of the target's light, in two ways, evenly through time.
+
+``reinhard`` matches mean and deviation of each channel of Lab (Reinhard et al., "Color Transfer
+between Images", IEEE CG&A 2001). ``transport`` matches the covariance as well: of all linear maps
+that do, the Monge-Kantorovitch map moves colours the least (Pitié & Kokaram, "The linear
+Monge-Kantorovitch linear colour mapping for example-based colour transfer", CVMP 2007). Lab keeps
+lightness and colours about decorrelated, so that a cast is not mistaken for contrast.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.core.errors import FacekitError, did_you_mean
+from facekit.types import Floats
+
+Transfer = Literal["transport", "reinhard", "none"]
+TRANSFERS: tuple[Transfer, ...] = get_args(Transfer)
+
+_LEAST, _MOST = 0.5, 2.0
+"""Gains: a flat crop has no contrast to stretch, and a highlight must not blow it up."""
+
+_NOISE = 1.0  # of Lab's units: the deviation that is added to both, so that none is zero
+
+_Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What a face's colours are like, in Lab.
+
+    Attributes:
+        mean: float64 (3,).
+        spread: their covariance, float64 (3, 3).
+    """
+
+    mean: _Reals
+    spread: _Reals
+
+    @classmethod
+    def of(cls, crop: Floats, weight: Floats) -> "Colours | None":
+        """Measure a crop; None if there is next to nothing to measure.
+
+        Args:
+            crop: float32 RGB (H, W, 3) in [0, 1].
+            weight: float32 (H, W) in [0, 1], of each pixel.
+        """
+        total = float(weight.sum())
+        if total < 1:
+            return None
+        lab = _to_lab(crop).reshape(-1, 3).astype(np.float64)
+        share = weight.reshape(-1).astype(np.float64) / total
+        mean = share @ lab
+        spread = lab - mean
+        return cls(mean, (spread * share[:, None]).T @ spread + _NOISE**2 * np.eye(3))
+
+    @classmethod
+    def average(cls, several: Sequence["Colours"], weights: Sequence[float]) -> "Colours":
+        """The weighted mean of what is alike: the colours of one face in frames in a row."""
+        share = np.asarray(weights) / np.sum(weights)
+        return cls(
+            share @ np.stack([one.mean for one in several]),
+            np.einsum("n,nij->ij", share, np.stack([one.spread for one in several])),
+        )
+
+
+@dataclass(frozen=True)
+class ColourMap:
+    """``linear @ lab + shift``.
+
+    Attributes:
+        linear: float64 (3, 3).
+        shift: float64 (3,).
+    """
+
+    linear: _Reals
+    shift: _Reals
+
+    def apply(self, crop: Floats) -> Floats:
+        """Map the colours of a crop, float32 RGB (H, W, 3) in [0, 1]; it may leave that a bit."""
+        lab = cv2.transform(_to_lab(crop), np.column_stack([self.linear, self.shift]))
+        return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.float32)
+
+
+def match(face: Colours, target: Colours, method: Transfer) -> ColourMap | None:
+    """The map that brings one face's colours to another's; None if the method is "none".
+
+    Args:
+        face: what is to be mapped.
+        target: what it is to become.
+        method: see the module's text.
+
+    Raises:
+        FacekitError: for another method.
+    """
+    if method not in TRANSFERS:
+        raise FacekitError(f"no colour transfer '{method}'; {did_you_mean(method, TRANSFERS)}")
+    if method == "none":
+        return None
+    if method == "reinhard":
+        gains = np.sqrt(np.diag(target.spread) / np.diag(face.spread))
+        linear = np.diag(np.clip(gains, _LEAST, _MOST))
+    else:
+        root, inverse = _roots(face.spread)
+        linear = inverse @ _roots(root @ target.spread @ root)[0] @ inverse
+        values, vectors = np.linalg.eigh(linear)
+        linear = vectors * np.clip(values, _LEAST, _MOST) @ vectors.T
+    return ColourMap(linear, target.mean - linear @ face.mean)
+
+
+def _roots(matrix: _Reals) -> tuple[_Reals, _Reals]:
+    """The square root of a symmetric, positive matrix, and its inverse."""
+    values, vectors = np.linalg.eigh(matrix)
+    root = np.sqrt(np.maximum(values, 1e-9))
+    return vectors * root @ vectors.T, vectors / root @ vectors.T
+
+
+def _to_lab(crop: Floats) -> Floats:
+    within = np.clip(np.ascontiguousarray(crop), 0, 1)
+    return np.asarray(cv2.cvtColor(within, cv2.COLOR_RGB2LAB), np.float32)
