@@ -29,7 +29,7 @@ from facekit.core.figures import Figure
 from facekit.core.seed import Purpose, rng
 from facekit.datasets.swap_truth import TEMPLATE, Actor, Clip, Photo, Portraits, aligned
 from facekit.faces.align import TEMPLATES, apply, crop_from_image, draw_crop, invert
-from facekit.faces.blend import ellipse, paste, transfer_colour
+from facekit.faces.blend import ellipse, paste
 from facekit.faces.embed import load_embedder
 from facekit.faces.landmarks import Landmarker
 from facekit.studio.audit import CROP, load_judge
@@ -295,15 +295,18 @@ def floors(clip: Clip, source: Actor, target: Actor) -> Iterator[tuple[str, list
     ):
         picture = photo.read()
         crop = aligned(picture, photo.points, size)
-        pasted.append(paste(frame, crop, crop_from_image(points, TEMPLATE, size), mask))
-        bent.append(bend(picture, photo.landmarks, frame, landmarks))
+        gain = _gain(crop, aligned(frame, points, size))
+        toned = np.clip(crop * gain + 0.5, 0, 255).astype(np.uint8)
+        place = crop_from_image(points, TEMPLATE, size)
+        pasted.append(paste(frame, toned, place, mask, match_colour=0))
+        bent.append(bend(picture, photo.landmarks, frame, landmarks, gain))
     yield "photo", pasted
     yield "warp", bent
 
 
 def ceiling(clip: Clip, size: int) -> list[Pixels]:
     """The true answer's crop of ``size`` pixels, laid over the target's frames as it is."""
-    mask = _mask(size)
+    mask = ellipse(size, (0.5, 0.5), (0.42, 0.5), 0.25)  # to the border of the inner face
     return [
         paste(
             *(frame, aligned(answer, own, size), crop_from_image(points, TEMPLATE, size), mask),
@@ -330,7 +333,7 @@ def best_photos(clip: Clip, of_source: Sequence[Photo], of_target: Sequence[Phot
     return [of_source[i] for i in apart.argmin(1)]
 
 
-def bend(picture: Pixels, landmarks: Floats, frame: Pixels, to: Floats) -> Pixels:
+def bend(picture: Pixels, landmarks: Floats, frame: Pixels, to: Floats, gain: Doubles) -> Pixels:
     """``frame`` with the face of ``picture`` bent to it, linearly between landmarks.
 
     Args:
@@ -338,6 +341,7 @@ def bend(picture: Pixels, landmarks: Floats, frame: Pixels, to: Floats) -> Pixel
         landmarks: (70, 2) in it.
         frame: uint8 (S, S, 3).
         to: (70, 2), where they lie in the frame.
+        gain: (3,), what the picture's colours are multiplied with.
 
     Returns:
         A new frame; beyond the landmarks' outline, softly, the old one.
@@ -364,13 +368,10 @@ def bend(picture: Pixels, landmarks: Floats, frame: Pixels, to: Floats) -> Pixel
     framed = cv2.copyMakeBorder(inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     deep = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
     share = np.clip(deep / reach, 0, 1).astype(np.float32)
-    window: Floats = np.float32(1 / 255) * frame[low[1] : high[1], low[0] : high[0]]
-    layer = np.float32(1 / 255) * layer
-    if share.max() > 0:
-        layer = transfer_colour(layer, window, share)
-    blended = window + share[..., None] * (layer - window)
+    window = frame[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+    blended = window + share[..., None] * (layer * gain - window)
     result = frame.copy()
-    result[low[1] : high[1], low[0] : high[0]] = np.clip(255 * blended + 0.5, 0, 255)
+    result[low[1] : high[1], low[0] : high[0]] = np.clip(blended + 0.5, 0, 255)
     return result
 
 
@@ -487,8 +488,16 @@ def _turn(read: Floats, true: Floats) -> Doubles:
 
 
 def _mask(size: int) -> Floats:
-    """As large a soft oval as a crop holds."""
-    return ellipse(size, (0.5, 0.5), (0.42, 0.5), 0.25)
+    """A soft oval over the inner face."""
+    return ellipse(size, (0.5, 0.5), (0.38, 0.48), 0.3)
+
+
+def _gain(crop: Pixels, target: Pixels) -> Doubles:
+    """What brings the mean colour (3,) of an aligned face to the target's."""
+    mask = _mask(len(crop))[..., None]
+    ours, theirs = ((one * mask).sum((0, 1)) for one in (crop, target))
+    gain: Doubles = np.clip(theirs / np.maximum(ours, 1e-9), 0.1, 10).astype(np.float64)
+    return gain
 
 
 def _box(points: Floats) -> Floats:
