@@ -149,8 +149,7 @@ def of_runs(
         run = open_run(folder / pair_folder(seed))
         permit = _permit(run, people, (), fabric)
         actors = _learned(run, _actors_of_pair(people, seed, permit))
-        place = None if kept is None else kept / pair_folder(seed)
-        casts.append(Cast(actors, _by_run(run, permit, fabric), _size(run), place))
+        casts.append(Cast(actors, _by_run(run, permit, fabric), _size(run), kept))
     return measure(casts, protocol, readers, workers=workers)
 
 
@@ -183,12 +182,11 @@ def of_frames(
     for seed in protocol.pairs:
         people = data / pair_folder(seed) / "people"
         actors = _actors_of_pair(people, seed, admit_folder(people, (), fabric.device))
-        place = None if kept is None else kept / pair_folder(seed)
 
         def read(number: int, clip: Clip, seed: int = seed) -> Sequence[Pixels]:
             return read_frames(folder, protocol, seed, number)
 
-        casts.append(Cast(actors, read, protocol.crop, place))
+        casts.append(Cast(actors, read, protocol.crop, kept))
     return measure(casts, protocol, readers, workers=workers)
 
 
