@@ -264,7 +264,7 @@ def test_peers_that_are_not_installed_are_left_out(
     trained: Path, monkeypatch: Any, caplog: Any
 ) -> None:
     monkeypatch.setattr(_lightweight, "installed", lambda: False)
-    monkeypatch.setattr(_bench, "_keep", lambda plan, out: None)
+    monkeypatch.setattr(_bench, "keep", lambda plan, out: None)
     with caplog.at_level("WARNING", logger="facekit"):
         figures = _bench.bench(quick=True, out=trained, where="cpu", threads=1)
     assert "pip install 'facekit-toolkit[peers]'" in caplog.text

@@ -21,6 +21,7 @@ from facekit.core.device import setup
 from facekit.core.errors import FacekitError
 from facekit.core.figures import with_goals
 from facekit.datasets import swap_truth
+from facekit.datasets.crops import Crops
 from facekit.datasets.swap_truth import (
     Actor,
     Clip,
@@ -39,6 +40,7 @@ from facekit.datasets.swap_truth import (
 from facekit.generators import _swap_evaluate, _swap_truth
 from facekit.generators._swap_truth import (
     Readers,
+    Reading,
     Score,
     bend,
     best_photos,
@@ -53,7 +55,7 @@ from facekit.generators._swap_truth import (
 )
 from facekit.media.images import write_image
 from facekit.studio.person import Person, person_seed
-from facekit.types import Item, write_manifest
+from facekit.types import Frame, Item, write_manifest
 
 PAIR = 9107
 SMALL = Protocol(pairs=[PAIR], photos=2, clips=2, frames=3, rate=8, size=96, crop=48, gallery=3,
@@ -397,3 +399,45 @@ def test_a_run_is_scored_on_its_own_people(exported: Path, tmp_path: Path) -> No
     permit: Any = SimpleNamespace(items=None)
     with pytest.raises(FacekitError, match="not the two of pair 5"):
         _swap_evaluate._actors_of_pair(people, 5, permit)
+
+
+def test_real_people_are_judged_without_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two people of two photos each; the stand-in for a swap shows the source's first photo."""
+    random = np.random.default_rng(0)
+    faces = {name: random.integers(0, 256, (256, 256, 3), dtype=np.uint8) for name in "ab"}
+    items = [Item(path=f"{i}.png", sha256="", subject=name) for i, name in enumerate("aabb")]
+    images = np.stack([faces[item.subject] for item in items])
+    found = Crops(images, np.zeros((4, 2, 3)), items)
+    asked = []
+
+    def swapped(run: Any, frames: list[Frame], fabric: Any, **given: Any) -> Any:
+        asked.append((given["source"], given["target"], given["still"]))
+        return iter([replace(frames[0], pixels=faces[given["source"]])])
+
+    def read(pictures: Any, points: Any) -> Reading:
+        mean = np.stack([picture.reshape(-1, 3)[:4].ravel() / 255 - 0.5 for picture in pictures])
+        vectors = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        ones = np.ones((len(pictures), 1), np.float32)
+        return Reading(ones * pictures[0][0, 0, 0], ones * 0.5, vectors.astype(np.float32))
+
+    monkeypatch.setattr(_swap_evaluate, "load_crops", lambda *_, **__: found)
+    monkeypatch.setattr(_swap_evaluate, "generate", swapped)
+    scopes: list[str] = []
+    permit: Any = SimpleNamespace(items=tuple(items), check=scopes.append)
+    run: Any = SimpleNamespace(folder=tmp_path, facts={"people": ["a", "b", "c"]})
+    stand_in: Any = SimpleNamespace(read=read)
+    fabric = setup("cpu", threads=1)
+    measured = _swap_evaluate._of_real(run, tmp_path, permit, stand_in, fabric)
+    rows = {row.name: row.value for row in measured.figures}
+    assert scopes == ["generate"]
+    assert asked == [("b", "a", True)] * 2 + [("a", "b", True)] * 2
+    assert rows["swap.real.strength"] == 1
+    assert rows["swap.real.similarity_to_source"] == pytest.approx(1, abs=1e-5)
+    assert rows["swap.real.similarity_to_target"] < 0.9
+    assert rows["swap.real.expression_from_target"] == 0
+    assert all(name.startswith("swap.real.") for name in rows)
+    run.facts["people"] = ["a", "c"]
+    with pytest.raises(FacekitError, match="faces of 1 of its people"):
+        _swap_evaluate._of_real(run, tmp_path, permit, stand_in, fabric)
