@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from facekit.commands import bench_swap
 from facekit.commands.bench import command
 from facekit.core.device import setup
 from facekit.core.errors import FacekitError
@@ -19,12 +20,12 @@ from facekit.generators import _bench, _original, _swap_arm, _swap_bench
 from facekit.generators._arm import DONE, PLAN
 from facekit.generators._original import Original, train, warped
 from facekit.generators._peers import parameters
-from facekit.generators._swap_arm import CONVERSION, ORIGINAL, OWN, Plan
+from facekit.generators._swap_arm import ORIGINAL, OWN, Plan
 from facekit.types import Frame, Item
 
 
 def plan(**changes: Any) -> Plan:
-    given = {
+    given: dict[str, Any] = {
         "minutes": 1.0,
         "threads": 1,
         "device": "cpu",
@@ -136,7 +137,6 @@ def test_figures_of_arms_that_are_done(tmp_path: Path) -> None:
     arms = {
         OWN: common | {"images_per_s": 60.0, "parameters": 4_000_000, "psnr": 23.0},
         ORIGINAL: common | {"images_per_s": 20.0, "parameters": 82_062_470, "psnr": 21.5},
-        CONVERSION: {"frames": 9, "fps": 9.0, "fps_by_the_clock": 4.0, "peak_gib": 1.2},
     }
     for name, facts in arms.items():
         (tmp_path / name).mkdir()
@@ -145,7 +145,6 @@ def test_figures_of_arms_that_are_done(tmp_path: Path) -> None:
     assert rows["swap.train_ratio"].value == 3 and rows["swap.train_ratio"].holds
     assert rows["swap.train_psnr"].peer == 21.5 and rows["swap.train_psnr"].floor == 19
     assert rows["swap.train_psnr_over_original"].value == 1.5
-    assert rows["swap.fps"].holds and rows["swap.peak_gib"].value == 1.2
     assert rows["swap.parameters.original"].value == 82_062_470
 
 
@@ -177,7 +176,7 @@ def test_an_arm_is_a_process_and_fails_with_a_word(
 
 def test_frames_become_720p() -> None:
     square = np.arange(720 * 720 * 3, dtype=np.uint32).reshape(720, 720, 3).astype(np.uint8)
-    wide = _swap_arm._widened(Frame(square, 0.5, 3))
+    wide = bench_swap.widened(Frame(square, 0.5, 3))
     assert wide.pixels.shape == (720, 1280, 3) and (wide.time, wide.index) == (0.5, 3)
     assert np.array_equal(wide.pixels[:, 280:1000], square)
 
@@ -189,8 +188,30 @@ def test_the_command_hands_it_the_folder(tmp_path: Path, monkeypatch: pytest.Mon
         given.update(arguments)
         return []
 
-    monkeypatch.setattr(_swap_bench, "bench", bench)
+    monkeypatch.setattr(bench_swap, "bench", bench)
     out = tmp_path / "bench"
     result = CliRunner().invoke(command, ["swap", "--minutes", "2", "--out", str(out), "--json"])
     assert result.exit_code == 0, result.output
     assert given == {"quick": False, "minutes": 2.0, "out": out, "where": "auto"}
+
+
+def test_trainings_come_first_then_the_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(**arguments: Any) -> list[Any]:
+        write_json(tmp_path / PLAN, plan().model_dump(mode="json"))
+        return []
+
+    def converted(arm: str, out: Path, module: str) -> None:
+        assert (arm, module) == ("conversion", "facekit.commands.bench_swap")
+        facts = {"frames": 9, "fps": 9.0, "fps_by_the_clock": 4.0, "peak_gib": 1.2}
+        (out / arm).mkdir()
+        write_json(out / arm / DONE, facts)
+
+    monkeypatch.setattr(_swap_bench, "bench", trained)
+    monkeypatch.setattr(_bench, "train_arm", converted)
+    monkeypatch.setattr("facekit.studio.clip.render_clip", lambda out, **_: out.mkdir())
+    found = bench_swap.bench(quick=True, minutes=1, out=tmp_path, where="cpu")
+    rows = {row.name: row for row in with_goals(found)}
+    assert rows["swap.fps"].holds and rows["swap.fps.clock"].value == 4
+    assert rows["swap.peak_gib"].value == 1.2

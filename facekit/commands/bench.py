@@ -12,7 +12,7 @@ BENCHES = {
     "faces": "facekit.datasets.faces_bench",
     "analyze": "detectors.analyze_bench",
     "gan": "facekit.generators._bench",
-    "swap": "facekit.generators._swap_bench",
+    "swap": "facekit.commands.bench_swap",
 }
 """Name → module with a function ``bench(*, quick, …) -> list[Figure]``."""
 

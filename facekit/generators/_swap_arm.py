@@ -1,22 +1,19 @@
-"""One arm of the swap bench: a process that trains one model for its time, or converts a clip.
+"""One arm of the swap bench: a process that trains one model for its time, and scores it.
 
 As in :mod:`facekit.generators._arm`, each is a process of its own, so that its time and memory are
 nobody else's. ``facekit.generators._swap_bench`` starts them.
 """
 
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from facekit import export
 from facekit.core import config, device, files
 from facekit.core.config import Config
 from facekit.core.errors import FacekitError
@@ -33,16 +30,15 @@ from facekit.generators._original import BATCH, Original, train
 from facekit.generators._peers import parameters
 from facekit.generators._swap_evaluate import Cast, Method, measure
 from facekit.generators._swap_truth import Readers
-from facekit.media.decode import Video
 from facekit.types import Frame, Pixels
-from facekit.watermark import Kind
 
-OWN, ORIGINAL, CONVERSION = "own", "original", "conversion"
-PEOPLE, CLIP, ANSWERS = "people", "clip", "answers"
+OWN, ORIGINAL = "own", "original"
+PEOPLE, ANSWERS = "people", "answers"
+RUN = "own/run"
+"""Where the own model's run is, in the bench's folder."""
 
 _PLUGIN = "face_swap"
 _CALIBRATED = (4, 12)  # steps of the short trainings that tell how long a step takes
-_WIDE, _HIGH = 1280, 720
 
 
 class Plan(Config):
@@ -95,7 +91,7 @@ def main() -> None:
 
 
 def run_arm(name: str, out: Path) -> None:
-    """Train and measure an arm, or convert, as ``OUT/plan.json`` wants it.
+    """Train and measure an arm, as ``OUT/plan.json`` wants it.
 
     Raises:
         FacekitError: if something is missing or goes wrong.
@@ -104,7 +100,7 @@ def run_arm(name: str, out: Path) -> None:
     fabric = device.setup(plan.device, plan.precision, threads=plan.threads)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    arm = {OWN: _own, ORIGINAL: _original, CONVERSION: _conversion}[name]
+    arm = {OWN: _own, ORIGINAL: _original}[name]
     facts = arm(plan, out, fabric)
     # Last, as it says that all the rest is there.
     files.write_json(folder / DONE, facts)
@@ -118,8 +114,8 @@ def _own(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
         files.write_json(path, _affordable(plan, out, fabric))
     found = files.read_json(path)
     steps, before = int(found["steps"]), float(found["before"])
-    used = _trained(plan, out, folder / "run", fabric, steps)
-    run = open_run(folder / "run")
+    used = _trained(plan, out, out / RUN, fabric, steps)
+    run = open_run(out / RUN)
     permit = admit_folder(out / PEOPLE, (), fabric.device)
 
     def swapped(number: int, clip: Clip) -> Sequence[Pixels]:
@@ -248,49 +244,6 @@ def _frames(clip: Clip) -> list[Frame]:
         Frame(pixels, float(time), i)
         for i, (pixels, time) in enumerate(zip(clip.frames, clip.times, strict=True))
     ]
-
-
-def _conversion(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
-    """Convert a clip of 720p with the own run, from the file to the file, marked and signed."""
-    run = open_run(out / OWN / "run")
-    permit = admit_folder(out / CLIP, (), fabric.device)
-    people: list[str] = run.facts["people"]
-    facts = {"origin": "studio", "generator": _PLUGIN, "run": run.id}
-    count = 0
-
-    def changed() -> Iterator[Frame]:
-        nonlocal count
-        frames = (_widened(frame) for frame in video)
-        made = generate(run, frames, fabric, given=permit, source=people[1], target=people[0])
-        for frame in made:
-            count += 1
-            yield frame
-
-    with tempfile.TemporaryDirectory() as scratch, Video(out / CLIP / "clip.mp4") as video:
-        began, clock = time.process_time(), time.perf_counter()
-        export.write_video(
-            Path(scratch) / "swap.mp4",
-            changed(),
-            kind=Kind.COMPOSITE,
-            rate=video.info.rate or 25.0,
-            facts=facts,
-        )
-        used, passed = time.process_time() - began, time.perf_counter() - clock
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-    return {
-        "frames": count,
-        "fps": count * plan.threads / used,
-        "fps_by_the_clock": count / passed,
-        "peak_gib": peak / 2**30,
-    }
-
-
-def _widened(frame: Frame) -> Frame:
-    """A square frame between strips of its own edges: uint8 (720, 1280, 3)."""
-    side = frame.pixels.shape[0]
-    left = (_WIDE - side) // 2
-    wide = np.pad(frame.pixels, ((0, 0), (left, _WIDE - side - left), (0, 0)), mode="reflect")
-    return Frame(np.ascontiguousarray(wide), frame.time, frame.index)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The own model and one of the size of faceswap's "original" learn the same two studio people from the
 same photos, at the same size, for the same processor time; both are then scored on the same clips
-against the true answer, pasted by the same conversion. Then a clip of 720p is converted, from the
-file to the marked and signed file.
+against the true answer, pasted by the same conversion. ``facekit.commands.bench_swap`` then has the
+own one convert a clip of 720p.
 
 What is done is kept in ``OUT`` and not done again; ``OUT/plan.json`` has the conditions.
 """
@@ -17,14 +17,12 @@ from facekit.core import device, files
 from facekit.core.figures import Figure
 from facekit.generators._arm import DONE
 from facekit.generators._bench import keep, train_arm
-from facekit.generators._swap_arm import CLIP, CONVERSION, ORIGINAL, OWN, PEOPLE, Plan
-from facekit.studio.clip import render_clip, render_folder
-from facekit.studio.person import person_seed
+from facekit.generators._swap_arm import ORIGINAL, OWN, PEOPLE, Plan
+from facekit.studio.clip import render_folder
 
 MODULE = "facekit.generators._swap_arm"
 
 _PAIR = 9107  # the first of the benchmark's
-_CLIP_SEED = 720
 
 
 def bench(
@@ -47,9 +45,8 @@ def bench(
 
     Returns:
         ``swap.train_ratio``, the own images a second over the original's; ``swap.train_psnr`` of
-        both against the true answer, and their difference; ``swap.fps`` of converting 720p as if
-        nothing else ran, and ``.clock`` as it was; ``swap.peak_gib``, the memory of that; and of
-        each arm its steps, images a second, minutes and parameters.
+        both against the true answer, and their difference; and of each arm its steps, images a
+        second, minutes and parameters.
 
     Raises:
         FacekitError: if ``out`` holds a bench of other conditions, or an arm fails.
@@ -79,30 +76,16 @@ def bench(
         seed=plan.pair,
         workers=plan.threads,
     )
-    render_clip(
-        out / CLIP,
-        person_seed=person_seed(plan.pair, 0),
-        seconds=plan.seconds,
-        size=720,
-        seed=_CLIP_SEED,
-        workers=plan.threads,
-    )
-    for arm in (OWN, ORIGINAL, CONVERSION):
+    for arm in (OWN, ORIGINAL):
         train_arm(arm, out, MODULE)
     return compare(out)
 
 
 def compare(out: Path) -> list[Figure]:
     """The figures of arms that are done, from what they left in ``out``."""
-    own, original, conversion = (
-        files.read_json(out / arm / DONE) for arm in (OWN, ORIGINAL, CONVERSION)
-    )
+    own, original = (files.read_json(out / arm / DONE) for arm in (OWN, ORIGINAL))
     rows = [
-        Figure(
-            "swap.train_ratio",
-            own["images_per_s"] / original["images_per_s"],
-            peer=1.0,
-        ),
+        Figure("swap.train_ratio", own["images_per_s"] / original["images_per_s"]),
         *(
             Figure(
                 f"swap.train_psnr{end}",
@@ -117,9 +100,6 @@ def compare(out: Path) -> list[Figure]:
         ),
         Figure("swap.train_psnr.pasted", own["pasted"], "dB"),
         Figure("swap.train_psnr_over_original", own["psnr"] - original["psnr"], "dB"),
-        Figure("swap.fps", conversion["fps"], "frames/s"),
-        Figure("swap.fps.clock", conversion["fps_by_the_clock"], "frames/s"),
-        Figure("swap.peak_gib", conversion["peak_gib"], "GiB"),
     ]
     units = {"minutes": "min", "steps": "", "images_per_s": "images/s", "parameters": ""}
     rows += [
