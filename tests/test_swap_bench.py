@@ -215,3 +215,20 @@ def test_trainings_come_first_then_the_conversion(
     rows = {row.name: row for row in with_goals(found)}
     assert rows["swap.fps"].holds and rows["swap.fps.clock"].value == 4
     assert rows["swap.peak_gib"].value == 1.2
+
+
+def test_a_step_costs_what_it_costs_between_strips() -> None:
+    """Neither the start, which locates faces, nor the session that resumed at step 30 counts."""
+    times = [[10.0, 105.0], [20.0, 110.0], [30.0, 115.0], [40.0, 190.0], [50.0, 195.0]]
+    assert _swap_arm._step_seconds(times) == 0.5
+    assert _swap_arm._step_seconds([[4.0, 8.0]]) == 2
+
+
+def test_as_many_steps_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of two threads, of which locating takes 20 s: 200 steps of half a second."""
+    times = [[float(step), 20 + 0.5 * step] for step in range(1, 13)]
+    monkeypatch.setattr(_swap_arm, "_trained", lambda *_: times)
+    fabric = setup("cpu", threads=1)
+    found = _swap_arm._affordable(plan(threads=2, steps=None), tmp_path, fabric)
+    assert found == {"steps": 200}
+    assert _swap_arm._affordable(plan(steps=7), tmp_path, fabric) == {"steps": 7}

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ RUN = "own/run"
 """Where the own model's run is, in the bench's folder."""
 
 _PLUGIN = "face_swap"
-_CALIBRATED = (4, 12)  # steps of the short trainings that tell how long a step takes
+_CALIBRATED = 12  # steps of the short training that tells how long a step takes
 
 
 class Plan(Config):
@@ -112,9 +113,8 @@ def _own(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
     path = folder / "steps.json"
     if not path.exists():
         files.write_json(path, _affordable(plan, out, fabric))
-    found = files.read_json(path)
-    steps, before = int(found["steps"]), float(found["before"])
-    used = _trained(plan, out, out / RUN, fabric, steps)
+    steps = int(files.read_json(path)["steps"])
+    step = _step_seconds(_trained(plan, out, out / RUN, fabric, steps))
     run = open_run(out / RUN)
     permit = admit_folder(out / PEOPLE, (), fabric.device)
 
@@ -125,9 +125,8 @@ def _own(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
 
     settings = _settings(plan, steps)
     net, _ = load(_PLUGIN).load(run, fabric)
-    learning = max(used - before, 1e-9)
     scored = _psnr(plan, out, swapped, fabric)
-    return _facts(plan, steps, steps * settings.batch, learning, parameters(net)) | scored
+    return _facts(plan, steps, steps * settings.batch, steps * step, parameters(net)) | scored
 
 
 def _settings(plan: Plan, steps: int) -> Any:
@@ -137,35 +136,45 @@ def _settings(plan: Plan, steps: int) -> Any:
     return read_config(f"generators/{_PLUGIN}", [f"{k}={v}" for k, v in changes.items()])[1]
 
 
-def _trained(plan: Plan, out: Path, folder: Path, fabric: Fabric, steps: int) -> float:
-    """Train, or go on; the processor time of all sessions, locating faces included."""
+def _trained(plan: Plan, out: Path, folder: Path, fabric: Fabric, steps: int) -> list[list[float]]:
+    """Train, or go on; for each strip the step and the processor time since the start.
+
+    The time is of all sessions, locating faces included.
+    """
     settings = _settings(plan, steps)
     run = start(_PLUGIN, settings, out / PEOPLE, folder, fabric, seed=plan.seed)
     clock = Clock(run.folder)
-    if _last_step(run) < steps:
-        load(_PLUGIN).train(settings, out / PEOPLE, run, fabric, show=clock.keep)
-        clock.keep(steps, None)
-        return clock.seconds
-    return float(files.read_json(run.folder / "clock.json"))
+    path = run.folder / "times.json"
+    times: list[list[float]] = files.read_json(path) if path.exists() else []
 
+    def keep(step: int, strip: object) -> None:
+        clock.keep(step, strip)
+        times.append([step, clock.seconds])
+        files.write_json(path, times)
 
-def _last_step(run: Any) -> int:
     state = run.latest()
-    return 0 if state is None else int(state["step"])
+    if state is None or int(state["step"]) < steps:
+        load(_PLUGIN).train(settings, out / PEOPLE, run, fabric, show=keep)
+    return times
 
 
-def _affordable(plan: Plan, out: Path, fabric: Fabric) -> dict[str, float]:
-    """How many steps fit in the time, and what comes before them: from two short trainings."""
+def _step_seconds(times: list[list[float]]) -> float:
+    """What a step takes: the median between strips, so that neither start nor resuming counts."""
+    if len(times) < 2:
+        return times[0][1] / times[0][0]
+    each = sorted((t1 - t0) / (s1 - s0) for (s0, t0), (s1, t1) in pairwise(times) if s1 > s0)
+    return max(each[len(each) // 2], 1e-9)
 
-    def cost(steps: int) -> float:
-        with tempfile.TemporaryDirectory() as scratch:
-            return _trained(plan, out, Path(scratch) / "run", fabric, steps)
 
-    few, more = _CALIBRATED
-    once = cost(few)
-    step = max((cost(more) - once) / (more - few), 1e-4)
-    before = max(once - few * step, 0.0)
-    return {"steps": plan.steps or max(1, int((plan.budget - before) / step)), "before": before}
+def _affordable(plan: Plan, out: Path, fabric: Fabric) -> dict[str, int]:
+    """How many steps fit in the time, after the faces are located: by a short training."""
+    if plan.steps:
+        return {"steps": plan.steps}
+    with tempfile.TemporaryDirectory() as scratch:
+        times = _trained(plan, out, Path(scratch) / "run", fabric, _CALIBRATED)
+    step = _step_seconds(times)
+    before = max(times[0][1] - times[0][0] * step, 0.0)
+    return {"steps": max(1, int((plan.budget - before) / step))}
 
 
 def _original(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
