@@ -207,7 +207,7 @@ def plan(**more: object) -> Plan:
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     """A bench whose arms are done: the own one's features are of new faces, the peers' are off."""
-    _bench._keep(plan(), tmp_path)
+    _bench.keep(plan(), tmp_path)
     training, others = faces(60, seed=1), faces(60, seed=2)
     checkpoint.save(tmp_path / FACES, {"training": training, "others": others})
     features = load_features(torch.device("cpu"))
@@ -229,7 +229,7 @@ def trained(tmp_path: Path) -> Path:
 def test_what_is_done_is_compared_and_not_trained_again(trained: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("subprocess.run", None)
     for arm in (POINTS, "gan", "dcgan", "lightweight"):
-        _bench._train(arm, trained)
+        _bench.train_arm(arm, trained)
     arms = ["gan", "dcgan", "lightweight"]
     figures = _bench._modes(trained / POINTS / DONE)
     figures = with_goals([*figures, *_bench.compare(trained, arms, torch.device("cpu"))])
@@ -247,15 +247,15 @@ def test_what_is_done_is_compared_and_not_trained_again(trained: Path, monkeypat
 
 
 def test_a_bench_of_other_conditions_is_not_gone_on_with(tmp_path: Path) -> None:
-    _bench._keep(plan(), tmp_path)
-    _bench._keep(plan(), tmp_path)
+    _bench.keep(plan(), tmp_path)
+    _bench.keep(plan(), tmp_path)
     with pytest.raises(FacekitError, match=r"another minutes \(1\.0, now 2\.0\)"):
-        _bench._keep(plan(minutes=2.0), tmp_path)
+        _bench.keep(plan(minutes=2.0), tmp_path)
 
 
 def test_an_arm_that_fails_says_why(tmp_path: Path, capfd: Any) -> None:
     with pytest.raises(FacekitError, match="the arm 'dcgan' failed with 1, as it says above"):
-        _bench._train("dcgan", tmp_path)
+        _bench.train_arm("dcgan", tmp_path)
     said = capfd.readouterr().err
     assert said.startswith("Error: ") and "plan.json" in said and len(said.splitlines()) == 1
 
@@ -264,7 +264,7 @@ def test_peers_that_are_not_installed_are_left_out(
     trained: Path, monkeypatch: Any, caplog: Any
 ) -> None:
     monkeypatch.setattr(_lightweight, "installed", lambda: False)
-    monkeypatch.setattr(_bench, "_keep", lambda plan, out: None)
+    monkeypatch.setattr(_bench, "keep", lambda plan, out: None)
     with caplog.at_level("WARNING", logger="facekit"):
         figures = _bench.bench(quick=True, out=trained, where="cpu", threads=1)
     assert "pip install 'facekit-toolkit[peers]'" in caplog.text

@@ -12,11 +12,16 @@ BENCHES = {
     "faces": "facekit.datasets.faces_bench",
     "analyze": "detectors.analyze_bench",
     "gan": "facekit.generators._bench",
+    "swap": "facekit.commands.bench_swap",
 }
 """Name → module with a function ``bench(*, quick, …) -> list[Figure]``."""
 
 OUTSIDE = ("faces", "analyze")
 """Those whose function also takes ``data``, ``judge`` and ``device``."""
+
+
+KEEPING = ("gan", "swap")
+"""Those that train something, and whose function takes ``minutes``, ``out`` and ``where``."""
 
 
 @click.command()
@@ -37,12 +42,12 @@ OUTSIDE = ("faces", "analyze")
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    help="For gan: how long each GAN learns, on all threads.",
+    help="For gan and swap: how long each model learns, on all threads.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="For gan: the folder that keeps what is trained; the same command goes on in it.",
+    help="For gan and swap: the folder that keeps what is trained; the same command goes on there.",
 )
 @options.DEVICE
 @options.JSON
@@ -61,8 +66,10 @@ def command(
     NAME says what: studio, how quickly it renders and starts; faces, how quick, complete and exact
     the face stage is; analyze, how quick, frugal, right and sturdy the analysis of files is, which
     takes half an hour on 2 cores; gan, how good the GAN from noise is beside DCGAN and
-    lightweight-gan, each trained for --minutes on the same faces, which takes two hours. What is
-    trained is kept in --out (out/bench-gan), and an interrupted bench goes on there.
+    lightweight-gan, each trained for --minutes on the same faces, which takes two hours; swap, how
+    quickly a face swap is learned beside a model of the size of faceswap's "original", which takes
+    an hour and a half, and converted. What is trained is kept in --out (out/bench-gan,
+    out/bench-swap), and an interrupted bench goes on there.
 
     With --json the machine's facts go to standard error. Rows that need --data or --judge are left
     out without them.
@@ -100,12 +107,12 @@ def command(
         # Detectors know no generator: what is forged by one is handed in.
         arguments["swaps"] = swaps
     with ExitStack() as stack:
-        if name == "gan":
+        if name in KEEPING:
             # Of a quick one nothing is worth keeping.
-            kept = stack.enter_context(TemporaryDirectory()) if quick else "out/bench-gan"
+            kept = stack.enter_context(TemporaryDirectory()) if quick else f"out/bench-{name}"
             arguments |= {"minutes": minutes, "out": out or Path(kept), "where": device}
         elif out:
-            raise FacekitError(f"--out: the bench '{name}' keeps nothing; give it to gan")
+            raise FacekitError(f"--out: the bench '{name}' keeps nothing; give it to gan or swap")
         click.echo(_machine(), err=as_json)
         show(import_module(BENCHES[name]).bench(**arguments), as_json)
 

@@ -261,7 +261,7 @@ def _game(
         precision=device.precision_of(fabric),
     )
     seed_step(plan.seed, 0)
-    clock = _Clock(run.folder)
+    clock = Clock(run.folder)
     average = play(
         game,
         *_networks(settings),
@@ -281,7 +281,7 @@ def _networks(settings: Any) -> tuple[nn.Module, nn.Module]:
     return generator, discriminator
 
 
-class _Clock:
+class Clock:
     """Processor time of a training over all its sessions, kept with every checkpoint."""
 
     def __init__(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from facekit.adversary.metrics.features import load_features
 from facekit.core import checkpoint, device, files
+from facekit.core.config import Config
 from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure
 from facekit.core.progress import log
@@ -71,7 +72,7 @@ def bench(
         samples=100 if quick else 2000,
         steps=3 if quick else None,
     )
-    _keep(plan, out)
+    keep(plan, out)
     _render(plan, out)
     arms = [OWN, *PEERS]
     if not _lightweight.installed():
@@ -81,7 +82,7 @@ def bench(
         )
         arms.remove("lightweight")
     for arm in (POINTS, *arms):
-        _train(arm, out)
+        train_arm(arm, out)
     return [*_modes(out / POINTS / DONE), *compare(out, arms, fabric.device)]
 
 
@@ -136,8 +137,13 @@ def _ratio(name: str, own: Scores, peer: Scores) -> Figure:
     )
 
 
-def _train(arm: str, out: Path) -> None:
+def train_arm(arm: str, out: Path, module: str = "facekit.generators._arm") -> None:
     """Run one arm in a process of its own, unless it is done.
+
+    Args:
+        arm: its name.
+        out: the bench's folder.
+        module: what is run with both.
 
     Raises:
         FacekitError: if it fails; it has said why.
@@ -147,7 +153,7 @@ def _train(arm: str, out: Path) -> None:
         return
     # Without assertions: lightweight-gan's first one asks for a GPU.
     flags = ["-O"] if arm == "lightweight" else []
-    command = [sys.executable, *flags, "-m", "facekit.generators._arm", arm, str(out)]
+    command = [sys.executable, *flags, "-m", module, arm, str(out)]
     log.info("%s: training", arm)
     # Its progress and its words go where the bench's own go.
     quiet = [] if log.isEnabledFor(logging.INFO) else ["-q"]
@@ -159,7 +165,7 @@ def _train(arm: str, out: Path) -> None:
         )
 
 
-def _keep(plan: Plan, out: Path) -> None:
+def keep(plan: Config, out: Path) -> None:
     """Write the plan, or see that the folder's is the same.
 
     Raises:

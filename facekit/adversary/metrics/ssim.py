@@ -32,6 +32,23 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         FacekitError: for other shapes or values.
     """
+    return ssim_map(first, second).mean((1, 2, 3))
+
+
+def ssim_map(first: Tensor, second: Tensor) -> Tensor:
+    """The same window by window: for a mean over a part of the picture.
+
+    Args:
+        first: (B, 3, H, W) in [-1, 1], of at least 11 × 11 pixels.
+        second: of the same shape.
+
+    Returns:
+        float32 (B, 3, H - 10, W - 10) in [-1, 1]: of the windows about the pixels that are five or
+        more from the border.
+
+    Raises:
+        FacekitError: for other shapes or values.
+    """
     check_pair(first, second, _WINDOW)
     place = torch.arange(_WINDOW, device=first.device) - _WINDOW // 2
     line = torch.exp(-place.square() / (2 * _SIGMA**2))
@@ -43,7 +60,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
         return means.view(*images.shape[:2], *means.shape[2:])
 
     a, b = first.float(), second.float()
-    return _similarity(*(window_means(x) for x in (a, b, a * a, b * b, a * b))).mean((1, 2, 3))
+    return _similarity(*(window_means(x) for x in (a, b, a * a, b * b, a * b)))
 
 
 def coarse_ssim(first: Tensor, second: Tensor) -> Tensor:
