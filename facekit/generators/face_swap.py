@@ -391,7 +391,7 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
                 drawn = decoder.drawn(net.encoder(inputs) + who).float()
             loss = reconstruction_loss(drawn, torch.cat([colours, targets[:, 7:]], 1), config)
             optimizer.zero_grad()
-            loss.backward()
+            fabric.backward(loss)
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
 
@@ -666,7 +666,7 @@ def masked(drawn: Tensor) -> Tensor:
 
 @torch.no_grad()
 def strip(net: FaceSwap, images: Tensor, rows: list[list[int]], size: int) -> Pixels:
-    """A picture of up to four people's first and middle photo: source | reconstruction | swap | result.
+    """Up to four people's first and middle photo: source | reconstruction | swap | result.
 
     Args:
         net: as trained so far.
