@@ -247,7 +247,7 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real commands, on as little as they take."""
     texts = {
         "generator": "generator: face_swap\nsize: 32\nwidth: 8\ncode: 16\nsteps: 60\nbatch: 12\n"
-        "learning_rate: 5e-3\nwarm_up: 5\ncheckpoint_every: 10\nstrip_every: 20\n",
+        "least_photos: 2\nlearning_rate: 5e-3\nwarm_up: 5\ncheckpoint_every: 10\nstrip_every: 20\n",
         "detector": "detector: small_cnn\ndata: {size: 32, frames: 4}\nwidths: [4, 8]\n"
         "training: {steps: 4, batch: 8, validate_every: 2}\n",
     }

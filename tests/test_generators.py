@@ -37,6 +37,7 @@ CONFIGS = sorted((config.folder() / "generators").glob("*.yaml"))
 TINY = [
     *("size=32", "width=4", "code=8", "steps=12", "batch=4", "checkpoint_every=3", "warm_up=2"),
     "pretrained=''",
+    "least_photos=2",
 ]
 SET = [part for setting in TINY for part in ("--set", setting)]
 
@@ -76,7 +77,7 @@ def train_command(data: Path, out: Path) -> list[str]:
 
 
 def drawn_faces(people: int, each: int, size: int) -> tuple[torch.Tensor, list[list[int]]]:
-    """Ovals with a mouth that opens: quick stand-ins for crops, uint8 (N, H, H, 3)."""
+    """Ovals with a mouth that opens, and their masks: uint8 (N, H, H, 4), quick stand-ins."""
     pictures = []
     for person in range(people):
         for k in range(each):
@@ -86,7 +87,9 @@ def drawn_faces(people: int, each: int, size: int) -> tuple[torch.Tensor, list[l
             cv2.ellipse(picture, centre, (size // 3, size * 2 // 5), 0, 0, 360, skin, -1)
             mouth = (size // 6, 1 + k * size // 30)
             cv2.ellipse(picture, (size // 2, size * 7 // 10), mouth, 0, 0, 360, (120, 30, 40), -1)
-            pictures.append(picture)
+            mask = np.zeros((size, size), np.uint8)
+            cv2.ellipse(mask, centre, (size // 3, size * 2 // 5), 0, 0, 360, 255, -1)
+            pictures.append(np.dstack([picture, mask]))
     rows = [list(range(p * each, (p + 1) * each)) for p in range(people)]
     return torch.from_numpy(np.stack(pictures)), rows
 
@@ -160,7 +163,7 @@ def test_a_tiny_run_learns_stays_finite_and_logs(
     assert state is not None
     assert all(torch.isfinite(value).all() for value in state["net"].values())
     assert strips[80].dtype == np.uint8
-    assert strips[80].shape == (2 * 64, 6 * 64, 3)
+    assert strips[80].shape == (2 * 64, 8 * 64, 3)
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -203,6 +206,65 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert state["step"] == 6
     face_swap.fit(settings, images, rows, broken, fabric)
     same_state(whole, broken)
+
+
+def test_an_encoder_of_speed_0_stays_as_it_is_and_the_decoders_learn(
+    tmp_path: Path, fabric: Fabric
+) -> None:
+    images, rows = drawn_faces(2, 3, 64)
+    runs = [a_run(tmp_path / f"{steps}", tiny(steps=steps, encoder_speed=0.0)) for steps in (1, 5)]
+    for run in runs:
+        settings = face_swap.Config(**run.facts["config"])
+        face_swap.fit(settings, images, rows, run, fabric)
+    one, five = (run.latest()["net"] for run in runs)
+    for name, weight in one.items():
+        assert torch.equal(weight, five[name]) == name.startswith("encoder."), name
+
+
+def test_a_drawn_mask_comes_to_cover_the_face(tmp_path: Path, fabric: Fabric) -> None:
+    settings = tiny(steps=150, learning_rate=3e-3, width=8, code=16, warp=0.0, mask_weight=2.0)
+    run = a_run(tmp_path / "run", settings)
+    images, rows = drawn_faces(2, 4, 64)
+    face_swap.fit(settings, images, rows, run, fabric)
+    run.note(people=["a", "b"])
+    net, _ = face_swap.load(run, fabric)
+    planes = torch.nn.functional.avg_pool2d(to_images(images), 2)
+    faces = planes[:, :3]
+    grey = face_swap.to_grey(faces, face_swap.mean_colour(faces))
+    with torch.no_grad():
+        drawn = face_swap.shares(net(grey, [0, 1]))
+    assert (drawn - face_swap.shares(planes)).abs().mean() < 0.1  # of an empty one: 0.41
+
+
+def test_holes_in_a_mask_are_filled_and_its_outline_stays() -> None:
+    mask = np.zeros((96, 96), np.uint8)
+    cv2.ellipse(mask, (48, 50), (30, 40), 0, 0, 360, 255, -1)
+    whole = mask.copy()
+    cv2.circle(mask, (36, 40), 9, 0, -1)  # what glasses leave
+    cv2.line(mask, (0, 40), (36, 40), 0, 2)  # and their arm
+    filled = face_swap._filled(mask)
+    assert (filled != whole).mean() < 0.01
+    assert not face_swap._filled(np.zeros((96, 96), np.uint8)).any()
+
+
+def test_features_of_one_size_serve_every_size() -> None:
+    torch.manual_seed(0)
+    pre = face_swap.FaceSwap(1, 96, 4, 8)
+    for size in (32, 64, 96, 128):
+        net = face_swap.FaceSwap(2, size, 4, 8)
+        state = {
+            key: pre.state_dict()[key.replace("decoders.1", "decoders.0")]
+            for key in net.state_dict()
+        }
+        net.load_state_dict(state)
+        assert net(torch.rand(2, 3, size, size), [0, 1]).shape == (2, 4, size, size)
+
+
+def test_too_few_photos_of_somebody_are_refused(people: Path, tmp_path: Path) -> None:
+    settings = [part for s in TINY if "least" not in s for part in ("--set", s)]
+    command = ["generator", "train", "generators/face_swap", "--data", str(people), *settings]
+    with pytest.raises(FacekitError, match="'person-0000' in 3 photos; .* at least 20 of each"):
+        CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "run")], catch_exceptions=False)
 
 
 def test_weights_spoilt_by_a_loss_that_is_no_number_are_not_kept(
@@ -268,7 +330,7 @@ def test_views_are_even_without_a_warp_and_uneven_with_one() -> None:
 
 def test_grey_and_back_is_the_identity_and_hides_skin_tone_and_exposure() -> None:
     images, _ = drawn_faces(2, 2, 64)
-    faces = to_images(images)
+    faces = to_images(images)[:, :3]
     colour = face_swap.mean_colour(faces)
     grey = face_swap.to_grey(faces, colour)
     assert torch.allclose(face_swap.from_grey(grey, colour), faces, atol=1e-5)

@@ -9,7 +9,7 @@ import skimage.data
 import torch
 
 from facekit.faces.cuts import CutFinder
-from facekit.faces.people import Album, identify
+from facekit.faces.people import Album, identify, two_people
 from facekit.faces.smooth import Smoother
 from facekit.faces.track import Tracker
 from facekit.types import Face, Landmarks, Sighting, Track
@@ -402,3 +402,33 @@ def test_an_album_prefers_frontal_faces_and_forgets_the_crops_of_ended_tracks():
     # Embedded as the video goes on, many at once.
     assert len(embedder.batches) >= 3
     assert len(album.vectors()) == 200
+
+
+# Two people's photos under one name ------------------------------------------------------------
+
+
+def around(centre: np.ndarray, count: int, spread: float, seed: int) -> np.ndarray:
+    vectors = centre + spread * np.random.default_rng(seed).standard_normal((count, len(centre)))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("first", "second"), [(20, 20), (30, 8), (5, 5)])
+def test_two_people_under_one_name_are_told_apart(first: int, second: int) -> None:
+    a, b = np.eye(32)[:2]
+    vectors = np.concatenate([around(a, first, 0.08, 1), around(b, second, 0.08, 2)])
+    order = np.random.default_rng(3).permutation(len(vectors))
+    found = two_people(vectors[order])
+    assert found is not None
+    truth = order >= first
+    assert np.array_equal(found, truth) or (first == second and np.array_equal(found, ~truth))
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 40])
+def test_one_person_is_one_however_they_turn(count: int) -> None:
+    assert two_people(around(np.eye(32)[0], count, 0.1, 1)) is None
+
+
+def test_a_few_odd_pictures_are_not_a_second_person() -> None:
+    a, b = np.eye(32)[:2]
+    assert two_people(np.concatenate([around(a, 40, 0.08, 1), around(b, 4, 0.08, 2)])) is None
+    assert two_people(np.repeat(np.eye(32, dtype=np.float32)[:1], 10, 0)) is None  # all the same

@@ -42,11 +42,13 @@ from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
+from facekit.faces.embed import load_embedder
 from facekit.faces.locate import load_locator
+from facekit.faces.people import two_people
 from facekit.faces.visible import load_visible
 from facekit.generators._gate import GatedRun
 from facekit.networks.discriminator import Discriminator
-from facekit.types import Frame, Pixels
+from facekit.types import Frame, Item, Pixels
 from facekit.watermark import Kind
 
 log = logging.getLogger("facekit")
@@ -81,6 +83,7 @@ class Config(config.Config):
         adversarial_from: share of the steps after which the game begins.
         gamma: weight γ of the discriminator's gradient penalties.
         pretrained: name of bundled weights to start from; "" starts from noise.
+        least_photos: of each person; with fewer, training is refused.
         checkpoint_every: steps between checkpoints.
         strip_every: steps between training strips.
     """
@@ -100,6 +103,7 @@ class Config(config.Config):
     adversarial_from: float = Field(0.6, ge=0, le=1)
     gamma: float = Field(1.0, ge=0)
     pretrained: str = ""
+    least_photos: int = Field(20, ge=1)
     checkpoint_every: int = Field(200, ge=1)
     strip_every: int = Field(500, ge=1)
 
@@ -222,7 +226,8 @@ def train(
         show: is handed the step and a training strip, uint8 (H, W, 3), now and then.
 
     Raises:
-        FacekitError: if the folder shows too few or too many people.
+        FacekitError: if the folder shows too few or too many people, too few photos of one, or two
+            people under one name.
     """
     from facekit.datasets.crops import load_crops
 
@@ -235,8 +240,41 @@ def train(
         raise FacekitError(f"{data}: shows {len(people)} people; a swap is learned from 2 to 16")
     run.note(people=people)
     rows = [[i for i, s in enumerate(subjects) if s == person] for person in people]
+    for person, own in zip(people, rows, strict=True):
+        if len(own) < config.least_photos:
+            raise FacekitError(
+                f"{data}: shows the face of '{person}' in {len(own)} photos; a swap is learned "
+                f"from at least {config.least_photos} of each person: give more, or --set "
+                "least_photos to fewer and expect a face that hardly moves"
+            )
+        _require_one_person(data, person, [crops.items[i] for i in own], crops.images[own], fabric)
     images = with_masks(torch.as_tensor(crops.images).to(fabric.device))
     fit(config, images, rows, run, fabric, show=show)
+
+
+def _require_one_person(
+    data: Path, person: str, items: Sequence[Item], crops: Pixels, fabric: Fabric
+) -> None:
+    """See that the photos of one folder show one person.
+
+    Raises:
+        FacekitError: if they show two, with a photo of either.
+    """
+    embedder = load_embedder(fabric.device)
+    points = TEMPLATES[TEMPLATE][None] * crops.shape[1]
+    matrix = crop_from_image(points, embedder.template, embedder.size)
+    parts = []
+    for some in np.array_split(crops, max(1, len(crops) // 64)):
+        images = to_images(torch.from_numpy(some).to(fabric.device))
+        parts.append(to_pixels(warp(images, matrix.repeat(len(some), 0), embedder.size)))
+    second = two_people(embedder.embed(np.concatenate(parts)))
+    if second is not None:
+        one, other = (items[int(np.flatnonzero(second == k)[0])].path for k in (False, True))
+        raise FacekitError(
+            f"{data}: the photos of '{person}' seem to show two people, one in {one}, the other in "
+            f"{other} and {int(second.sum()) - 1} more; give each person's photos a name of their "
+            "own"
+        )
 
 
 def fit(
