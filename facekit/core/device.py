@@ -1,7 +1,7 @@
 """Device, precision and threads, resolved once in the command through Lightning Fabric.
 
 This is the only file that knows device names. Bits depend on the number of threads, so it is
-pinned here and recorded in the run folder. Nothing in this project has been run on a GPU yet.
+pinned here and recorded in the run folder. docs/design.md says what has been run on a GPU.
 
 Of several processes (``--devices N``) each runs the whole command, on its share of the cores or on
 a GPU of its own. The first one speaks and writes; the others are silent.
