@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,20 +100,22 @@ def convert(out: Path) -> None:
 
     def changed() -> "Iterator[Frame]":
         nonlocal count
-        frames = map(widened, video)
+        frames = Wide(out / CLIP / "clip.mp4")
         for frame in generators.generate(
             run, frames, fabric, given=given, source=people[1], target=people[0]
         ):
             count += 1
             yield frame
 
-    with tempfile.TemporaryDirectory() as scratch, Video(out / CLIP / "clip.mp4") as video:
+    with Video(out / CLIP / "clip.mp4") as video:
+        rate = video.info.rate or 25.0
+    with tempfile.TemporaryDirectory() as scratch:
         began, clock = time.process_time(), time.perf_counter()
         export.write_video(
             Path(scratch) / "swap.mp4",
             changed(),
             kind=generators.load(run.facts["plugin"]).KIND,
-            rate=video.info.rate or 25.0,
+            rate=rate,
             inputs=given.files,
             facts={"origin": "studio", "generator": run.facts["plugin"], "run": run.id},
             id=generators.mark_id(run, given),
@@ -127,6 +130,23 @@ def convert(out: Path) -> None:
         "peak_gib": peak / 2**30,
     }
     files.write_json(out / CONVERSION / DONE, facts)
+
+
+@dataclass(frozen=True)
+class Wide:
+    """The frames of a square clip as 1280 × 720, anew each time they are asked for.
+
+    A conversion goes through a clip twice, and would keep in memory what comes but once.
+    """
+
+    path: Path
+
+    def __iter__(self) -> "Iterator[Frame]":
+        """Decode it."""
+        from facekit.media.decode import Video
+
+        with Video(self.path) as video:
+            yield from map(widened, video)
 
 
 def widened(frame: "Frame") -> "Frame":

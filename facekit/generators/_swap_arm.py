@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from facekit.conversion import convert
 from facekit.core import config, device, files
 from facekit.core.config import Config
 from facekit.core.errors import FacekitError
@@ -25,7 +26,6 @@ from facekit.datasets.swap_truth import TEMPLATE, Clip, Protocol, actors_of
 from facekit.faces.blend import ellipse
 from facekit.generators import generate, load, open_run, read_config, start
 from facekit.generators._arm import DONE, PLAN, Clock
-from facekit.generators._conversion import convert
 from facekit.generators._gate import admit_folder
 from facekit.generators._original import BATCH, Original, train
 from facekit.generators._peers import parameters
