@@ -163,8 +163,10 @@ def test_every_parameter_of_the_discriminator_gets_a_gradient(size: int) -> None
 
 def test_the_discriminator_gives_a_logit_a_label_and_refuses_odd_sizes() -> None:
     assert Discriminator(16, width=4, outputs=3)(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
-    with pytest.raises(ValueError, match="power of two"):
-        Discriminator(48)
+    assert Discriminator(48, width=4)(torch.zeros(2, 3, 48, 48)).shape == (2,)
+    for size in (4, 50):
+        with pytest.raises(ValueError, match="power of two"):
+            Discriminator(size)
 
 
 # Augmentation ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from facekit import watermark
+from facekit import generators, watermark
 from facekit.cli import COMMANDS
 from facekit.core import config, weights
 from facekit.provenance import verify
@@ -86,4 +86,6 @@ def test_configs_start_from_weights_that_are_bundled() -> None:
         if name:
             path_of_weights, card = weights.find(folder, name)  # checks the hash
             assert path_of_weights.stat().st_size <= 6 << 20
-            assert card["config"]["width"] == config.read_yaml(path)["width"]
+            _, settings = generators.read_config(path)
+            for key in ("width", "code"):
+                assert card["config"][key] == getattr(settings, key)

@@ -263,7 +263,7 @@ def test_features_of_one_size_serve_every_size() -> None:
 def test_too_few_photos_of_somebody_are_refused(people: Path, tmp_path: Path) -> None:
     settings = [part for s in TINY if "least" not in s for part in ("--set", s)]
     command = ["generator", "train", "generators/face_swap", "--data", str(people), *settings]
-    with pytest.raises(FacekitError, match="'person-0000' in 3 photos; .* at least 20 of each"):
+    with pytest.raises(FacekitError, match=r"'person-0000' in 3 photos; .* at least 20 of each"):
         CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "run")], catch_exceptions=False)
 
 

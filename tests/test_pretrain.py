@@ -11,7 +11,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.generators import face_swap
 
-PEOPLE, MOMENTS = 3, 4
+PEOPLE, MOMENTS = 4, 4
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def a_run(folder: Path, settings: face_swap.Config) -> Run:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """A grid in which person p is the place of a bar across, and moment m its height."""
-    grid = torch.zeros(MOMENTS, PEOPLE, 64, 64, 3, dtype=torch.uint8)
-    for m in range(MOMENTS):
-        for p in range(PEOPLE):
-            grid[m, p] = 60
-            grid[m, p, 10 + 12 * m : 16 + 12 * m, 8 + 16 * p : 30 + 16 * p] = 250
+    grid = torch.zeros(PEOPLE, MOMENTS, 64, 64, 4, dtype=torch.uint8)
+    for p in range(PEOPLE):
+        for m in range(MOMENTS):
+            grid[p, m, ..., :3] = 60
+            grid[p, m, 10 + 12 * m : 16 + 12 * m, 4 + 12 * p : 20 + 12 * p] = 250
     grid = grid.flatten(0, 1)
     monkeypatch.setattr(face_swap, "_studio_grid", lambda *_: grid)
     return grid
@@ -86,18 +86,26 @@ def test_a_training_starts_from_its_weights(
     encoder = net.encoder.state_dict()
     assert all(torch.equal(encoder[key], given[f"encoder.{key}"].float()) for key in encoder)
 
-    with pytest.raises(FacekitError, match="of another size"):
+    with pytest.raises(FacekitError, match="of another width"):
         face_swap.start_from(face_swap.FaceSwap(2, 32, 8, 8), "tiny")
     with pytest.raises(FacekitError, match="did you mean 'tiny'"):
         face_swap.start_from(net, "tinny")
 
 
-def test_the_studio_grid_pairs_people_by_performance(tmp_path: Path) -> None:
+def test_whoever_does_not_fit_into_fours_is_refused(tmp_path: Path, fabric: Fabric) -> None:
+    with pytest.raises(FacekitError, match="--people 6: give a multiple of 4"):
+        face_swap.pretrain(tiny(), a_run(tmp_path / "run", tiny()), fabric, 6, 2)
+
+
+def test_the_studio_grid_lets_four_people_give_the_same_performances(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", tiny())
-    grid = face_swap._studio_grid(run, 2, 2, 64, torch.device("cpu"))
-    assert grid.shape == (4, 64, 64, 3) and grid.dtype == torch.uint8
-    kept = face_swap._studio_grid(run, 2, 2, 64, torch.device("cpu"))
+    grid = face_swap._studio_grid(run, 5, 2, 64, torch.device("cpu"))
+    assert grid.shape == (10, 64, 64, 4) and grid.dtype == torch.uint8
+    kept = face_swap._studio_grid(run, 5, 2, 64, torch.device("cpu"))
     assert torch.equal(grid, kept)
-    # Two people in one light and pose are more alike than one person in two.
-    a0, b0, a1, _ = grid.float()
+    # Two people in one light and pose are more alike than one person in two; the fifth is alone.
+    a0, a1, b0, _b1, *_, e0, _ = grid[..., :3].float()
     assert (a0 - b0).abs().mean() < (a0 - a1).abs().mean()
+    assert (a0 - b0).abs().mean() < (a0 - e0).abs().mean()
+    middle, corner = grid[:, 24:40, 24:40, 3].float().mean(), grid[:, :4, :4, 3].float().mean()
+    assert middle > 200 and corner < 20

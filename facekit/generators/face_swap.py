@@ -541,7 +541,7 @@ def start_from(net: FaceSwap, name: str) -> None:
     """Give ``net`` the bundled weights ``name``: the encoder, and one decoder for everybody.
 
     Raises:
-        FacekitError: if there are none of that name, or they are of another size.
+        FacekitError: if there are none of that name, or they are of another width or code.
     """
     path, _ = weights.find(WEIGHTS, name)
     given = {key: value.float() for key, value in checkpoint.load(path)["net"].items()}
@@ -555,7 +555,8 @@ def start_from(net: FaceSwap, name: str) -> None:
         net.load_state_dict(own)
     except RuntimeError as error:
         raise FacekitError(
-            f"pretrained: '{name}' is of another size, width or code than this config"
+            f"pretrained: '{name}' is of another width or code than this config, or of an earlier "
+            "version"
         ) from error
 
 
