@@ -27,7 +27,7 @@ from facekit.core.progress import progress
 from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.faces.blend import ellipse
-from facekit.faces.visible import SIZE, VisibleNet, fold
+from facekit.faces.visible import SIZE, VisibleNet, fold, shares
 from facekit.studio import teach as lessons
 from facekit.studio.lessons import _crops as crops_file
 from facekit.studio.lessons._crops import ROOM, SIDE, Crops
@@ -510,7 +510,7 @@ def look(net: VisibleNet, crops: Crops, rows: Tensor) -> dict[str, float]:
     for name in SETS:
         images, truth = exam(crops, rows, name)
         if len(images):
-            said = torch.cat([net(part).sigmoid() for part in torch.split(images, 64)])
+            said = torch.cat([shares(net(part)) for part in torch.split(images, 64)])
             found[name] = overlap(said, truth)
     return found
 
