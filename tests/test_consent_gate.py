@@ -41,6 +41,7 @@ from facekit.watermark import Kind
 PLUGINS = [name for name in generators.names() if name not in _gate.DRAW_NO_FACES]
 EVERYTHING = ("train", "generate", "publish")
 TINY = ["size=32", "width=4", "code=8", "steps=6", "batch=4", "checkpoint_every=2", "warm_up=2"]
+TINY += ["least_photos=2"]
 
 
 @pytest.fixture(autouse=True)
