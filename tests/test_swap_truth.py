@@ -29,7 +29,6 @@ from facekit.datasets.swap_truth import (
     Protocol,
     actors_of,
     aligned,
-    answer_of,
     clip_folder,
     parts,
     read_frames,
@@ -108,14 +107,6 @@ def test_the_protocol_is_of_this_studio(tmp_path: Path) -> None:
 def test_everyone_plays_both_parts() -> None:
     a, b = cast()
     assert parts([a, b], 3) == [(b, a), (a, b), (b, a)]
-
-
-def test_the_answer_is_the_source_in_the_targets_complexion() -> None:
-    a, b = (actor.person for actor in cast())
-    shown = answer_of(a, b)
-    assert shown.skin_tone == b.skin_tone != a.skin_tone
-    assert (shown.shape, shown.iris, shown.beard) == (a.shape, a.iris, a.beard)
-    assert answer_of(a, a) == a
 
 
 def test_target_and_answer_give_one_performance(clips: list[Clip]) -> None:

@@ -1,9 +1,8 @@
 """The true answers of face swaps: clips of studio people, and who they would be in them.
 
 A swap of two real people has no right answer to be compared with. Studio people can give the very
-same performance: what a swap of A into a clip of B should show is A, with B's complexion and
-glasses, in B's performance, camera and light. Both faces are compared as aligned crops: a swap puts
-A's face where B's is.
+same performance: what a swap of A into a clip of B should show is A in B's performance, camera and
+light. Both faces are compared as aligned crops: a swap puts A's face where B's is.
 
 ``configs/evaluations/swap_truth.yaml`` is the protocol; ``docs/swap_truth.md`` explains it.
 """
@@ -221,16 +220,6 @@ def parts(actors: Sequence[Actor], clips: int) -> list[tuple[Actor, Actor]]:
     """Who is swapped into whom, (source, target), clip by clip: everyone plays in turn."""
     people = len(actors)
     return [(actors[(i + 1) % people], actors[i % people]) for i in range(clips)]
-
-
-def answer_of(source: Person, target: Person) -> Person:
-    """The source as a swap should show them: in the target's complexion and glasses.
-
-    A swap leaves the light, and so the tone of the target's neck and ears; what it pastes must go
-    with these.
-    """
-    worn = ("skin_tone", "skin_shift", "undertone", "glasses", "glasses_colour")
-    return source.model_copy(update={name: getattr(target, name) for name in worn})
 
 
 def render_clips(
@@ -451,7 +440,7 @@ def _rendered(protocol: Protocol, number: int, source: Actor, target: Actor, wor
     moments = Performance.clip(
         protocol.frames / protocol.rate, protocol.rate, _clip_seed(protocol, number)
     )
-    shown = answer_of(source.person, target.person)
+    shown = source.person
     shots = [(person, moment) for person in (target.person, shown) for moment in moments]
     renders = []
     with progress(f"rendering clip {number + 1}", len(shots)) as advance:

@@ -29,7 +29,7 @@ from facekit.generators._arm import DONE, PLAN, Clock
 from facekit.generators._gate import admit_folder
 from facekit.generators._original import BATCH, Original, train
 from facekit.generators._peers import parameters
-from facekit.generators._swap_evaluate import Cast, Method, measure
+from facekit.generators._swap_evaluate import FINISH, Cast, Method, measure
 from facekit.generators._swap_truth import Readers
 from facekit.types import Frame, Pixels
 
@@ -120,7 +120,13 @@ def _own(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
 
     def swapped(number: int, clip: Clip) -> Sequence[Pixels]:
         frames = _frames(clip)
-        made = generate(run, frames, fabric, given=permit, source=clip.source, target=clip.target)
+        made = generate(
+            *(run, frames, fabric),
+            given=permit,
+            source=clip.source,
+            target=clip.target,
+            finish=FINISH,
+        )
         return [frame.pixels for frame in made]
 
     settings = _settings(plan, steps)
@@ -208,7 +214,7 @@ def _original(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
                 drawn = net(faces, names.index(clip.source)).float()
             return drawn, share.expand(len(faces), -1, -1, -1)
 
-        made = convert(_frames(clip), swap, size=plan.size, device=fabric.device)
+        made = convert(_frames(clip), swap, size=plan.size, device=fabric.device, finish=FINISH)
         return [frame.pixels for frame in made]
 
     facts = _facts(plan, steps, steps * (BATCH // 2 * 2), used, parameters(net))

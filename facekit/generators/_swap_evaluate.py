@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from lightning_fabric import Fabric
 
+from facekit.conversion import Finish
 from facekit.core.errors import FacekitError
 from facekit.core.figures import Figure
 from facekit.core.progress import progress
@@ -48,6 +49,9 @@ from facekit.generators._swap_truth import (
 from facekit.types import Frame, Pixels
 
 OWN = "own"
+
+FINISH = Finish(colour="none")
+"""How swaps are laid in: the answer has the source's complexion, as the models draw it."""
 
 _SHOWN = 8  # clips on the sheet
 
@@ -283,7 +287,13 @@ def _by_run(run: GatedRun, permit: Permit, fabric: Fabric) -> Method:
             Frame(pixels, float(time), i)
             for i, (pixels, time) in enumerate(zip(clip.frames, clip.times, strict=True))
         ]
-        made = generate(run, frames, fabric, given=permit, source=clip.source, target=clip.target)
+        made = generate(
+            *(run, frames, fabric),
+            given=permit,
+            source=clip.source,
+            target=clip.target,
+            finish=FINISH,
+        )
         return [frame.pixels for frame in made]
 
     return swapped

@@ -289,29 +289,35 @@ def floors(clip: Clip, source: Actor, target: Actor) -> Iterator[tuple[str, list
     chosen = best_photos(clip, source.photos, target.photos)
     size = max(clip.crop, 160)
     mask = _mask(size)
+    complexions = complexion(source) / complexion(target)
     pasted, bent = [], []
     for photo, frame, points, landmarks in zip(
         chosen, clip.frames, clip.points, clip.landmarks, strict=True
     ):
         picture = photo.read()
         crop = aligned(picture, photo.points, size)
-        gain = _gain(crop, aligned(frame, points, size))
+        gain = _gain(crop, aligned(frame, points, size)) * complexions
         toned = np.clip(crop * gain + 0.5, 0, 255).astype(np.uint8)
         place = crop_from_image(points, TEMPLATE, size)
-        pasted.append(paste(frame, toned, place, mask, match_colour=0))
+        pasted.append(paste(frame, toned, place, mask))
         bent.append(bend(picture, photo.landmarks, frame, landmarks, gain))
     yield "photo", pasted
     yield "warp", bent
+
+
+def complexion(of: Actor) -> Doubles:
+    """The geometric mean (3,) of the mean colours of somebody's face, over some of their photos."""
+    some = of.photos[:: max(1, len(of.photos) // 24)]
+    means = [_mean_colour(aligned(photo.read(), photo.points, 64)) for photo in some]
+    found: Doubles = np.exp(np.log(np.maximum(means, 1.0)).mean(0))
+    return found
 
 
 def ceiling(clip: Clip, size: int) -> list[Pixels]:
     """The true answer's crop of ``size`` pixels, laid over the target's frames as it is."""
     mask = ellipse(size, (0.5, 0.5), (0.42, 0.5), 0.25)  # to the border of the inner face
     return [
-        paste(
-            *(frame, aligned(answer, own, size), crop_from_image(points, TEMPLATE, size), mask),
-            match_colour=0,
-        )
+        paste(frame, aligned(answer, own, size), crop_from_image(points, TEMPLATE, size), mask)
         for frame, answer, own, points in zip(
             clip.frames, clip.answers, clip.answer_points, clip.points, strict=True
         )
@@ -494,10 +500,16 @@ def _mask(size: int) -> Floats:
 
 def _gain(crop: Pixels, target: Pixels) -> Doubles:
     """What brings the mean colour (3,) of an aligned face to the target's."""
-    mask = _mask(len(crop))[..., None]
-    ours, theirs = ((one * mask).sum((0, 1)) for one in (crop, target))
-    gain: Doubles = np.clip(theirs / np.maximum(ours, 1e-9), 0.1, 10).astype(np.float64)
+    ours, theirs = _mean_colour(crop), _mean_colour(target)
+    gain: Doubles = np.clip(theirs / np.maximum(ours, 1e-9), 0.1, 10)
     return gain
+
+
+def _mean_colour(crop: Pixels) -> Doubles:
+    """The mean (3,) of an aligned face's pixels."""
+    mask = _mask(len(crop)).astype(np.float64)[..., None]
+    mean: Doubles = (crop * mask).sum((0, 1)) / mask.sum()
+    return mean
 
 
 def _box(points: Floats) -> Floats:

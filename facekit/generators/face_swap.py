@@ -248,6 +248,7 @@ def train(
                 "least_photos to fewer and expect a face that hardly moves"
             )
         _require_one_person(data, person, [crops.items[i] for i in own], crops.images[own], fabric)
+    run.note(complexions=[complexion(torch.from_numpy(crops.images[own])) for own in rows])
     images = with_masks(torch.as_tensor(crops.images).to(fabric.device))
     fit(config, images, rows, run, fabric, show=show)
 
@@ -645,6 +646,16 @@ def mean_colour(images: Tensor) -> Tensor:
     return mean.clamp(min=0.02)
 
 
+def complexion(pixels: Tensor) -> list[float]:
+    """The geometric mean (3,) of the mean colours of somebody's crops, uint8 (N, H, H, 3).
+
+    Over many photos light evens out, roughly: two people's differ by how their skins do.
+    """
+    colours = torch.cat([mean_colour(to_images(some)) for some in torch.split(pixels, 64)])
+    mean: list[float] = colours.log().mean(0).exp().flatten().tolist()
+    return mean
+
+
 def to_grey(images: Tensor, colour: Tensor) -> Tensor:
     """Divide the colour out of images in [-1, 1], so that the face is grey (0) on average.
 
@@ -798,14 +809,22 @@ def _swapper(run: Run, fabric: Fabric, source: str, target: str | None) -> tuple
     """What draws ``source`` from aligned crops, and the size of crops that it takes."""
     net, settings = load(run, fabric)
     person = person_index(run, source)
-    if target is not None and person_index(run, target) == person:
-        raise FacekitError(f"--source and --target are both '{source}'; name two people")
+    # In the target's light, the source's complexion; of a target unknown, what they look like.
+    tone = torch.ones(1, 3, 1, 1, device=fabric.device)
+    if target is not None:
+        other = person_index(run, target)
+        if other == person:
+            raise FacekitError(f"--source and --target are both '{source}'; name two people")
+        ours, theirs = (
+            torch.tensor(run.facts["complexions"][i], device=fabric.device) for i in (person, other)
+        )
+        tone = (ours / theirs)[None, :, None, None]
 
     @torch.no_grad()
     def swap(crops: Tensor) -> tuple[Tensor, Tensor]:
         colour = mean_colour(crops)
         with fabric.autocast():
             drawn = net(to_grey(crops, colour), [person]).float()
-        return from_grey(drawn[:, :3], colour), shares(drawn)
+        return from_grey(drawn[:, :3], colour * tone), shares(drawn)
 
     return swap, settings.size
