@@ -31,10 +31,11 @@ def swaps(folder: Path, quick: bool) -> list[Path]:
         *("studio", "render", "--people", 2 if quick else 6, "--frames", frames),
         *("--size", size, "--seed", _SEED, "--workers", 2, "--out", people),
     )
-    steps = ("--set", "steps=4", "--set", "strip_every=4") if quick else ()
+    few = ("steps=4", "strip_every=4", "least_photos=2") if quick else ()
+    changes = [word for setting in few for word in ("--set", setting)]
     facekit(
         *("generator", "train", "generators/face_swap_quick", "--data", people),
-        *("--out", folder / "run", "--precision", "auto", "--json", *steps),
+        *("--out", folder / "run", "--precision", "auto", "--json", *changes),
     )
     seeds = {item.subject: item.facts["person_seed"] for item in read_manifest(people)}
     names = sorted(seeds)
