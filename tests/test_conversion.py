@@ -739,3 +739,14 @@ def test_odd_sides_rotated_clips_and_single_frames(
 def test_options_of_a_conversion_go_with_an_input() -> None:
     result = CliRunner().invoke(command, ["run", "gan", "--out", "x", "--preview", "y.mp4"])
     assert "--preview go with --input" in str(result.exception)
+
+
+def test_a_small_hole_in_a_bare_face_is_filled_and_a_lens_or_a_hand_is_not() -> None:
+    bare = np.zeros((128, 128), np.float32)
+    cv2.ellipse(bare, (64, 64), (40, 52), 0, 0, 360, 1, -1)
+    cv2.ellipse(bare, (48, 50), (8, 5), 0, 0, 360, 0, -1)  # an eye that is taken for a lens: 0.8%
+    cv2.ellipse(bare, (82, 50), (15, 12), 0, 0, 360, 0, -1)  # a lens: 3.5%
+    cv2.rectangle(bare, (60, 90), (68, 127), 0, -1)  # a finger, from below
+    shown = occlusion.veil([(1.0, bare)])
+    assert shown[50, 48] > 0.99
+    assert shown[50, 82] < 0.01 and shown[100, 64] < 0.01 and shown[2, 2] < 0.01

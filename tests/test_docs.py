@@ -30,6 +30,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     [
         ("adversary.webp", "generated"),
         ("gan.webp", "generated"),
+        ("face_swap.png", "composite"),
         ("pipeline.png", "composite"),
         ("faces.jpg", "studio"),
         ("studio-people.jpg", "studio"),
@@ -49,6 +50,7 @@ def test_there_are_no_other_pictures() -> None:
     found = sorted(p.name for p in (ROOT / "docs").iterdir() if p.suffix in media)
     assert found == [
         "adversary.webp",
+        "face_swap.png",
         "faces.jpg",
         "gan.webp",
         "pipeline.png",

@@ -19,6 +19,14 @@ def load(device: torch.device) -> Visible:
     return load_visible(device)
 
 
+_SPECK = 0.025
+"""The share of the crop below which a hole within the face is taken for the network's error.
+
+It takes the shadows about some bare eyes for lenses. Of 41 portraits of the London Set ten had such
+holes, of up to 1.8% but for three; the lenses of nine studio people's glasses made 3.6% and more.
+"""
+
+
 def veil(visible: Sequence[tuple[float, Floats]]) -> Floats:
     """How much of the new face may be shown at each pixel, float32 (S, S) in [0, 1].
 
@@ -30,6 +38,18 @@ def veil(visible: Sequence[tuple[float, Floats]]) -> Floats:
     """
     weights = np.array([weight for weight, _ in visible], np.float32)
     mean = np.einsum("n,nij->ij", weights / weights.sum(), np.stack([bare for _, bare in visible]))
-    settled = np.clip((mean - 0.25) / 0.5, 0, 1)
+    settled = _without_specks(np.clip((mean - 0.25) / 0.5, 0, 1))
     soft = cv2.GaussianBlur(settled, (0, 0), 0.008 * len(mean))
     return np.asarray(soft * soft * (3 - 2 * soft), np.float32)
+
+
+def _without_specks(bare: Floats) -> Floats:
+    """A map float32 (S, S) in [0, 1] whose small holes are filled, their soft edges too."""
+    covered = (bare < 0.5).astype(np.uint8)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(covered, connectivity=4)
+    side = len(bare)
+    inner = (boxes[:, :2] > 0).all(1) & (boxes[:, :2] + boxes[:, 2:4] < side).all(1)
+    small = inner & (boxes[:, cv2.CC_STAT_AREA] < _SPECK * side**2)
+    small[0] = False  # where the face is bare
+    specks = cv2.dilate(small[labels].astype(np.uint8), np.ones((5, 5), np.uint8))
+    return np.asarray(np.where(specks > 0, np.float32(1), bare), np.float32)

@@ -42,7 +42,7 @@ from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
-from facekit.faces.embed import load_embedder
+from facekit.faces.embed import Embedder, load_embedder
 from facekit.faces.locate import load_locator
 from facekit.faces.people import two_people
 from facekit.faces.visible import load_visible
@@ -240,6 +240,7 @@ def train(
         raise FacekitError(f"{data}: shows {len(people)} people; a swap is learned from 2 to 16")
     run.note(people=people)
     rows = [[i for i, s in enumerate(subjects) if s == person] for person in people]
+    embedder = load_embedder(fabric.device)
     for person, own in zip(people, rows, strict=True):
         if len(own) < config.least_photos:
             raise FacekitError(
@@ -247,26 +248,31 @@ def train(
                 f"from at least {config.least_photos} of each person: give more, or --set "
                 "least_photos to fewer and expect a face that hardly moves"
             )
-        _require_one_person(data, person, [crops.items[i] for i in own], crops.images[own], fabric)
+        items = [crops.items[i] for i in own]
+        _require_one_person(data, person, items, crops.images[own], embedder, fabric.device)
     run.note(complexions=[complexion(torch.from_numpy(crops.images[own])) for own in rows])
     images = with_masks(torch.as_tensor(crops.images).to(fabric.device))
     fit(config, images, rows, run, fabric, show=show)
 
 
 def _require_one_person(
-    data: Path, person: str, items: Sequence[Item], crops: Pixels, fabric: Fabric
+    data: Path,
+    person: str,
+    items: Sequence[Item],
+    crops: Pixels,
+    embedder: Embedder,
+    device: torch.device,
 ) -> None:
     """See that the photos of one folder show one person.
 
     Raises:
         FacekitError: if they show two, with a photo of either.
     """
-    embedder = load_embedder(fabric.device)
     points = TEMPLATES[TEMPLATE][None] * crops.shape[1]
     matrix = crop_from_image(points, embedder.template, embedder.size)
     parts = []
     for some in np.array_split(crops, max(1, len(crops) // 64)):
-        images = to_images(torch.from_numpy(some).to(fabric.device))
+        images = to_images(torch.from_numpy(some).to(device))
         parts.append(to_pixels(warp(images, matrix.repeat(len(some), 0), embedder.size)))
     second = two_people(embedder.embed(np.concatenate(parts)))
     if second is not None:
