@@ -13,7 +13,7 @@ It is taught on people who don't exist only, by :mod:`facekit.studio.lessons.lan
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -23,11 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facekit.core import weights as bundled
 from facekit.core.errors import FacekitError
 from facekit.faces.align import Matrices, apply, crop_from_image, invert, reach, warp
+from facekit.networks.folded import Conv, Residual, fold_convs
 from facekit.types import DENSE, Face, Floats, Landmarks, Pixels
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -112,16 +112,16 @@ class LandmarkNet(nn.Module):
             folded: without batch normalisation, for the weights of :func:`fold`.
         """
         super().__init__()
-        self.stem = nn.Sequential(_Conv(3, 16, 2, folded), _Conv(16, 32, 2, folded))
-        self.fine = _Residual(32, folded)
+        self.stem = nn.Sequential(Conv(3, 16, 2, folded), Conv(16, 32, 2, folded))
+        self.fine = Residual(32, folded)
         self.middle = nn.Sequential(
-            _Conv(32, 64, 2, folded), _Residual(64, folded), _Residual(64, folded)
+            Conv(32, 64, 2, folded), Residual(64, folded), Residual(64, folded)
         )
-        self.coarse = nn.Sequential(_Conv(64, 128, 2, folded), _Residual(128, folded))
+        self.coarse = nn.Sequential(Conv(64, 128, 2, folded), Residual(128, folded))
         self.up_coarse = nn.Conv2d(128, 64, 1)
-        self.mix_middle = _Conv(64, 40, 1, folded)
+        self.mix_middle = Conv(64, 40, 1, folded)
         self.up_middle, self.side_fine = nn.Conv2d(40, 40, 1), nn.Conv2d(32, 40, 1)
-        self.mix_fine = _Conv(40, 40, 1, folded)
+        self.mix_fine = Conv(40, 40, 1, folded)
         self.heat = nn.Conv2d(40, DENSE, 1)
 
         self.whole = nn.Linear(128, 192)
@@ -197,26 +197,6 @@ class _Facts(nn.Module):
         return said
 
 
-class _Conv(nn.Sequential):
-    """A 3×3 convolution, batch normalisation (unless folded into it), and maybe a ReLU."""
-
-    def __init__(self, channels: int, out: int, stride: int, folded: bool, active: bool = True):
-        conv = nn.Conv2d(channels, out, 3, stride, 1, bias=folded)
-        norm = nn.Identity() if folded else nn.BatchNorm2d(out)
-        super().__init__(conv, norm, nn.ReLU() if active else nn.Identity())
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int, folded: bool) -> None:
-        super().__init__()
-        self.change = nn.Sequential(
-            _Conv(channels, channels, 1, folded), _Conv(channels, channels, 1, folded, active=False)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.relu(features + self.change(features))
-
-
 def _doubled(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2, mode="nearest")
 
@@ -230,19 +210,8 @@ def _rotation(vectors: Tensor) -> Tensor:
 
 
 def fold(net: LandmarkNet) -> dict[str, Tensor]:
-    """The tensors of ``LandmarkNet(folded=True)`` that reads as ``net`` does in ``eval`` mode.
-
-    Batch normalisation is a scale and a shift, which go into the convolution before it.
-    """
-    folded = dict(net.state_dict())
-    for name, module in net.named_modules():
-        if isinstance(module, _Conv):
-            conv, norm = cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1])
-            fused = fuse_conv_bn_eval(_evaluating(conv), _evaluating(norm))
-            for key in [key for key in folded if key.startswith((f"{name}.0.", f"{name}.1."))]:
-                del folded[key]
-            folded[f"{name}.0.weight"] = fused.weight.detach()
-            folded[f"{name}.0.bias"] = cast(Tensor, fused.bias).detach()
+    """The tensors of ``LandmarkNet(folded=True)`` that reads as ``net`` does in ``eval`` mode."""
+    folded = fold_convs(net)
     # Here normalisation comes first: its scale and shift go into the layer after it.
     first = cast(nn.BatchNorm1d, net.facts.norm)
     mean, variance = cast(Tensor, first.running_mean), cast(Tensor, first.running_var)
@@ -252,11 +221,6 @@ def fold(net: LandmarkNet) -> dict[str, Tensor]:
     for key in [key for key in folded if key.startswith("facts.norm.")]:
         del folded[key]
     return folded
-
-
-def _evaluating(module: Any) -> Any:
-    """A module for :func:`fuse_conv_bn_eval`, which refuses one in training."""
-    return module.eval()
 
 
 class Landmarker:

@@ -11,17 +11,16 @@ It is taught on people who don't exist only, by :mod:`facekit.studio.lessons.vis
 """
 
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facekit.core import weights as bundled
 from facekit.core.errors import FacekitError
+from facekit.networks.folded import Conv, Residual, fold_convs
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 
@@ -51,17 +50,17 @@ class VisibleNet(nn.Module):
             folded: without batch normalisation, for the weights of :func:`fold`.
         """
         super().__init__()
-        self.fine = _Conv(12, 20, 1, folded)
-        self.quarter = nn.Sequential(_Conv(20, 36, 2, folded), _Residual(36, folded))
+        self.fine = Conv(12, 20, 1, folded)
+        self.quarter = nn.Sequential(Conv(20, 36, 2, folded), Residual(36, folded))
         self.eighth = nn.Sequential(
-            _Conv(36, 72, 2, folded), _Residual(72, folded), _Residual(72, folded)
+            Conv(36, 72, 2, folded), Residual(72, folded), Residual(72, folded)
         )
         self.coarse = nn.Sequential(
-            _Conv(72, 112, 2, folded), _Residual(112, folded), _Residual(112, folded)
+            Conv(72, 112, 2, folded), Residual(112, folded), Residual(112, folded)
         )
-        self.mix_eighth = _Conv(112 + 72, 64, 1, folded)
-        self.mix_quarter = _Conv(64 + 36, 36, 1, folded)
-        self.mix_fine = _Conv(36 + 20, 20, 1, folded)
+        self.mix_eighth = Conv(112 + 72, 64, 1, folded)
+        self.mix_quarter = Conv(64 + 36, 36, 1, folded)
+        self.mix_fine = Conv(36 + 20, 20, 1, folded)
         self.say = nn.Conv2d(20, 4, 3, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,42 +74,13 @@ class VisibleNet(nn.Module):
         return F.pixel_shuffle(self.say(mixed), 2)
 
 
-class _Conv(nn.Sequential):
-    """A 3×3 convolution, batch normalisation (unless folded into it), and maybe a ReLU."""
-
-    def __init__(self, channels: int, out: int, stride: int, folded: bool, active: bool = True):
-        conv = nn.Conv2d(channels, out, 3, stride, 1, bias=folded)
-        norm = nn.Identity() if folded else nn.BatchNorm2d(out)
-        super().__init__(conv, norm, nn.ReLU() if active else nn.Identity())
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int, folded: bool) -> None:
-        super().__init__()
-        self.change = nn.Sequential(
-            _Conv(channels, channels, 1, folded), _Conv(channels, channels, 1, folded, active=False)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.relu(features + self.change(features))
-
-
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
     return torch.cat([F.interpolate(coarse, scale_factor=2, mode="nearest"), fine], 1)
 
 
 def fold(net: VisibleNet) -> dict[str, Tensor]:
     """The tensors of ``VisibleNet(folded=True)`` that says what ``net`` does in ``eval`` mode."""
-    folded = dict(net.eval().state_dict())
-    for name, module in net.named_modules():
-        if isinstance(module, _Conv):
-            conv, norm = cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1])
-            fused = fuse_conv_bn_eval(conv, norm)
-            for key in [key for key in folded if key.startswith((f"{name}.0.", f"{name}.1."))]:
-                del folded[key]
-            folded[f"{name}.0.weight"] = fused.weight.detach()
-            folded[f"{name}.0.bias"] = cast(Tensor, fused.bias).detach()
-    return folded
+    return fold_convs(net.eval())
 
 
 def shares(logits: Tensor) -> Tensor:

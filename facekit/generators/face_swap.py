@@ -470,12 +470,10 @@ def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.d
         kept: Tensor = checkpoint.load(path)["images"]
         return kept.to(device)
     seed = int(run.facts["seed"])
+    cast_of = [Person.sample(person_seed(seed, i)) for i in range(people)]
     pairs = [
-        (
-            Person.sample(person_seed(seed, i)),
-            Performance.sample(performance_seed(seed, i // _TOGETHER, j)),
-        )
-        for i in range(people)
+        (person, Performance.sample(performance_seed(seed, i // _TOGETHER, j)))
+        for i, person in enumerate(cast_of)
         for j in range(moments)
     ]
     locator = load_locator(device)
@@ -689,7 +687,7 @@ def reconstruction_loss(drawn: Tensor, targets: Tensor, config: Config) -> Tenso
         targets: of the same shape.
         config: has the weights.
     """
-    weight = 0.1 + shares(targets) + features_weight(config.size).to(drawn.device)
+    weight = 0.1 + shares(targets) + features_weight(config.size, drawn.device)
     weight = weight / weight.mean()
     absolute = (weight * (drawn[:, :3] - targets[:, :3]).abs()).mean()
     similar = coarse_ssim(drawn[:, :3], targets[:, :3])
@@ -699,7 +697,7 @@ def reconstruction_loss(drawn: Tensor, targets: Tensor, config: Config) -> Tenso
 
 
 @lru_cache(maxsize=4)
-def features_weight(size: int) -> Tensor:
+def features_weight(size: int, device: torch.device) -> Tensor:
     """What errors at eyes and mouth weigh beside those of the rest of the face: (1, 1, S, S)."""
     unit = (torch.arange(size) + 0.5) / size
     weight = torch.zeros(size, size)
@@ -707,7 +705,7 @@ def features_weight(size: int) -> Tensor:
     for x, y in (left_eye, right_eye, (left_mouth + right_mouth) / 2):
         distance = (unit[None, :] - x) ** 2 + (unit[:, None] - y) ** 2
         weight = weight + 2 * torch.exp(-distance / (2 * 0.06**2))
-    return weight[None, None]
+    return weight[None, None].to(device)
 
 
 def shares(drawn: Tensor) -> Tensor:
