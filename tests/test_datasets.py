@@ -15,7 +15,8 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.datasets.crops import load_crops
 from facekit.datasets.manifest import load_folder, split_by_subject
-from facekit.faces.align import TEMPLATES, apply
+from facekit.faces.align import TEMPLATES, apply, crop_from_image
+from facekit.faces.landmarks import Landmarker, eyes_nose_mouth
 from facekit.faces.locate import load_locator
 from facekit.media.images import write_image
 from facekit.types import Item, write_manifest
@@ -169,6 +170,16 @@ def test_crops_hold_the_located_face_of_each_picture(folder, caplog):
     face = load_locator(CPU).locate([skimage.data.astronaut()[:300, 100:400]])[0][0]
     off = apply(crops.matrices[0], face.points) / 96 - TEMPLATES["wide"]
     assert np.linalg.norm(off, axis=1).mean() < 0.05
+
+
+def test_crops_can_be_placed_by_landmarks(folder):
+    crops = load_crops(folder, template="face", size=96, device=CPU, exactly=True)
+    picture = skimage.data.astronaut()[:300, 100:400]
+    (face,) = load_locator(CPU).locate([picture])[0]
+    ((read,),) = Landmarker(CPU).read([picture], [[face]])
+    expected = crop_from_image(eyes_nose_mouth(read.landmarks.points), "face", 96)
+    np.testing.assert_allclose(crops.matrices[0], expected, rtol=1e-5)
+    assert [i.path for i in crops.items] == ["a/1.png", "b/1.png"]
 
 
 def test_only_the_items_asked_for_are_loaded(folder):

@@ -15,6 +15,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
+from facekit.faces.landmarks import Landmarker, placed_exactly
 from facekit.faces.locate import load_locator
 from facekit.media.find import VIDEO_SUFFIXES
 from facekit.media.images import read_image
@@ -53,6 +54,7 @@ def load_crops(
     size: int,
     device: torch.device,
     items: Sequence[Item] | None = None,
+    exactly: bool = False,
 ) -> Crops:
     """Locate and align the largest face of every picture of a folder.
 
@@ -65,6 +67,8 @@ def load_crops(
         size: side S of the crops, in pixels.
         device: where to compute.
         items: those of the folder's to load; all by default.
+        exactly: align by landmarks, not by the locator's points; see
+            :func:`facekit.faces.landmarks.placed_exactly`.
 
     Raises:
         FacekitError: for a bad manifest, or a picture that is missing, damaged, or not the one
@@ -76,18 +80,21 @@ def load_crops(
         log.info("%s: left out %d videos", folder, len(wanted) - len(pictures))
 
     locator = load_locator(device)
+    landmarker = Landmarker(device) if exactly else None
     aligned, kept, faceless = [], [], []
     with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
-        read = ((item, _read(folder, item)) for item in pictures)
-        for chunk in in_chunks(read, lambda pair: pair[1]):
-            found = locator.locate([pixels for _, pixels in chunk])
+        opened = ((item, _read(folder, item)) for item in pictures)
+        for chunk in in_chunks(opened, lambda pair: pair[1]):
+            shown = [pixels for _, pixels in chunk]
+            found = [faces[:1] for faces in locator.locate(shown)]
+            if landmarker:
+                read = landmarker.read(shown, found)
+                found = [[placed_exactly(face) for face in faces] for faces in read]
             for (item, pixels), faces in zip(chunk, found, strict=True):
                 if not faces:
                     faceless.append(item.path)
                     continue
-                aligned += align_faces(
-                    pixels, faces[:1], template=template, size=size, device=device
-                )
+                aligned += align_faces(pixels, faces, template=template, size=size, device=device)
                 kept.append(item)
             advance(len(kept) + len(faceless), "")
     if faceless:

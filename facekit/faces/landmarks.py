@@ -446,9 +446,30 @@ _FIVE = np.array(
 
 def five_points(points: NDArray[np.floating]) -> Floats:
     """The five points of a face from the 70, (..., 70, 2) → (..., 5, 2), where MTCNN puts them."""
+    return cast(Floats, (_FIVE @ eyes_nose_mouth(points)).astype(np.float32))
+
+
+def eyes_nose_mouth(points: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Middles of the lids, tip of the nose, corners of the mouth: (..., 70, 2) → (..., 5, 2)."""
     eyes = [points[..., first : first + 6, :].mean(-2) for first in (36, 42)]
-    rows = np.stack([*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]], -2)
-    return cast(Floats, (_FIVE @ rows).astype(np.float32))
+    return np.stack([*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]], -2)
+
+
+def placed_exactly(face: Face) -> Face:
+    """The same face, its five points where they are rather than where MTCNN would put them.
+
+    For crops that must sit alike from one face to the next, as a swap's: MTCNN leans to another
+    side with each face and each look. Aligned to "face" at 96 pixels, points of a face are off
+    their true place, over 24 studio people in 12 performances, by 0.9 pixels as a habit of the
+    person and 2.0 more from look to look; by these five points, by 0.6 and 0.7; by
+    :func:`five_points`, by 0.6 and 1.1.
+
+    Args:
+        face: without landmarks, or where these see no face, it is returned as it is.
+    """
+    if face.landmarks is None or face.landmarks.presence < 0.5:
+        return face
+    return replace(face, points=eyes_nose_mouth(face.landmarks.points).astype(np.float32))
 
 
 def box_of(points: NDArray[np.floating]) -> Floats:

@@ -187,7 +187,9 @@ def _original(plan: Plan, out: Path, fabric: Fabric) -> dict[str, Any]:
     """Train the model of the original's size, on the same crops."""
     people = out / PEOPLE
     began = time.process_time()
-    crops = load_crops(people, template=TEMPLATE, size=2 * plan.size, device=fabric.device)
+    crops = load_crops(
+        people, template=TEMPLATE, size=2 * plan.size, device=fabric.device, exactly=True
+    )
     before = time.process_time() - began
     subjects = [item.subject for item in crops.items]
     names = sorted(set(subjects))

@@ -233,7 +233,9 @@ def train(
 
     # Twice the size: a bilinear sample between four pixels then stays sharp.
     size = 2 * config.size
-    crops = load_crops(data, template=TEMPLATE, size=size, device=fabric.device, items=run.items)
+    crops = load_crops(
+        data, template=TEMPLATE, size=size, device=fabric.device, items=run.items, exactly=True
+    )
     subjects = [item.subject for item in crops.items]
     people = sorted(set(subjects))
     if not 2 <= len(people) <= 16:
