@@ -16,7 +16,7 @@ from facekit.core.errors import FacekitError
 from facekit.datasets.crops import load_crops
 from facekit.datasets.manifest import load_folder, split_by_subject
 from facekit.faces.align import TEMPLATES, apply, crop_from_image
-from facekit.faces.landmarks import Landmarker, eyes_nose_mouth
+from facekit.faces.landmarks import Landmarker, mean_face_points
 from facekit.faces.locate import load_locator
 from facekit.media.images import write_image
 from facekit.types import Item, write_manifest
@@ -177,7 +177,7 @@ def test_crops_can_be_placed_by_landmarks(folder):
     picture = skimage.data.astronaut()[:300, 100:400]
     (face,) = load_locator(CPU).locate([picture])[0]
     ((read,),) = Landmarker(CPU).read([picture], [[face]])
-    expected = crop_from_image(eyes_nose_mouth(read.landmarks.points), "face", 96)
+    expected = crop_from_image(mean_face_points(read.landmarks.points), "face", 96)
     np.testing.assert_allclose(crops.matrices[0], expected, rtol=1e-5)
     assert [i.path for i in crops.items] == ["a/1.png", "b/1.png"]
 

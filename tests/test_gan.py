@@ -235,7 +235,7 @@ def test_three_photos_are_too_few(people: Path, tmp_path: Path) -> None:
         "train", "generators/gan_64", "--data", people, "--out", tmp_path / "run", "--threads", "1"
     )
     assert code == 1 and "a GAN needs at least 100" in said and str(people) in said
-    assert not list((tmp_path / "run").glob("step-*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_photos_without_consent_and_no_photos_are_refused(tmp_path: Path) -> None:

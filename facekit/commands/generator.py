@@ -147,8 +147,13 @@ def train(
     plugin, settings = generators.read_config(config, overrides)
     fabric = devices.setup(device, precision, threads=threads, count=count)
     run = generators.start(plugin, settings, data, out, fabric, seed=seed, consent=consent)
-    with _board(out, tensorboard and fabric.is_global_zero):
-        generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(run))
+    try:
+        with _board(out, tensorboard and fabric.is_global_zero):
+            generators.load(plugin).train(settings, data, run, fabric, show=strip_writer(run))
+    except FacekitError:
+        if fabric.is_global_zero:
+            run.discard_if_unused()
+        raise
     if not fabric.is_global_zero:
         return
     film = _export_film(run)

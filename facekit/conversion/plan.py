@@ -14,7 +14,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.faces.align import align_faces
 from facekit.faces.embed import Embedder, load_embedder
-from facekit.faces.landmarks import placed_exactly
+from facekit.faces.landmarks import laid_on
 from facekit.faces.stage import Stage
 from facekit.types import Face, Floats, Frame, Pixels
 
@@ -175,7 +175,7 @@ def plan_clip(
         for seen in stage.follow(frames):
             numbers, crossing = parts.add(seen)
             sightings = [
-                _Sighting(number, placed_exactly(face).points, _yaw(face), hidden(face))
+                _Sighting(number, laid_on(face).points, _yaw(face), hidden(face))
                 for face, number in zip(seen.faces, numbers, strict=True)
             ]
             rows.append(_Row(seen.frame.time, seen.cut, crossing, sightings))
@@ -219,7 +219,7 @@ def plan_picture(
         return Plan((Place(0.0, None, reason=PROFILE),))
     if hidden(face) > MAX_COVERED:
         return Plan((Place(0.0, None, reason=COVERED),))
-    return Plan((Place(0.0, placed_exactly(face).points, 0),))
+    return Plan((Place(0.0, laid_on(face).points, 0),))
 
 
 def hidden(face: Face) -> float:

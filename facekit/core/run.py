@@ -112,6 +112,12 @@ class Run:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
+    def discard_if_unused(self) -> None:
+        """Take the folder away if nothing was trained in it, as when training refused its data."""
+        if [path.name for path in self.folder.iterdir()] == ["run.json"]:
+            (self.folder / "run.json").unlink()
+            self.folder.rmdir()
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows logged so far."""
         path = self.folder / "metrics.jsonl"

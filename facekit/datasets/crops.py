@@ -15,7 +15,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
-from facekit.faces.landmarks import Landmarker, placed_exactly
+from facekit.faces.landmarks import Landmarker, laid_on
 from facekit.faces.locate import load_locator
 from facekit.media.find import VIDEO_SUFFIXES
 from facekit.media.images import read_image
@@ -68,7 +68,7 @@ def load_crops(
         device: where to compute.
         items: those of the folder's to load; all by default.
         exactly: align by landmarks, not by the locator's points; see
-            :func:`facekit.faces.landmarks.placed_exactly`.
+            :func:`facekit.faces.landmarks.laid_on`.
 
     Raises:
         FacekitError: for a bad manifest, or a picture that is missing, damaged, or not the one
@@ -89,7 +89,7 @@ def load_crops(
             found = [faces[:1] for faces in locator.locate(shown)]
             if landmarker:
                 read = landmarker.read(shown, found)
-                found = [[placed_exactly(face) for face in faces] for faces in read]
+                found = [[laid_on(face) for face in faces] for faces in read]
             for (item, pixels), faces in zip(chunk, found, strict=True):
                 if not faces:
                     faceless.append(item.path)

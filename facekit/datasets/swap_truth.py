@@ -24,7 +24,8 @@ from facekit.core import checkpoint, config, files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.manifest import load_folder
-from facekit.faces.align import apply, crop_from_image, draw_crop, invert
+from facekit.faces.align import Matrices, apply, crop_from_image, draw_crop, invert
+from facekit.faces.landmarks import mean_face_points
 from facekit.media.images import read_image
 from facekit.studio.certificate import STUDIO_VERSION
 from facekit.studio.clip import render_clip, render_folder
@@ -39,6 +40,7 @@ PROTOCOL = "evaluations/swap_truth"
 TEMPLATE = "face"
 
 _AHEAD = 15  # degrees, of the gallery's portraits
+_ALIGNED = "by landmarks"  # how; what was kept when it was another way is not taken for this
 
 
 class Protocol(config.Config):
@@ -78,7 +80,7 @@ class Photo:
     Attributes:
         path: of the file.
         sha256: of its bytes.
-        points: float32 (5, 2).
+        points: float32 (5, 2), the mean face's, laid on the landmarks.
         landmarks: float32 (70, 2).
     """
 
@@ -115,7 +117,8 @@ class Actor:
 class Clip:
     """A clip of the target, and what a swap of the source into it should show.
 
-    All points are exact, in pixels of the frames.
+    All points come of the studio's exact landmarks, in pixels of the frames. The five are those
+    of :func:`facekit.faces.landmarks.mean_face_points`, by which faces are aligned.
 
     Attributes:
         source, target: names of the two.
@@ -200,10 +203,8 @@ def actors_of(folder: Path, items: Sequence[Item] | None = None) -> list[Actor]:
         for item in listed:
             facts: dict[str, Any] = dict(item.facts)
             seeds[item.subject] = int(facts["person_seed"])
-            points, landmarks = (
-                np.array(facts[key], np.float32).reshape(number, 2)
-                for key, number in (("points", 5), ("landmarks", 70))
-            )
+            landmarks = np.array(facts["landmarks"], np.float32).reshape(70, 2)
+            points = mean_face_points(landmarks)
             photo = Photo(folder / item.path, item.sha256, points, landmarks)
             photos.setdefault(item.subject, []).append(photo)
     except (KeyError, TypeError, ValueError) as error:
@@ -273,7 +274,8 @@ def portraits(
     others = [Person.sample(person_seed(protocol.seed, i)) for i in range(missing)]
     path = None if kept is None else kept / "gallery.safetensors"
     keys = ("studio", "seed", "size", "gallery", "portraits")
-    wanted = str({key: getattr(protocol, key) for key in keys} | {"count": missing})
+    facts = {key: getattr(protocol, key) for key in keys}
+    wanted = str(facts | {"count": missing, "aligned": _ALIGNED})
     if path is not None and path.is_file() and checkpoint.notes(path).get("gallery") == wanted:
         state = checkpoint.load(path)
         theirs = Portraits(state["frames"].numpy(), state["points"].numpy())
@@ -433,7 +435,8 @@ def _wanted(protocol: Protocol, clip: int, source: Actor, target: Actor) -> str:
     """What a kept clip must have been made from."""
     keys = ("studio", "frames", "rate", "seed", "size", "crop")
     people = [actor.person.seed for actor in (source, target)]
-    return str({key: getattr(protocol, key) for key in keys} | {"clip": clip, "people": people})
+    kept = {key: getattr(protocol, key) for key in keys}
+    return str(kept | {"clip": clip, "people": people, "aligned": _ALIGNED})
 
 
 def _rendered(protocol: Protocol, number: int, source: Actor, target: Actor, workers: int) -> Clip:
@@ -449,20 +452,36 @@ def _rendered(protocol: Protocol, number: int, source: Actor, target: Actor, wor
             renders.append(render)
             advance(done, "")
     before, after = renders[: len(moments)], renders[len(moments) :]
-    motion, moved = zip(*(_motion(a, b, protocol.crop) for a, b in pairwise(after)), strict=True)
+    points, answer_points = (
+        np.stack([mean_face_points(render.landmarks) for render in part])
+        for part in (before, after)
+    )
+    crops = crop_from_image(answer_points, TEMPLATE, protocol.crop)
+    motion, moved = zip(
+        *(
+            _motion(*first, *second, protocol.crop)
+            for first, second in pairwise(zip(after, crops, strict=True))
+        ),
+        strict=True,
+    )
     return Clip(
         source=source.name,
         target=target.name,
         times=np.array([moment.time for moment in moments], np.float32),
         frames=np.stack([render.pixels for render in before]),
-        points=np.stack([render.points for render in before]).astype(np.float32),
+        points=points,
         landmarks=np.stack([render.landmarks for render in before]).astype(np.float32),
         answers=np.stack([render.pixels for render in after]),
-        answer_points=np.stack([render.points for render in after]).astype(np.float32),
+        answer_points=answer_points,
         region=np.stack(
             [
-                np.minimum(*(aligned(r.masks["face"], r.points, protocol.crop) for r in pair))
-                for pair in zip(before, after, strict=True)
+                np.minimum(
+                    aligned(frame.masks["face"], here, protocol.crop),
+                    aligned(answer.masks["face"], there, protocol.crop),
+                )
+                for frame, here, answer, there in zip(
+                    before, points, after, answer_points, strict=True
+                )
             ]
         ),
         motion=np.stack(motion),
@@ -472,10 +491,14 @@ def _rendered(protocol: Protocol, number: int, source: Actor, target: Actor, wor
     )
 
 
-def _motion(first: Render, second: Render, size: int) -> tuple[Floats, NDArray[np.uint8]]:
-    """Where the points of one aligned face lie in the next, and which of them are seen there."""
+def _motion(
+    first: Render, here: Matrices, second: Render, there: Matrices, size: int
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """Where the points of one aligned face lie in the next, and which of them are seen there.
+
+    ``here`` and ``there`` are the two's ``crop_from_image``, (2, 3).
+    """
     found = flow(first, second)
-    here, there = (crop_from_image(r.points, TEMPLATE, size) for r in (first, second))
     centres = (np.stack(np.meshgrid(*[np.arange(size)] * 2), -1) + 0.5).reshape(-1, 2)
     places = apply(invert(here), centres).reshape(size, size, 2).astype(np.float32)
     x, y = places[..., 0] - 0.5, places[..., 1] - 0.5  # OpenCV's centres are whole numbers
@@ -498,7 +521,7 @@ def _portraits_of(people: Sequence[Person], protocol: Protocol, workers: int) ->
         with progress("rendering the judge's gallery", len(shots)) as advance:
             renders = render_frames(shots, protocol.size, min(workers, len(shots)), want=())
             for i, render in enumerate(renders):
-                frames[i], points[i] = render.pixels, render.points
+                frames[i], points[i] = render.pixels, mean_face_points(render.landmarks)
                 advance(i + 1, "")
     shape = (len(people), protocol.portraits)
     return Portraits(

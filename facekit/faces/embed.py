@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -64,8 +65,14 @@ def load_embedder(
     """
     embedder: Embedder = registry.load(_PACKAGE, name).Embedder(device, weights=weights)
     if embedder.licence != _FREE:
-        log.info("identity network %s: the licence of its weights is: %s", name, embedder.licence)
+        _tell(name, embedder.licence)
     return embedder
+
+
+@cache
+def _tell(name: str, licence: str) -> None:
+    """Say it once: a command may set the network up for each of its files."""
+    log.info("identity network %s: the licence of its weights is: %s", name, licence)
 
 
 def names() -> list[str]:
