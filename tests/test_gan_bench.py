@@ -305,11 +305,42 @@ def test_detectors_are_trained_and_tested_on_different_samples(tmp_path: Path) -
     assert len(halves[2]) == len(halves[1]) == 20 and not halves[2] & halves[1]
 
 
-def test_the_recipe_with_the_gan_is_the_bundled_one_but_for_it() -> None:
-    (_, plain), (_, more) = (read_config(f"detectors/{n}") for n in ("default", "default_gan"))
+@pytest.mark.parametrize("maker", ["gan", "swap"])
+def test_a_recipe_with_a_generator_is_the_bundled_one_but_for_it(maker: str) -> None:
+    (_, plain), (_, more) = (read_config(f"detectors/{n}") for n in ("default", f"default_{maker}"))
     assert more.kept == {"blend": "default"} and not plain.kept and more.data == plain.data
     members = {name: one for name, one in plain.members.items() if name not in more.kept}
     assert more.members == members
     assert more.collections[:-1] == plain.collections
-    one, other = (read_yaml(find(f"evaluations/{name}")) for name in ("gan", "default_gan"))
+    one, other = (read_yaml(find(f"evaluations/{name}")) for name in (maker, f"default_{maker}"))
     assert {**one, "training": ""} == {**other, "training": ""}
+    (learned, tested) = more.collections[-1], Collection(**one["generated"][-1])
+    assert learned.path == tested.path
+    assert (learned.part, tested.part) == ("first half", "second half")
+
+
+def test_swaps_train_and_test_detectors_with_their_originals_and_on_other_people(
+    tmp_path: Path,
+) -> None:
+    """A data set of pairs, as `generator run --input FOLDER --dataset` writes it."""
+    folder = tmp_path / "data" / "generated" / "swaps"
+    folder.mkdir(parents=True)
+    items = []
+    for i in range(16):
+        for label, facts in ((0, {}), (1, {"donor": f"p{i ^ 1}"})):
+            path = folder / f"{i:02d}-{label}.png"
+            path.write_bytes(bytes([i, label]))
+            fixed = {"sha256": sha256(path), "subject": f"p{i}", "source": f"s{i}"}
+            items.append(Item(path=path.name, label=label, facts=facts, **fixed))
+    write_manifest(folder, items)
+    halves = []
+    for part in ("first half", "second half"):
+        collection = Collection(
+            name="swaps", layout="manifest", path="data/generated/swaps", part=part
+        )
+        entries = collections.read([collection], tmp_path)
+        assert [e.item.label for e in entries].count(0) == len(entries) / 2
+        shown = {e.item.subject for e in entries}
+        assert len(shown) == 8 and {e.donor for e in entries} - {""} == shown
+        halves.append(shown)
+    assert not halves[0] & halves[1]

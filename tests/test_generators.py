@@ -21,13 +21,16 @@ from lightning_fabric import Fabric
 
 from facekit import generators
 from facekit.cli import cli
+from facekit.commands import generator_dataset
 from facekit.conversion.images import to_images, to_pixels
 from facekit.core import checkpoint, config, device
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
+from facekit.datasets.manifest import load_folder
 from facekit.generators import face_swap
 from facekit.generators._gate import closed_file
 from facekit.media.images import read_image, write_image
+from facekit.provenance.manifest import verify
 from facekit.studio.clip import render_folder
 from facekit.types import Frame
 from facekit.watermark import Kind
@@ -524,3 +527,64 @@ def test_killed_at_a_random_step_and_resumed_the_weights_are_the_same_to_the_bit
     assert result.exit_code == 0, result.output
     same_state(Run(trained), Run(out))
     assert checkpoint.load(out / "step-00000012.safetensors")["step"] == 12
+
+
+# A data set of swaps --------------------------------------------------------------------------
+
+
+def make_dataset(trained: Path, data: Path, out: Path, *more: str) -> Any:
+    words = ["-q", "generator", "run", str(trained), "--input", str(data), "--dataset"]
+    return CliRunner().invoke(cli, [*words, "--out", str(out), "--threads", "1", *more])
+
+
+def test_a_folder_becomes_a_data_set_of_swaps_beside_their_originals(
+    trained: Path, people: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "swaps"
+    result = make_dataset(trained, people, out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"path": str(out), "swaps": 6, "originals": 6}
+    items = load_folder(out, verify=True)
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["manifest.jsonl", *(item.path for item in items)]
+    )
+    photos = {item.sha256: item for item in load_folder(people)}
+    for original, swap in zip(items[::2], items[1::2], strict=True):
+        assert (original.label, swap.label) == (0, 1)
+        assert original.subject == swap.subject and original.source == swap.source
+        assert original.subject == photos[original.sha256].subject
+        assert {original.subject, swap.facts["donor"]} == {"person-0000", "person-0001"}
+        assert swap.generator == "face_swap" and original.generator == "studio"
+        assert swap.consent == original.consent != ""
+        claims = verify(out / swap.path).claims
+        assert claims["kind"] == "composite" and claims["facts"]["origin"] == "studio"
+        before, after = (read_image(out / item.path) for item in (original, swap))
+        changed = np.abs(before.astype(int) - after).max(-1) > 12
+        assert 0.02 < changed.mean() < 0.5
+
+    again = make_dataset(trained, people, out)
+    assert "holds a data set already" in str(again.exception)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_people_are_shown_as_their_partners(count: int) -> None:
+    people = [f"p{i}" for i in range(count)]
+    partners = generator_dataset._partners(people)
+    assert sorted(partners) == people and all(a != b for a, b in partners.items())
+    assert [partners[p] for p in people[:2]] == ["p1", "p0"]
+    assert generator_dataset._partners(["alone"]) == {}
+
+
+def test_a_data_set_of_other_people_or_of_one_file_is_refused(
+    trained: Path, people: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "swaps"
+    photo = people / "person-0000" / "0000.png"
+    said = str(make_dataset(trained, photo, out).exception)
+    assert "give the folder that the run learned from" in said
+    said = str(make_dataset(trained, people, out, "--source", "person-0001").exception)
+    assert "leave --source" in said
+    alone = tmp_path / "alone"
+    render_folder(alone, people=1, frames=2, size=128, seed=5)
+    said = str(make_dataset(trained, alone, out).exception)
+    assert "fewer than two of the people" in said and not (out / "manifest.jsonl").exists()

@@ -255,6 +255,8 @@ def test_only_the_stills_of_a_dataset_leave_without_a_badge() -> None:
     """No config says so, nor an option for a single file: that one knows four corners."""
     found = by_module(badges)
     assert found.pop("facekit/datasets/aligned.py") == ["None"]
+    # Likewise each photo and its swap: badge=None is refused outside a data set.
+    assert found.pop("facekit/commands/generator_dataset.py") == ["None"]
     # Samples for detectors to learn from: the folder becomes a dataset, or nothing leaves.
     samples = found.pop("facekit/commands/generator_sample.py")
     assert sorted(set(samples)) == ["None if wanted.dataset else wanted.badge", "wanted.badge"]

@@ -290,7 +290,8 @@ def pretrain(
 @click.option(
     "--input",
     "source_file",
-    help="What to change: a certified studio clip or picture, or a real one, with --consent.",
+    help="What to change: a certified studio clip or picture, or a real one, with --consent; or, "
+    "with --dataset, the folder that the run learned from.",
 )
 @CONSENT
 @click.option(
@@ -380,7 +381,8 @@ def pretrain(
 @click.option(
     "--dataset",
     is_flag=True,
-    help="From nothing: make --out a data set, for training detectors: a manifest, and no badges.",
+    help="Make --out a data set, for training detectors: a manifest, and no badges. With --input "
+    "FOLDER it holds each photo twice, untouched and swapped.",
 )
 @click.option(
     "--badge",
@@ -446,21 +448,43 @@ def run(
       facekit generator run runs/us --input party.mp4 --consent c-ba9876543210 \\
           --consent c-0123456789ab --out ann.mp4 --source ann --reference ben.jpg \\
           --preview side-by-side.mp4
+      facekit generator run runs/swap --input people --dataset --out DATA/data/generated/swaps
     """
     import json
 
-    from facekit.commands import generator_sample
+    from facekit.commands import generator_dataset, generator_sample
     from facekit.conversion import Finish
     from facekit.core import device as devices
 
+    if source_file is not None and dataset:
+        if out is None:
+            raise FacekitError("--out is missing: --dataset needs the folder to write")
+        if source or target or reference or preview or sheet or interpolate or mix:
+            raise FacekitError(
+                "--dataset: shows everyone in the folder as another one; leave --source, --target, "
+                "--reference, --preview, --sheet, --interpolate and --mix away"
+            )
+        if not Path(source_file).is_dir():
+            raise FacekitError(
+                f"{source_file}: --dataset swaps the faces of a folder of photos; give the folder "
+                "that the run learned from"
+            )
+        fabric = devices.setup(device, precision, threads=threads)
+        folders = (Path(generator), Path(source_file), out)
+        swaps = generator_dataset.convert_folder(*folders, fabric, consent=consent)
+        if as_json:
+            click.echo(json.dumps({"path": str(out), "swaps": swaps, "originals": swaps}, indent=2))
+        else:
+            click.echo(f"{out}: {swaps} swaps beside their originals, marked and signed")
+        return
     if source_file is not None:
         if out is None or source is None:
             missing = "--out" if out is None else "--source"
             raise FacekitError(f"{missing} is missing: --input needs --out FILE and --source NAME")
-        if sheet or interpolate or mix or dataset:
+        if sheet or interpolate or mix:
             raise FacekitError(
-                "--sheet, --interpolate, --mix and --dataset are for faces from nothing: leave "
-                "them away, or --input"
+                "--sheet, --interpolate and --mix are for faces from nothing: leave them away, or "
+                "--input"
             )
         fabric = devices.setup(device, precision, threads=threads)
         converted = generator_convert.convert_file(

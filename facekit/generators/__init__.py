@@ -20,9 +20,9 @@ A plug-in module offers
   command exports as ``RUN/game.mp4`` once it is over.
 
 Whose faces may be used is decided here, for all of them: by :func:`start` and the run that it
-returns, :func:`open_run`, :func:`admit_file`, :func:`generate`, :func:`sample`, :func:`film` and
-:func:`bundle`. A plug-in need
-not think of it: ``run.save`` writes no checkpoint once consent is revoked or has expired.
+returns, :func:`open_run`, :func:`admit_file`, :func:`admit_folder`, :func:`generate`,
+:func:`sample`, :func:`film` and :func:`bundle`. A plug-in need not think of it: ``run.save`` writes
+no checkpoint once consent is revoked or has expired.
 
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
 """
@@ -58,6 +58,7 @@ __all__ = [
     "GatedRun",
     "Permit",
     "admit_file",
+    "admit_folder",
     "bundle",
     "certified",
     "closed_file",
