@@ -63,12 +63,22 @@ class Fit:
         points: (T, 68, 2) the fitted landmarks in pixels.
         error: root mean square distance of fitted from seen landmarks, as a share of the
             distance between the eyes.
+        shape: (S,) by how many standard deviations the face differs from the average; empty for a
+            known person.
+        views: (T, 6): yaw, pitch, roll in degrees, the middle between the eyes at rest in pixels,
+            and the logarithm of the focal length in pixels.
+        units: (T, U) in [0, 1], of :data:`UNITS`.
+        gaze: (T, 2) in degrees.
     """
 
     tracks: dict[str, Array]
     times: Array
     points: Array
     error: float
+    shape: Array
+    views: Array
+    units: Array
+    gaze: Array
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,21 @@ class _Face:
 
 
 def fit(
-    track: Array, times: Array | None = None, size: int = 256, person: "Person | None" = None
+    track: Array,
+    times: Array | None = None,
+    size: int = 256,
+    person: "Person | None" = None,
+    *,
+    apart: bool = False,
 ) -> Fit:
     """Fit a track; see :meth:`facekit.studio.performance.Performance.from_landmarks`.
+
+    Args:
+        track: as there, like the next three.
+        times: in seconds.
+        size: the picture's side in pixels.
+        person: whose landmarks they are, if that is known.
+        apart: whether these are photos of one person that do not follow each other.
 
     Raises:
         FacekitError: for another shape, too few points in a frame, or a size or times out of range.
@@ -102,7 +124,8 @@ def fit(
     seen = np.asarray(np.isfinite(track[:, :68]).all(2))
     wanted = np.where(seen[..., None], track[:, :68], 0.0)
     unit = _between_eyes(track[:, :68])
-    step = np.diff(times, prepend=times[0] - 0.04)
+    # Nothing binds what comes an hour later.
+    step = np.full(len(track), 3600.0) if apart else np.diff(times, prepend=times[0] - 0.04)
 
     units: Array = np.zeros((len(track), len(UNITS)))
     shape: Array = np.zeros(len(face.shapes))
@@ -113,7 +136,7 @@ def fit(
         lids = _lids(gaze)
         placed = rest[:68] + np.tensordot(units, moves, 1) + lids
         weight = _weight(_project(placed, view) - wanted, seen, unit)
-        view = _posed(placed, view, wanted, weight, unit)
+        view = _posed(placed, view, wanted, weight, unit, smooth=not apart)
         if track.shape[1] == 70:
             gaze = _gaze(rest[68:], face, view, track[:, 68:])
             placed += _lids(gaze) - lids
@@ -123,7 +146,8 @@ def fit(
             shape = _shaped(placed, view, wanted, weight, shape, face.shapes[:, :68], unit)
     rest = face.rest + np.tensordot(shape, face.shapes, 1)
     placed = rest[:68] + np.tensordot(units, moves, 1) + _lids(gaze)
-    view = _posed(placed, view, wanted, _weight(_project(placed, view) - wanted, seen, unit), unit)
+    weight = _weight(_project(placed, view) - wanted, seen, unit)
+    view = _posed(placed, view, wanted, weight, unit, smooth=not apart)
     points = _project(placed, view)
     off = np.linalg.norm(points - wanted, axis=2) / unit
     error = float(np.sqrt((off[seen] ** 2).mean()))
@@ -140,7 +164,28 @@ def fit(
         "gaze_x": gaze[:, 0],
         "gaze_y": gaze[:, 1],
     }
-    return Fit(tracks, times, points, error)
+    return Fit(tracks, times, points, error, shape, view, units, gaze)
+
+
+def points_of(shape: Array, units: Array, gaze: Array, views: Array) -> Array:
+    """Where the landmarks of a face lie that moves so: the inverse of :func:`fit`.
+
+    Args:
+        shape: (S,), of a person who was not known.
+        units: (T, U).
+        gaze: (T, 2) in degrees.
+        views: (T, 6).
+
+    Returns:
+        (T, 70, 2) in pixels: iBUG-68 and the irises' centres.
+    """
+    face, moves = _average(), _moves()
+    rest = face.rest + np.tensordot(shape, face.shapes, 1)
+    placed = rest[:68] + np.tensordot(units, moves, 1) + _lids(gaze)
+    x, y = np.radians(gaze * eyes.TURN + [0, face.level]).T
+    towards = np.stack([np.sin(x) * np.cos(y), np.sin(y), np.cos(x) * np.cos(y)], 1)
+    irises = rest[68:] + face.radius * towards[:, None]
+    return _project(np.concatenate([placed, irises], 1), views)
 
 
 def _checked(track: Array, times: Array | None, size: int) -> tuple[Array, Array]:

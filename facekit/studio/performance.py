@@ -122,10 +122,7 @@ class Performance(Config):
         Raises:
             FacekitError: if the clip would be empty or longer than ten minutes.
         """
-        if not (0 < seconds <= speech.LONGEST and 1 <= rate <= 120):
-            raise FacekitError(
-                f"a clip of {seconds} s at {rate} frames/s; allowed: up to 600 s, 1 to 120 frames/s"
-            )
+        _check_clip(seconds, rate)
         random = rng(_whole(seed), 3)
         place = scene.sample(random)
         said = speech.babble(random, seconds)
@@ -133,6 +130,19 @@ class Performance(Config):
         return cls._moments(
             motion.talk(random, times, said.spoken, said.stresses, said.phrases), times, place
         )
+
+    @classmethod
+    def idle(cls, seconds: float, rate: float = 25.0, seed: int = 0) -> list["Performance"]:
+        """Somebody who says nothing: who breathes, blinks, looks about, and hardly turns.
+
+        Raises:
+            FacekitError: as :meth:`clip`.
+        """
+        _check_clip(seconds, rate)
+        random = rng(_whole(seed), 6)
+        place = scene.sample(random)
+        times = np.arange(max(round(seconds * rate), 1)) / rate
+        return cls._moments(motion.talk(random, times, [], [], []), times, place)
 
     @classmethod
     def from_phonemes(
@@ -246,6 +256,13 @@ def check_units(expression: Mapping[str, float]) -> None:
             raise FacekitError(f"unknown face unit '{name}'; {did_you_mean(name, FACE_UNITS)}")
         if not 0 <= value <= 1:
             raise FacekitError(f"face unit '{name}': {value} is out of range; allowed: 0 to 1")
+
+
+def _check_clip(seconds: float, rate: float) -> None:
+    if not (0 < seconds <= speech.LONGEST and 1 <= rate <= 120):
+        raise FacekitError(
+            f"a clip of {seconds} s at {rate} frames/s; allowed: up to 600 s, 1 to 120 frames/s"
+        )
 
 
 def _whole(seed: int) -> int:
