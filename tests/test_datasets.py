@@ -176,7 +176,7 @@ def test_crops_can_be_placed_by_landmarks(folder):
     crops = load_crops(folder, template="face", size=96, device=CPU, exactly=True)
     picture = skimage.data.astronaut()[:300, 100:400]
     (face,) = load_locator(CPU).locate([picture])[0]
-    ((read,),) = Landmarker(CPU).read([picture], [[face]])
+    ((read,),) = Landmarker(CPU).read([picture], [[face]], mirrored=True)
     expected = crop_from_image(mean_face_points(read.landmarks.points), "face", 96)
     np.testing.assert_allclose(crops.matrices[0], expected, rtol=1e-5)
     assert [i.path for i in crops.items] == ["a/1.png", "b/1.png"]

@@ -203,6 +203,7 @@ def test_its_weights_may_be_safetensors_and_their_terms_are_said(
 ) -> None:
     path = tmp_path / "random.safetensors"
     save_file(torch.load(inception_weights, weights_only=True), path)
+    embed._tell.cache_clear()
     with caplog.at_level(logging.INFO, "facekit"):
         load_embedder(CPU, "inception_resnet", weights=path)
     assert "research only" in caplog.text

@@ -560,7 +560,7 @@ def test_a_folder_becomes_a_data_set_of_swaps_beside_their_originals(
         assert claims["kind"] == "composite" and claims["facts"]["origin"] == "studio"
         before, after = (read_image(out / item.path) for item in (original, swap))
         changed = np.abs(before.astype(int) - after).max(-1) > 12
-        assert 0.02 < changed.mean() < 0.5
+        assert 0.002 < changed.mean() < 0.5
 
     again = make_dataset(trained, people, out)
     assert "holds a data set already" in str(again.exception)

@@ -88,7 +88,7 @@ def load_crops(
             shown = [pixels for _, pixels in chunk]
             found = [faces[:1] for faces in locator.locate(shown)]
             if landmarker:
-                read = landmarker.read(shown, found)
+                read = landmarker.read(shown, found, mirrored=True)
                 found = [[laid_on(face) for face in faces] for faces in read]
             for (item, pixels), faces in zip(chunk, found, strict=True):
                 if not faces:
