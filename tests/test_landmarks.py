@@ -78,6 +78,12 @@ def read(landmarker: Landmarker, pixels: Pixels, points: Any) -> Face:
     return face
 
 
+def turned(degrees: float, scale: float) -> Any:
+    """What turns and scales points of a plane: (2, 2)."""
+    angle = np.radians(degrees)
+    return scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
 def between_eyes(points: Any) -> float:
     return float(np.linalg.norm(points[36] - points[45]))
 
@@ -348,8 +354,7 @@ def test_a_crops_pose_becomes_the_pictures(
     head = rng(3, 1).normal(size=(70, 3))
     picture = rotations.rotations(np.array([yaw, pitch, roll]))
     places = (head @ picture.T)[:, :2] * [1, -1]  # y runs down in a picture
-    angle = np.radians(turn)
-    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turned(turn, scale)
     matrix = np.column_stack([linear, [7.0, -3.0]])
     in_crop = apply(matrix, places)
     # The head's rotation as seen in the crop, solved for from what is seen there.
@@ -405,8 +410,7 @@ points70 = st.integers(0, 1000).map(lambda seed: 50 * rng(seed, 1).normal(size=(
 def test_five_points_go_along_with_the_face(
     points: Any, turn: float, scale: float, shift: float
 ) -> None:
-    angle = np.radians(turn)
-    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turned(turn, scale)
     moved = five_points(points @ linear.T + shift)
     np.testing.assert_allclose(moved, five_points(points) @ linear.T + shift, atol=2e-3 * scale)
     mirrored = five_points((points * [-1, 1])[MIRROR])
@@ -461,8 +465,7 @@ def test_the_mean_face_is_laid_on_where_its_points_are(
     points: Any, turn: float, scale: float, shift: float
 ) -> None:
     """An independent oracle: skimage's fit of a similarity."""
-    angle = np.radians(turn)
-    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turned(turn, scale)
     mean = reader._MEAN_INNER
     shown = points.copy()
     shown[17:68] = mean @ linear.T + shift + 0.1 * points[17:68]

@@ -1,11 +1,13 @@
 """Motion: read from landmarks or performances, changed part by part, given to somebody else."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from faces_of_noise import face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ from facekit.studio.fit import UNITS, fit, points_of
 from facekit.studio.performance import Performance
 from facekit.studio.person import Person
 from facekit.studio.render import Render, render
-from facekit.types import Face, Frame, Landmarks
+from facekit.types import Face, Frame
 
 KEEP = Channel("keep")
 STILL = Controls(KEEP, KEEP, KEEP, KEEP)
@@ -186,17 +188,11 @@ def test_gaps_are_bridged_and_what_was_seen_stays(seen: list[bool], seed: int) -
 
 
 def seen_face(x: float, size: float) -> Face:
-    marks = Landmarks(
-        points=np.full((70, 2), x, np.float32),
-        deviation=np.ones(70, np.float32),
-        visible=np.ones(70, np.float32),
-        pose=(0.0, 0.0, 0.0),
-        expression=np.zeros(52, np.float32),
-        eyes=np.ones(2, np.float32),
-        presence=1.0,
-    )
-    box = np.array([x, x, x + size, x + size], np.float32)
-    return Face(box=box, points=np.zeros((5, 2), np.float32), score=1.0, landmarks=marks)
+    """A face whose landmarks all lie at one place, by which it is told from others."""
+    shown = face(size, (x, x))
+    assert shown.landmarks is not None
+    marks = replace(shown.landmarks, points=np.full((70, 2), x, np.float32))
+    return replace(shown, landmarks=marks)
 
 
 def watched(rows: list[list[tuple[int, float, float]]]) -> Track:

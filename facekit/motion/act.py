@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
-from facekit.motion.read import BLINKS, Motion, between_eyes
+from facekit.motion.read import BLINKS, Motion
 from facekit.studio.basis import Array
-from facekit.studio.fit import fit, points_of
+from facekit.studio.fit import between_eyes, fit, points_of
 from facekit.types import Floats
 
 MOST = np.array([60.0, 35.0, 35.0])

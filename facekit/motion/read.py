@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
 from facekit.motion.watch import Track
 from facekit.studio.basis import Array
-from facekit.studio.fit import DISTANCE, UNITS, fit
+from facekit.studio.fit import DISTANCE, UNITS, between_eyes, fit
 from facekit.studio.performance import Performance
 from facekit.studio.scene import SENSOR
 
 BLINKS = [i for i, name in enumerate(UNITS) if name.startswith("eyeBlink")]
 """Of :data:`facekit.studio.fit.UNITS`, those that shut the eyes."""
 
+_APART = 0.62  # dm between the eyes
 _TURN = 20.0  # degrees that count as much as a whole face unit, where a rest is looked for
 
 
@@ -82,7 +82,7 @@ def from_performances(moments: Sequence[Performance]) -> Motion:
     """
     if not moments:
         raise FacekitError("a motion of no moments; give at least one")
-    # In pictures one pixel wide; eyes are 0.62 dm apart.
+    # In pictures one pixel wide.
     scale = np.array([m.focal / SENSOR / m.distance for m in moments])
     place = np.array([[m.centre_x, m.centre_y] for m in moments])
     return Motion(
@@ -93,12 +93,3 @@ def from_performances(moments: Sequence[Performance]) -> Motion:
         units=np.array([[m.expression.get(name, 0.0) for name in UNITS] for m in moments]),
         gaze=np.array([[m.gaze_x, m.gaze_y] for m in moments], np.float64),
     )
-
-
-_APART = 0.62
-
-
-def between_eyes(points: NDArray[np.floating]) -> float:
-    """The median distance in pixels between the middles of the lids, of (T, 68 or more, 2)."""
-    left, right = points[:, 36:42].mean(1), points[:, 42:48].mean(1)
-    return float(np.median(np.linalg.norm(right - left, axis=1)))

@@ -123,7 +123,7 @@ def fit(
     moves = _moves()
     seen = np.asarray(np.isfinite(track[:, :68]).all(2))
     wanted = np.where(seen[..., None], track[:, :68], 0.0)
-    unit = _between_eyes(track[:, :68])
+    unit = between_eyes(track[:, :68])
     # Nothing binds what comes an hour later.
     step = np.full(len(track), 3600.0) if apart else np.diff(times, prepend=times[0] - 0.04)
 
@@ -290,8 +290,11 @@ def _lids(gaze: Array) -> Array:
     return moved
 
 
-def _between_eyes(track: Array) -> float:
-    """The median distance of the eyes' outer halves in pixels, or a guess from the extent."""
+def between_eyes(track: Array) -> float:
+    """The median distance in pixels between the middles of the lids, of (T, 68 or 70, 2).
+
+    NaN stands for what was not seen; where no eye was, it is a guess from the extent.
+    """
     left, right = np.nanmean(track[:, 36:42], 1), np.nanmean(track[:, 42:48], 1)
     apart = np.linalg.norm(right - left, axis=1)
     if np.isfinite(apart).any():
