@@ -124,8 +124,9 @@ def test_a_plugin_has_what_the_protocol_asks_for(name: str) -> None:
     assert module.KIND in (Kind.GENERATED, Kind.COMPOSITE)
     assert issubclass(module.Config, config.Config)
     assert callable(module.train)
-    # It changes pictures, or makes some of nothing, or is there to be watched.
-    assert any(callable(getattr(module, use, None)) for use in ("generate", "sample", "film"))
+    # It changes pictures, makes some of nothing, moves photos, or is there to be watched.
+    uses = ("generate", "sample", "animator", "film")
+    assert any(callable(getattr(module, use, None)) for use in uses)
     assert module.__doc__
 
 

@@ -8,8 +8,17 @@ import torch
 
 from facekit.core import checkpoint
 from facekit.core.errors import FacekitError
-from facekit.datasets.heads import _SCENE, Heads, moments_of, read_heads, render_heads
+from facekit.datasets.heads import (
+    _SCENE,
+    Heads,
+    load_heads,
+    moments_of,
+    read_heads,
+    render_heads,
+)
+from facekit.studio.clip import render_clip
 from facekit.studio.performance import Performance, performance_seed
+from facekit.types import read_manifest
 
 SIZE = 64
 
@@ -99,3 +108,59 @@ def test_bad_numbers_and_files_are_refused(path: Path, tmp_path: Path) -> None:
         checkpoint.save(tmp_path / "y.safetensors", broken)
         with pytest.raises(FacekitError, match="no file of studio heads"):
             read_heads(tmp_path / "y.safetensors")
+
+
+# A folder of people's clips -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clip as a video and as frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name, format in (("video", "mp4"), ("frames", "png")):
+        render_clip(
+            folder / name, person_seed=3, seconds=0.8, rate=10, size=128, seed=9, format=format
+        )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["video", "frames"])
+def test_a_clip_is_a_group_cut_alike(clips: Path, name: str) -> None:
+    folder = clips / name
+    heads = load_heads(
+        folder,
+        read_manifest(folder),
+        moments=3,
+        most=5,
+        size=96,
+        device=torch.device("cpu"),
+    )
+    assert heads.images.shape == (1, 3, 3, 96, 96) and heads.images.dtype == torch.uint8
+    assert heads.places.isnan().all() and not heads.seen.any() and (heads.person == 255).all()
+    # The wall behind stays where it is; the head is in the middle, upright.
+    corner = heads.images[0, :, :, :8, :8].float()
+    assert (corner - corner[:1]).abs().mean() < 8
+    eyes = heads.landmarks[0, :, 36:48].mean((0, 1))
+    assert (eyes - 48).abs().max() < 14
+    apart = (heads.landmarks[0, :, 45] - heads.landmarks[0, :, 36]).norm(dim=1)
+    assert 12 < apart.mean() < 40
+
+
+def test_a_short_clips_pictures_come_twice_and_a_lone_photo_is_none(
+    clips: Path, tmp_path: Path
+) -> None:
+    folder = clips / "frames"
+    items = read_manifest(folder)
+    heads = load_heads(folder, items[:2], moments=5, most=1, size=64, device=torch.device("cpu"))
+    assert torch.equal(heads.images[0, 0], heads.images[0, 2])
+    assert not torch.equal(heads.images[0, 0], heads.images[0, 1])
+    with pytest.raises(FacekitError, match="no clip shows a face in two of its pictures"):
+        load_heads(folder, items[:1], moments=5, most=1, size=64, device=torch.device("cpu"))
+
+
+def test_a_video_that_was_changed_is_not_learned_from(clips: Path, tmp_path: Path) -> None:
+    folder = clips / "video"
+    (item,) = (i for i in read_manifest(folder) if i.path.endswith(".mp4"))
+    other = item.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(FacekitError, match="was changed while it was used"):
+        load_heads(folder, [other], moments=3, most=1, size=64, device=torch.device("cpu"))

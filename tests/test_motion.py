@@ -154,13 +154,13 @@ def test_somebody_idle_blinks_and_says_nothing() -> None:
     ],
 )
 def test_channels_are_read_from_text(text: str, numbers: int, channel: Channel) -> None:
-    assert parse(text, numbers) == channel
+    assert parse("--pose", text, numbers) == channel
 
 
 @pytest.mark.parametrize("text", ["", "drive", "1,2", "driver*", "driver*nan", "inf,0,0", "a,b,c"])
 def test_what_is_no_channel_is_refused(text: str) -> None:
     with pytest.raises(FacekitError, match=r"allowed are driver, keep, driver\*FACTOR, or 0,0,0"):
-        parse(text, 3)
+        parse("--pose", text, 3)
 
 
 # --- The driver

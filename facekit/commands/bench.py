@@ -13,6 +13,7 @@ BENCHES = {
     "analyze": "detectors.analyze_bench",
     "gan": "facekit.generators._bench",
     "swap": "facekit.commands.bench_swap",
+    "heads": "facekit.generators._head_bench",
 }
 """Name → module with a function ``bench(*, quick, …) -> list[Figure]``."""
 
@@ -65,11 +66,12 @@ def command(
 
     NAME says what: studio, how quickly it renders and starts; faces, how quick, complete and exact
     the face stage is; analyze, how quick, frugal, right and sturdy the analysis of files is, which
-    takes half an hour on 2 cores; gan, how good the GAN from noise is beside DCGAN and
-    lightweight-gan, each trained for --minutes on the same faces, which takes two hours; swap, how
-    quickly a face swap is learned beside a model of the size of faceswap's "original", which takes
-    an hour and a half, and converted. What is trained is kept in --out (out/bench-gan,
-    out/bench-swap), and an interrupted bench goes on there.
+    takes half an hour on 2 cores; heads, how quickly a photo is moved, beside the published arm;
+    gan, how good the GAN from noise is beside DCGAN and lightweight-gan, each trained for --minutes
+    on the same faces, which takes two hours; swap, how quickly a face swap is learned beside a
+    model of the size of faceswap's "original", which takes an hour and a half, and converted. What
+    is trained is kept in --out (out/bench-gan, out/bench-swap), and an interrupted bench goes on
+    there.
 
     With --json the machine's facts go to standard error. Rows that need --data or --judge are left
     out without them.
@@ -106,6 +108,8 @@ def command(
 
         # Detectors know no generator: what is forged by one is handed in.
         arguments["swaps"] = swaps
+    if name == "heads":
+        arguments["device"] = device
     with ExitStack() as stack:
         if name in KEEPING:
             # Of a quick one nothing is worth keeping.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facekit.commands import generator_convert, options
+from facekit.commands import generator_convert, generator_drive, options
 from facekit.commands.generator_convert import facts_of
 from facekit.commands.generator_evaluate import evaluate
 from facekit.core.errors import FacekitError
@@ -298,7 +298,7 @@ def pretrain(
     "--out",
     type=click.Path(path_type=Path),
     help="With --input the file to write: .mp4 from a video; .png, .jpg or .webp from a picture. "
-    "Else a folder for pictures.",
+    "With --photos an .mp4. Else a folder for pictures.",
 )
 @click.option("--source", help="With --input: the person to show, e.g. person-0001.")
 @click.option("--target", help="With --input: who is in it, if the run knows them.")
@@ -334,7 +334,61 @@ def pretrain(
     "--preview",
     type=SAVED,
     metavar="FILE",
-    help="With --input: also write the original and the result side by side.",
+    help="With --input: also write the original and the result side by side; with --photos: photo, "
+    "driver and result.",
+)
+@click.option(
+    "--photos",
+    type=click.Path(path_type=Path),
+    help="Whom to move: a photo, or a folder of up to 32 photos of one person.",
+)
+@click.option(
+    "--driver",
+    metavar="FILE",
+    help="With --photos: what moves them: a finished video, a track (.json), or studio:SEED, a "
+    "performance of the studio; by default they breathe, blink and look about.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.2, 600),
+    default=6.0,
+    show_default=True,
+    help="With --photos: of a performance, or of idle motion.",
+)
+@click.option(
+    "--pose",
+    default="driver",
+    show_default=True,
+    metavar="HOW",
+    help="With --photos: the head's pose: driver, keep (the photo's), driver*0.5 or so, or yaw,"
+    "pitch,roll in degrees.",
+)
+@click.option(
+    "--expression",
+    default="driver",
+    show_default=True,
+    metavar="HOW",
+    help="With --photos: driver, keep, driver*1.5 or so, or 0 for a face at rest.",
+)
+@click.option(
+    "--gaze",
+    default="driver",
+    show_default=True,
+    metavar="HOW",
+    help="With --photos: driver, keep, driver*0.5 or so, or degrees to the right and up: 0,0.",
+)
+@click.option(
+    "--blink",
+    default="driver",
+    show_default=True,
+    metavar="HOW",
+    help="With --photos: driver, keep, driver*0.5 or so, or how far the lids are shut, 0 to 1.",
+)
+@click.option(
+    "--absolute",
+    is_flag=True,
+    help="With --photos: take the driver's pose, expression and gaze over as they are, rather than "
+    "as changes from its rest to the photo's.",
 )
 @click.option(
     "--count",
@@ -408,6 +462,14 @@ def run(
     no_occlusion: bool,
     no_grain: bool,
     preview: Path | None,
+    photos: Path | None,
+    driver: str | None,
+    seconds: float,
+    pose: str,
+    expression: str,
+    gaze: str,
+    blink: str,
+    absolute: bool,
     count: int,
     seed: int,
     truncation: float,
@@ -429,8 +491,12 @@ def run(
     face is not to be seen, in profile or covered stay as they are, and are listed; if that is all
     of them, nothing is written. An interrupted conversion goes on with the same command.
 
-    Without, faces are made of nothing, and marked and signed as generated. Pictures below 256
-    pixels are enlarged, since smaller ones may not hold their mark.
+    With --photos the person of a photo moves as the driver does, which is a closed file or a
+    performance of the studio, never a camera; more photos show more of what one hides. The result
+    is marked and signed as generated; it keeps the sound of a driver's video.
+
+    Without either, faces are made of nothing, and marked and signed as generated. Pictures below
+    256 pixels are enlarged, since smaller ones may not hold their mark.
 
     The consent that the run was trained under must still hold, with the scope "generate". A real
     video or photo needs consent of its own, of everyone in it: --consent. The manifest repeats
@@ -449,6 +515,11 @@ def run(
           --consent c-0123456789ab --out ann.mp4 --source ann --reference ben.jpg \\
           --preview side-by-side.mp4
       facekit generator run runs/swap --input people --dataset --out DATA/data/generated/swaps
+      facekit generator run talking_head --photos people/person-0000 --driver clip/clip.mp4 \\
+          --out talking.mp4 --preview side-by-side.mp4
+      facekit generator run talking_head --photos ann.jpg --driver ben.mp4 \\
+          --consent c-0123456789ab --consent c-ba9876543210 --out ann.mp4 --pose keep --gaze 0,0
+      facekit generator run talking_head --photos people/person-0000 --seconds 4 --out idle.mp4
     """
     import json
 
@@ -456,6 +527,34 @@ def run(
     from facekit.conversion import Finish
     from facekit.core import device as devices
 
+    if photos is not None:
+        from facekit.motion import Controls, parse
+
+        if out is None or source_file is not None or dataset or source or target or reference:
+            raise FacekitError(
+                "--photos needs --out FILE.mp4, and goes without --input, --dataset, --source, "
+                "--target and --reference"
+            )
+        controls = Controls(
+            pose=parse("--pose", pose, 3),
+            expression=parse("--expression", expression, 1),
+            gaze=parse("--gaze", gaze, 2),
+            blink=parse("--blink", blink, 1),
+            relative=not absolute,
+        )
+        moved = generator_drive.move(
+            *(generator, photos, out, devices.setup(device, precision, threads=threads)),
+            driver=driver or "",
+            seconds=seconds,
+            controls=controls,
+            consent=consent,
+            badge=badge,
+            preview=preview,
+        )
+        generator_drive.show(moved, as_json)
+        return
+    if driver is not None:
+        raise FacekitError("--driver: moves photos; give them with --photos")
     if source_file is not None and dataset:
         if out is None:
             raise FacekitError("--out is missing: --dataset needs the folder to write")
@@ -502,7 +601,7 @@ def run(
     if not (out or sheet or interpolate or mix):
         raise FacekitError(
             "nothing to write: give --out DIR, --sheet, --interpolate or --mix for faces from "
-            "nothing, or --input with what is to be changed"
+            "nothing, --input with what is to be changed, or --photos with whom to move"
         )
     if source or target or consent or reference or preview:
         raise FacekitError(

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     from facekit.commands.generator_sample import Source
     from facekit.core.figures import Figure
+    from facekit.datasets.head_truth import Protocol as HeadsProtocol
     from facekit.datasets.swap_truth import Protocol
     from facekit.export import Corner
+    from facekit.generators._head_truth import Method
     from facekit.types import Pixels
 
-PROTOCOL = "swap_truth"
-"""What stands for GENERATOR where the benchmark itself is meant."""
+PROTOCOL, HEADS = "swap_truth", "head_truth"
+"""What stands for GENERATOR where the benchmark itself is meant: of swaps, of talking heads."""
 
 Folder = click.Path(file_okay=False, path_type=Path)
 
@@ -45,21 +47,25 @@ Folder = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--judge",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Of swaps: an identity network, .onnx, that no generator here has learned from.",
+    help="Of swaps and heads: an identity network, .onnx, that no generator here has learned from.",
 )
 @click.option(
     "--clips",
     type=click.IntRange(1, 500),
     metavar="N",
-    help="Of swaps: so many clips of each pair, to look quickly; the figures then do not count.",
+    help="Of swaps and heads: so many clips of each pair or person, to look quickly; the figures "
+    "then do not count.",
 )
 @click.option(
     "--answers",
     type=Folder,
-    help="Of swaps: a folder that keeps rendered clips, 20 MB each, for the next time.",
+    help="Of swaps and heads: a folder that keeps what is rendered for the next time: 20 MB a clip "
+    "or 30 MB a person.",
 )
 @click.option(
-    "--frames", type=Folder, help="Of swap_truth: somebody's swapped frames, named as exported."
+    "--frames",
+    type=Folder,
+    help="Of swap_truth and head_truth: somebody's frames, named as the export says.",
 )
 @click.option(
     "--runs", type=Folder, help="Of swap_truth: run folders pair-SEED, one for each exported pair."
@@ -68,14 +74,14 @@ Folder = click.Path(file_okay=False, path_type=Path)
     "--export",
     "export_to",
     type=Folder,
-    help="Of swap_truth: write the photos and clips that a method is to be tried on.",
+    help="Of swap_truth and head_truth: write the photos and clips to try a method on.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Of swaps: processes that render.",
+    help="Of swaps and heads: processes that render.",
 )
 @click.option(
     "--out",
@@ -128,8 +134,13 @@ def evaluate(
     .truth what the estimators say of the true answer. Of real people nobody knows the answer: rows
     swap.real say how alike swaps are to either person. --out gets swaps.png.
 
-    swap_truth is a benchmark for any method: --export writes photos to learn from and clips to swap
-    into, --frames scores what came of it, --runs scores facekit's own runs alike.
+    A talking head is compared with the true answer as well: twenty people whom nobody has learned
+    from, moved by their own clips (rows head.ssim_t1 with one photo, and so on) and by somebody
+    else's (head.cross_nme, head.identity). .copy and .warp are what no model does: the nearest
+    photo, as it is and bent to the driver's landmarks. --out gets heads.png.
+
+    swap_truth and head_truth are benchmarks for any method: --export writes what it is tried on,
+    --frames scores what came of it, --runs scores facekit's own runs of swaps alike.
 
     \b
     Examples:
@@ -139,7 +150,10 @@ def evaluate(
       facekit generator evaluate runs/two --data people --judge judge.onnx --json
       facekit generator evaluate swap_truth --export out/truth --workers 2
       facekit generator evaluate swap_truth --data out/truth --frames out/mine
+      facekit generator evaluate talking_head --judge judge.onnx --answers out/heads --json
+      facekit generator evaluate head_truth --frames out/mine --answers out/heads
     """
+    from facekit import generators
     from facekit.commands import generator_sample
     from facekit.core import device as devices
     from facekit.core.errors import FacekitError
@@ -149,21 +163,31 @@ def evaluate(
     of_swaps: dict[str, Any] = {"judge": judge, "clips": clips, "answers": answers}
     of_benchmark = {"frames": frames, "runs": runs, "export": export_to}
     fabric = devices.setup(device, precision, threads=threads)
+    if generator == HEADS:
+        if runs is not None:
+            raise FacekitError(f"--runs: is of {PROTOCOL}; give --export or --frames")
+        show(_heads_benchmark(of_swaps, of_benchmark, out, workers, fabric), as_json)
+        return
     if generator == PROTOCOL:
         show(_benchmark(data, of_swaps, of_benchmark, out, workers, fabric), as_json)
         return
     for name, value in of_benchmark.items():
         if value is not None:
             raise FacekitError(
-                f"--{name}: is of the benchmark: 'facekit generator evaluate {PROTOCOL}'"
+                f"--{name}: is of a benchmark: 'facekit generator evaluate {PROTOCOL}' or '{HEADS}'"
             )
     source = generator_sample.opened(generator)
     if _swaps(source):
         show(_swap(source, data, consent, of_swaps, out, workers, fabric), as_json)
         return
+    if hasattr(generators.load(source.plugin), "animator"):
+        show(_heads(source, of_swaps, out, workers, fabric), as_json)
+        return
     for name, value in of_swaps.items():
         if value is not None:
-            raise FacekitError(f"--{name}: is for face swaps; {source.plugin} swaps none")
+            raise FacekitError(
+                f"--{name}: is for swaps and talking heads; {source.plugin} makes neither"
+            )
     of = (source.opened, source.plugin)
     reference = _samples.reference_of(*of, data, consent, fabric)
     measured = _samples.evaluate(*of, reference, samples, seed, fabric)
@@ -250,6 +274,122 @@ def _benchmark(
         facts = {"origin": "studio", "generator": f"{PROTOCOL} {kind}"}
         _write(out / "swaps.png", measured.sheet, {"kind": Kind.COMPOSITE, "facts": facts})
     return measured.figures
+
+
+def _heads(
+    source: "Source", given: dict[str, Any], out: Path | None, workers: int, fabric: "Fabric"
+) -> "list[Figure]":
+    """Score a generator of talking heads."""
+    from facekit import generators
+    from facekit.generators import _head_truth
+
+    protocol = _heads_protocol(given["clips"])
+    animator = generators.animator(source.opened, fabric, plugin=source.plugin)
+    method = _head_truth.by_animator(animator, protocol, fabric.device)
+    return _measured_heads(method, protocol, given, out, workers, fabric, source.terms())
+
+
+def _heads_benchmark(
+    given: dict[str, Any],
+    asked: dict[str, Path | None],
+    out: Path | None,
+    workers: int,
+    fabric: "Fabric",
+) -> "list[Figure]":
+    """Export the benchmark's pictures, or score somebody's frames."""
+    from facekit.core.errors import FacekitError
+    from facekit.core.figures import Figure
+    from facekit.generators import _head_truth
+    from facekit.watermark import Kind
+
+    protocol = _heads_protocol(given["clips"])
+    export_to, frames = asked["export"], asked["frames"]
+    if (export_to is None) == (frames is None):
+        raise FacekitError(f"{HEADS}: give one of --export and --frames")
+    if export_to is not None:
+        pictures = _export_heads(protocol, export_to, given["answers"], workers)
+        return [Figure("head_truth.pictures", float(pictures))]
+    assert frames is not None
+    method = _head_truth.by_frames(frames, protocol)
+    facts = {"origin": "studio", "generator": f"{HEADS} frames"}
+    terms = {"kind": Kind.GENERATED, "facts": facts}
+    return _measured_heads(method, protocol, given, out, workers, fabric, terms)
+
+
+def _measured_heads(
+    method: "Method",
+    protocol: "HeadsProtocol",
+    given: dict[str, Any],
+    out: Path | None,
+    workers: int,
+    fabric: "Fabric",
+    terms: dict[str, Any],
+) -> "list[Figure]":
+    from facekit.generators import _head_truth
+    from facekit.generators._swap_truth import Readers
+
+    readers = Readers.load(given["judge"], fabric.device)
+    measured = _head_truth.measure(
+        *(method, protocol, readers, fabric.device), kept=given["answers"], workers=workers
+    )
+    _say_who_judges(given["judge"])
+    if out is not None:
+        _write(out / "heads.png", measured.sheet, terms)
+    return measured.figures
+
+
+def _export_heads(protocol: "HeadsProtocol", out: Path, kept: Path | None, workers: int) -> int:
+    """Write everyone's photos and clips, marked as the studio's; the number of pictures."""
+    from facekit import export
+    from facekit.core import files
+    from facekit.core.errors import FacekitError
+    from facekit.datasets.head_truth import render_subject, tasks
+    from facekit.types import JOURNAL, MANIFEST, Item, write_manifest
+    from facekit.watermark import Kind
+
+    if (out / MANIFEST).exists():
+        raise FacekitError(f"{out}: holds an export already; give another --export, or remove it")
+    plan = protocol.model_dump(mode="json")
+    files.write_jsonl(out / JOURNAL, [plan])
+    items = []
+    for number in range(protocol.people):
+        subject = render_subject(protocol, number, kept=kept, workers=workers)
+        who = f"person-{number:02d}"
+        named = {f"{who}/photos/{k:02d}.png": pixels for k, pixels in enumerate(subject.photos)}
+        for clip, frames in enumerate(subject.frames):
+            named |= {
+                f"{who}/clips/{clip:02d}/{k:05d}.png": pixels for k, pixels in enumerate(frames)
+            }
+        for name, pixels in named.items():
+            export.write_image(
+                out / name, pixels, kind=Kind.STUDIO, facts={"origin": "studio"}, badge=None
+            )
+            source = Path(name).parent.as_posix()
+            items.append(
+                Item(
+                    path=name,
+                    sha256=files.sha256(out / name),
+                    subject=who,
+                    source=source,
+                    label=1,
+                    generator="studio",
+                )
+            )
+    files.write_json(out / "protocol.json", {"protocol": plan, "tasks": tasks(protocol)})
+    write_manifest(out, items)
+    (out / JOURNAL).unlink()
+    return len(items)
+
+
+def _heads_protocol(clips: int | None) -> "HeadsProtocol":
+    """The benchmark's protocol, or a shorter one."""
+    from facekit.datasets.head_truth import read_protocol
+
+    protocol = read_protocol()
+    if clips is None:
+        return protocol
+    click.echo(f"{clips} clips a person instead of {protocol.clips}: a look, no result", err=True)
+    return protocol.model_copy(update={"clips": clips})
 
 
 def _protocol(clips: int | None) -> "Protocol":

@@ -119,18 +119,24 @@ def opened(generator: str) -> Source:
             f"{generator}: neither a run folder nor a bundled generator; "
             f"{did_you_mean(generator, known)}"
         )
-    plugin = generator if generator in generators.names() else ""
     weights.find(_weights(), generator)
+    plugin = plugin_of(generator)
     facts = {"origin": "studio", "generator": plugin, "weights": generator, "publish": True}
     return Source(generator, plugin, generators.mark_id(generator), facts)
 
 
 def bundled() -> list[str]:
-    """The generators that come with weights: names of plug-ins that have a file."""
+    """The weights that generators come with: NAME of a plug-in, or NAME_VARIANT."""
+    return sorted(path.stem for path in _weights().glob("*.safetensors") if plugin_of(path.stem))
+
+
+def plugin_of(weights: str) -> str:
+    """The generator of bundled weights by their name; "" if there is none."""
     from facekit.core import registry
 
     names = registry.names("facekit.generators")
-    return [name for name in names if (_weights() / f"{name}.safetensors").is_file()]
+    fitting = [name for name in names if weights == name or weights.startswith(f"{name}_")]
+    return max(fitting, key=len, default="")
 
 
 def make(source: Source, wanted: Wanted, fabric: "Fabric") -> None:

@@ -83,7 +83,7 @@ def load_crops(
     landmarker = Landmarker(device) if exactly else None
     aligned, kept, faceless = [], [], []
     with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
-        opened = ((item, _read(folder, item)) for item in pictures)
+        opened = ((item, read_item(folder, item)) for item in pictures)
         for chunk in in_chunks(opened, lambda pair: pair[1]):
             shown = [pixels for _, pixels in chunk]
             found = [faces[:1] for faces in locator.locate(shown)]
@@ -111,8 +111,12 @@ def load_crops(
     )
 
 
-def _read(folder: Path, item: Item) -> Pixels:
-    """The picture of an item, which must still be the one that was looked at or consented to."""
+def read_item(folder: Path, item: Item) -> Pixels:
+    """The picture of an item, which must still be the one that was looked at or consented to.
+
+    Raises:
+        FacekitError: if it is missing, damaged, or another one.
+    """
     path = folder / item.path
     pixels = read_image(path)
     try:

@@ -1,27 +1,45 @@
-"""Studio people who move before one camera, with the exact flow between their pictures.
+"""People who move before one camera: what a generator of talking heads learns from.
 
-A group is one person in one scene: light, background and camera stay, head, face and eyes move. It
-is what a generator of talking heads learns from, and of other data sets a video is the nearest to.
+A group is one person in one scene: light, background and camera stay, head, face and eyes move.
+The studio renders groups with the exact flow between their pictures; in a folder of people
+(VoxCeleb2's, or one's own) the frames of a clip are a group, and nobody knows the flow.
 """
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from facekit.core import checkpoint
+from facekit.core import checkpoint, files
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.seed import rng
 from facekit.core.workers import in_order
+from facekit.datasets.crops import read_item
+from facekit.faces.align import Matrices, apply, draw_crop, invert
+from facekit.faces.stage import Stage
+from facekit.media.decode import Video
+from facekit.media.find import VIDEO_SUFFIXES
+from facekit.studio.fit import DISTANCE, fit
 from facekit.studio.performance import Performance, performance_seed
 from facekit.studio.person import Person, person_seed
 from facekit.studio.pool import check_size, start_worker
 from facekit.studio.render import render
+from facekit.studio.scene import HEAD_HEIGHT
 from facekit.studio.truth import flow
+from facekit.types import Item, Pixels
 
+log = logging.getLogger("facekit")
+
+T = TypeVar("T")
+
+_SHARE = 0.66  # of a picture's side that a head is high, as in most of the studio's
+_MIDDLE = np.array([0.5, 0.49])  # of a picture, where the middle between the eyes is
 _SCENE = (
     *("distance", "focal", "lamps", "environment", "background", "background_colour"),
     *("camera_yaw", "camera_pitch", "blur", "noise"),
@@ -99,28 +117,157 @@ def read_heads(path: Path) -> Heads:
     return heads
 
 
+def load_heads(
+    folder: Path,
+    items: Sequence[Item],
+    *,
+    moments: int,
+    most: int,
+    size: int,
+    device: torch.device,
+) -> Heads:
+    """Read the heads of a folder's clips.
+
+    A clip's pictures are cut alike, by where the head is in most of them, so that what is behind
+    it stays where it is. ``places`` are NaN, ``seen`` is 0, and ``person`` is all 255.
+
+    Args:
+        folder: of people.
+        items: its videos and pictures that may be used. A video is a clip; pictures of one subject
+            and one ``source`` are of one clip, or, where no source is given, those of one folder.
+        moments: pictures of each clip, taken evenly; of a shorter one some come twice.
+        most: clips, taken evenly.
+        size: side S of the pictures, in pixels, even.
+        device: where to locate and read faces.
+
+    Raises:
+        FacekitError: if no clip shows a face in two pictures, or a picture cannot be read.
+    """
+    clips: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        source = item.source or Path(item.path).parent.as_posix()
+        name = item.path if _is_video(item) else source
+        clips.setdefault((item.subject, name), []).append(item)
+    several = [clip for clip in clips.values() if len(clip) > 1 or _is_video(clip[0])]
+    stage = Stage(device)
+    groups = []
+    with progress("reading heads", min(most, len(several))) as advance:
+        for done, clip in enumerate(_evenly(several, most), start=1):
+            if _is_video(clip[0]):
+                pictures = _frames(folder / clip[0].path, clip[0].sha256, moments)
+            else:
+                pictures = [read_item(folder, item) for item in _evenly(clip, moments)]
+            if (group := _cut_alike(pictures, moments, size, stage)) is not None:
+                groups.append(group)
+            advance(done, "")
+    if not groups:
+        raise FacekitError(
+            f"{folder}: no clip shows a face in two of its pictures ({len(clips)} clips of "
+            f"{len(items)} files); a talking head is learned from videos, or from their frames, "
+            "each video's in a folder of its own"
+        )
+    log.info("%s: %d clips of %d with heads in them", folder, len(groups), len(clips))
+    images, landmarks = (torch.stack([group[k] for group in groups]) for k in range(2))
+    half = (*images.shape[:2], size // 2, size // 2)
+    return Heads(
+        images,
+        landmarks,
+        torch.full((*images.shape[:2], size, size), 255, dtype=torch.uint8),
+        torch.full((*half, 2), torch.nan, dtype=torch.float16),
+        torch.zeros(half, dtype=torch.uint8),
+    )
+
+
+def _is_video(item: Item) -> bool:
+    return Path(item.path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _frames(path: Path, sha256: str, count: int) -> list[Pixels]:
+    """Frames of a video, evenly, which must still be the one that was let pass."""
+    with Video(path) as video:
+        duration = video.info.duration
+        times = np.linspace(0, duration or 0, count + 2)[1:-1] if duration else [0.0]
+        frames = [video.at(float(time)).pixels for time in times]
+    if files.sha256(path) != sha256:
+        raise FacekitError(f"{path}: was changed while it was used; let it be, and begin again")
+    return frames
+
+
+def _cut_alike(
+    pictures: Sequence[Pixels], moments: int, size: int, stage: Stage
+) -> tuple[Tensor, Tensor] | None:
+    """Images uint8 (K, 3, S, S) and landmarks (K, 70, 2) of a clip; None if it shows no two."""
+    shown = [
+        (picture, faces[0].landmarks.points)
+        for picture, faces in zip(pictures, stage.look(pictures), strict=True)
+        if faces and faces[0].landmarks and picture.shape == pictures[0].shape
+    ]
+    if len(shown) < 2:
+        return None
+    points = np.stack([landmarks for _, landmarks in shown])
+    matrix = head_from_image(points, max(pictures[0].shape[:2]), size)
+    crops = np.empty((len(shown), size, size, 3), np.uint8)
+    for crop, (picture, _) in zip(crops, shown, strict=True):
+        draw_crop(crop, picture, invert(matrix))
+    rows = np.arange(moments) % len(shown)
+    found = apply(matrix, points).astype(np.float32)
+    images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)[rows])
+    return torch.from_numpy(images), torch.from_numpy(found[rows])
+
+
+def head_from_image(landmarks: NDArray[np.floating], side: int, size: int) -> Matrices:
+    """The matrix (2, 3) that cuts out a head, as large as the studio's pictures show it.
+
+    It turns nothing: a tilted head stays tilted.
+
+    Args:
+        landmarks: (N, 70, 2), of one person in a picture, or in some of one camera.
+        side: of these pictures, the longer one, in pixels.
+        size: S, the side of the cut.
+    """
+    views = fit(landmarks.astype(np.float64), size=side, apart=True).views
+    view = np.median(views, 0)
+    decimetre = np.exp(view[5]) / DISTANCE  # in pixels
+    zoom = size * _SHARE / (decimetre * HEAD_HEIGHT)
+    shift = _MIDDLE * size - zoom * view[3:5]
+    return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
+
+
+def _evenly(things: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, from first to last."""
+    places = np.linspace(0, len(things) - 1, min(most, len(things))).round().astype(int)
+    return [things[i] for i in places]
+
+
 def moments_of(seed: int, group: int, count: int) -> list[Performance]:
     """The performances of a group: photo-like moments, all before the first one's camera."""
     drawn = [Performance.sample(performance_seed(seed, group, k)) for k in range(count)]
     first = drawn[0]
-    stays = {name: getattr(first, name) for name in _SCENE}
     random = rng(seed, group, 3)
     moments = []
     for k, moment in enumerate(drawn):
-        # As much turned to the camera as they were to their own.
-        turned = {
-            "yaw": moment.yaw + moment.camera_yaw - first.camera_yaw,
-            "pitch": moment.pitch + moment.camera_pitch - first.camera_pitch,
-        }
         shift = random.normal(0, 0.02, 2)
         placed = {
             "centre_x": float(np.clip(first.centre_x + shift[0], 0, 1)),
             "centre_y": float(np.clip(first.centre_y + shift[1], 0, 1)),
         }
-        limits = {"yaw": 90.0, "pitch": 60.0}
-        held = {name: float(np.clip(v, -limits[name], limits[name])) for name, v in turned.items()}
-        moments.append(moment.model_copy(update={**stays, **placed, **held, "time": float(k)}))
+        moments.append(before(first, moment).model_copy(update={**placed, "time": float(k)}))
     return moments
+
+
+def before(first: Performance, moment: Performance) -> Performance:
+    """A moment before another one's camera, in its light and place.
+
+    The head is as much turned to that camera as it was to its own.
+    """
+    stays = {name: getattr(first, name) for name in _SCENE}
+    turned = {
+        "yaw": moment.yaw + moment.camera_yaw - first.camera_yaw,
+        "pitch": moment.pitch + moment.camera_pitch - first.camera_pitch,
+    }
+    limits = {"yaw": 90.0, "pitch": 60.0}
+    held = {name: float(np.clip(v, -limits[name], limits[name])) for name, v in turned.items()}
+    return moment.model_copy(update={**stays, **held})
 
 
 def _group(job: tuple[int, int, int, int]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ A plug-in module offers
 - ``train(config, data, run, fabric, *, show=None)``: train on ``run.items`` of the folder ``data``,
   the pictures that :func:`start` has let pass, resuming from the run's newest checkpoint;
   ``show(step, pixels)`` is handed a training strip now and then;
+- ``VIDEOS = True``, if it learns from videos as well: else those of a folder are left out;
 - ``FACES = False``, if it draws no faces: then ``data`` is None and no consent is asked for. The
   gate has a list of those that may say so;
 - ``pretrain(config, run, fabric, people, moments)`` and ``bundle(run, folder, name)``, if it can
@@ -16,13 +17,15 @@ A plug-in module offers
   One that swaps aligned faces hands ``how`` on to :func:`facekit.conversion.convert`;
 - ``sample(run_or_weights, count, seed, fabric, **style)``, if it makes pictures of nothing: yield
   them as frames; ``run_or_weights`` is a run, or the name of bundled weights;
+- ``animator(run_or_weights, fabric)``, if it moves photos: a :class:`facekit.motion.Animator`,
+  which draws the person of a :class:`facekit.motion.Cast` with other landmarks;
 - ``film(run)``, if a training has something to tell: yield the frames of an animation, which the
   command exports as ``RUN/game.mp4`` once it is over.
 
 Whose faces may be used is decided here, for all of them: by :func:`start` and the run that it
-returns, :func:`open_run`, :func:`admit_file`, :func:`admit_folder`, :func:`generate`,
-:func:`sample`, :func:`film` and :func:`bundle`. A plug-in need not think of it: ``run.save`` writes
-no checkpoint once consent is revoked or has expired.
+returns, :func:`open_run`, :func:`admit_file`, :func:`admit_folder`, :func:`admit_together`,
+:func:`generate`, :func:`sample`, :func:`drive`, :func:`film` and :func:`bundle`. A plug-in need not
+think of it: ``run.save`` writes no checkpoint once consent is revoked or has expired.
 
 A YAML of ``configs/generators`` names its plug-in under ``generator``; the other keys are Config's.
 """
@@ -31,7 +34,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_fabric import Fabric
 
@@ -47,21 +50,28 @@ from facekit.generators._gate import (
     admit_file,
     admit_folder,
     admit_nothing,
+    admit_together,
     certified,
     closed_file,
     watched,
 )
 from facekit.provenance.consent import bits_of
-from facekit.types import Frame
+from facekit.types import Floats, Frame
+
+if TYPE_CHECKING:
+    from facekit.motion import Animator, Cast
 
 __all__ = [
     "GatedRun",
     "Permit",
     "admit_file",
     "admit_folder",
+    "admit_together",
+    "animator",
     "bundle",
     "certified",
     "closed_file",
+    "drive",
     "film",
     "generate",
     "load",
@@ -146,7 +156,8 @@ def start(
     elif data is None:
         raise FacekitError(f"{plugin} learns from photos: give their folder with --data")
     else:
-        permit = admit_folder(data, consent, fabric.device)
+        videos = getattr(load(plugin), "VIDEOS", False)
+        permit = admit_folder(data, consent, fabric.device, videos=videos)
     with fabric.rank_zero_first():  # of several processes one makes the folder, the others join it
         run = GatedRun.start(
             out,
@@ -250,13 +261,61 @@ def sample(
     return frames if isinstance(source, str) else watched(frames, [source.permit])
 
 
+def animator(source: GatedRun | str, fabric: Fabric, *, plugin: str = "") -> "Animator":
+    """What moves photos, loaded; :func:`drive` sees to the consent while it is used.
+
+    Args:
+        source: a run from :func:`open_run`; or the name of bundled weights.
+        fabric: where and how precisely to compute.
+        plugin: the generator of bundled weights; a run names its own.
+
+    Raises:
+        FacekitError: if the run or the weights are unusable, or the plug-in moves no photos.
+    """
+    name = plugin if isinstance(source, str) else source.facts["plugin"]
+    module = load(name)
+    if not hasattr(module, "animator"):
+        raise FacekitError(f"{name} moves no photos; 'talking_head' does")
+    found: Animator = module.animator(source, fabric)
+    return found
+
+
+def drive(
+    source: GatedRun | str,
+    by: "Animator",
+    cast: "Cast",
+    landmarks: Floats,
+    times: Sequence[float],
+    *,
+    given: Sequence[Permit],
+) -> Iterator[Frame]:
+    """Yield the person of some photos, moving, in memory and unmarked, while the consent holds.
+
+    Args:
+        source: a run from :func:`open_run`; or the name of bundled weights.
+        by: of it, from :func:`animator`.
+        cast: the photos, of the size that it draws.
+        landmarks: float32 (N, 70, 2) in pixels of the first photo, as of
+            :func:`facekit.motion.act`.
+        times: of the N frames, in seconds.
+        given: what lets the photos and the driver be used, from :func:`admit_together`.
+
+    Raises:
+        FacekitError: as of :func:`generate`, after consent was revoked or has expired.
+    """
+    drawn = zip(by.draw(cast, landmarks), times, strict=True)
+    frames = (Frame(pixels, time, index) for index, (pixels, time) in enumerate(drawn))
+    own = [] if isinstance(source, str) else [source.permit]
+    return watched(frames, [*own, *given])
+
+
 def film(run: GatedRun) -> Iterator[Frame] | None:
     """The frames of the animation that a training tells, for export; None if it tells none."""
     module = load(run.facts["plugin"])
     return watched(module.film(run), [run.permit]) if hasattr(module, "film") else None
 
 
-def mark_id(run: GatedRun | str, given: Permit | None = None) -> int:
+def mark_id(run: GatedRun | str, *given: Permit) -> int:
     """What the watermark of the run's output names, below 2^48.
 
     The consent record, if there is exactly one, of whomever is shown; else the run, whose id
@@ -264,12 +323,15 @@ def mark_id(run: GatedRun | str, given: Permit | None = None) -> int:
 
     Args:
         run: the run, or the name of bundled weights.
-        given: what lets the input be changed; None if there is no input.
+        given: what lets the inputs be used, if there are any.
     """
+    own = () if isinstance(run, str) else (run.permit,)
+    records = {id for permit in (*own, *given) for id in permit.records}
+    if len(records) == 1:
+        return bits_of(records.pop())
     if isinstance(run, str):
         return bits_of(f"w-{hashlib.sha256(run.encode()).hexdigest()[:12]}")
-    records = {*run.permit.records, *(given.records if given else ())}
-    return bits_of(records.pop() if len(records) == 1 else run.id)
+    return bits_of(run.id)
 
 
 def bundle(run: Run, folder: Path, name: str) -> Path:

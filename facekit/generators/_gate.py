@@ -252,7 +252,9 @@ def admit_nothing(plugin: str, data: Path | None, consent: Sequence[str]) -> Per
     return Permit(faceless=True)
 
 
-def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> Permit:
+def admit_folder(
+    data: Path, consent: Sequence[str], device: "torch.device", *, videos: bool = False
+) -> Permit:
     """Check that a folder may be trained on.
 
     Args:
@@ -260,6 +262,7 @@ def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> 
             without, then every picture below it counts.
         consent: ids of consent records; none for a studio folder.
         device: where to look for faces.
+        videos: whether videos of real people count as well; else they are left out, and it is said.
 
     Raises:
         FacekitError: naming the first file or person that is not covered.
@@ -272,7 +275,7 @@ def admit_folder(data: Path, consent: Sequence[str], device: "torch.device") -> 
             f"{found}: a studio certificate beside real photos; a run learns either from people "
             "who don't exist or from real ones: take it out, or leave --consent away"
         )
-    items = _pictures(data)
+    items = _pictures(data, videos)
     ledger = _ledger()
     digests = {str(data / item.path): item.sha256 for item in items}
     people = ledger.require(records, digests, "train")
@@ -299,22 +302,72 @@ def admit_file(path: Path, consent: Sequence[str], device: "torch.device") -> Pe
             record covers nobody in it.
     """
     if not consent:
-        found = _certificate(path)
+        return _certified_files([path])
+    if _in_studio(path):
+        raise FacekitError(
+            f"{path}: lies in a studio folder; a studio certificate beside real photos counts "
+            "for neither: take the file out, or leave --consent away"
+        )
+    return _consented([path], consent, device)
+
+
+def admit_together(
+    groups: Sequence[Sequence[Path]], consent: Sequence[str], device: "torch.device"
+) -> list[Permit]:
+    """Check that files may be used for one work, such as photos and what is to move them.
+
+    Those of a group come from one place: certified studio files, or real ones. All real ones
+    together must be covered by the records, and each record must cover somebody in them.
+
+    Args:
+        groups: of files, one or more in each.
+        consent: ids of consent records; none if all files are the studio's.
+        device: where to look for faces.
+
+    Raises:
+        FacekitError: as :func:`admit_file`; or if there are records and no real files.
+    """
+    certified, real = [], []
+    for group in groups:
+        if consent and not _in_studio(group[0]):
+            real += list(group)
+        else:
+            certified.append(_certified_files(group))
+    if consent and not real:
+        raise FacekitError(
+            f"--consent {consent[0]}: all files given are the studio's, which need none; leave it "
+            "away"
+        )
+    return certified + ([_consented(real, consent, device)] if real else [])
+
+
+def _in_studio(path: Path) -> bool:
+    """Whether it lies where a studio certificate would cover it."""
+    return any((folder / "certificate.json").is_file() for folder in list(path.parents)[:2])
+
+
+def _certified_files(paths: Sequence[Path]) -> Permit:
+    """The permit of studio files of one folder; each picture is rendered again and compared."""
+    digests, found = {}, None
+    for path in paths:
+        before, found = found, _certificate(path)
+        if before is not None and before.id != found.id:
+            raise FacekitError(f"{path}: is of another studio folder than {paths[0]}; give one's")
         name = path.resolve().relative_to(found.folder.resolve()).as_posix()
-        return Permit(certificate=found.id, files={path: found.files[name]})
+        digests[path] = found.files[name]
+    assert found is not None
+    return Permit(certificate=found.id, files=digests)
+
+
+def _consented(paths: Sequence[Path], consent: Sequence[str], device: "torch.device") -> Permit:
+    """The permit of real files that records cover, everyone in them and nobody else."""
     records = tuple(sorted(set(consent)))
-    for folder in (path.parent, path.parent.parent):
-        if (folder / "certificate.json").is_file():
-            raise FacekitError(
-                f"{path}: lies in a studio folder; a studio certificate beside real photos counts "
-                "for neither: take the file out, or leave --consent away"
-            )
     ledger = _ledger()
-    digests = {str(path): files.sha256(path)}
+    digests = {str(path): files.sha256(path) for path in paths}
     people = ledger.require(records, digests, "generate")
     _require_needed(ledger, records, digests)
     _require_everyone_named(people, device)
-    return Permit(records=records, files={path: digests[str(path)]})
+    return Permit(records=records, files={path: digests[str(path)] for path in paths})
 
 
 def watched(things: Iterable[T], permits: Sequence[Permit]) -> Iterator[T]:
@@ -431,8 +484,8 @@ def _recorded(consent: object, folder: Path) -> Permit:
     )
 
 
-def _pictures(data: Path) -> list[Item]:
-    """The pictures of a folder: those of its manifest, or all below it."""
+def _pictures(data: Path, videos: bool) -> list[Item]:
+    """The pictures of a folder, and its videos if they count: its manifest's, or all below it."""
     from facekit.media.find import VIDEO_SUFFIXES, find_media
 
     if not data.is_dir():
@@ -445,7 +498,7 @@ def _pictures(data: Path) -> list[Item]:
             Item(path=path.relative_to(data).as_posix(), sha256=files.sha256(path))
             for path in paths
         ]
-    pictures = [i for i in items if Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
+    pictures = [i for i in items if videos or Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
     if len(pictures) < len(items):
         log.info(
             "%s: left out %d videos; 'facekit align' makes pictures of them, to be granted",

@@ -33,7 +33,7 @@ from facekit.faces.blend import ellipse, paste
 from facekit.faces.embed import load_embedder
 from facekit.faces.landmarks import Landmarker
 from facekit.studio.audit import CROP, load_judge
-from facekit.types import Face, Floats, Pixels
+from facekit.types import Face, Floats, Landmarks, Pixels
 
 FLOORS = ("copy", "photo", "warp")
 CEILING, TRUTH = "pasted", "truth"
@@ -120,14 +120,18 @@ class Readers:
 
     def read(self, pictures: Sequence[Pixels], points: Floats) -> Reading:
         """Read the faces of pictures whose five points (T, 5, 2) are known."""
-        faces = [[Face(box=_box(five), points=five, score=1.0)] for five in points]
-        read = [row[0].landmarks for row in self.landmarker.read(pictures, faces)]
-        found = [landmarks for landmarks in read if landmarks is not None]
+        found = self.landmarks(pictures, points)
         return Reading(
             pose=np.array([one.pose for one in found], np.float32),
             expression=np.stack([one.expression for one in found]),
             vectors=self.identity.of(pictures, points),
         )
+
+    def landmarks(self, pictures: Sequence[Pixels], points: Floats) -> list[Landmarks]:
+        """The landmarks of the faces of pictures whose five points (T, 5, 2) are known."""
+        faces = [[Face(box=_box(five), points=five, score=1.0)] for five in points]
+        read = [row[0].landmarks for row in self.landmarker.read(pictures, faces)]
+        return [landmarks for landmarks in read if landmarks is not None]
 
 
 @dataclass(frozen=True)

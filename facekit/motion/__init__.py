@@ -6,19 +6,25 @@ track of landmarks, which a generator draws.
 """
 
 from facekit.motion.act import Channel, Controls, Sitter, act, parse, sitters
+from facekit.motion.cast import Animator, Cast, cast_of
 from facekit.motion.read import Motion, from_performances, from_track
+from facekit.motion.track_file import read_motion
 from facekit.motion.watch import Track, watch
 
 __all__ = [
+    "Animator",
+    "Cast",
     "Channel",
     "Controls",
     "Motion",
     "Sitter",
     "Track",
     "act",
+    "cast_of",
     "from_performances",
     "from_track",
     "parse",
+    "read_motion",
     "sitters",
     "watch",
 ]

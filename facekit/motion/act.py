@@ -55,10 +55,11 @@ class Controls:
     relative: bool = True
 
 
-def parse(text: str, numbers: int) -> Channel:
+def parse(name: str, text: str, numbers: int) -> Channel:
     """A channel from its text: "driver", "keep", "driver*0.5", or numbers, as "10,0,0".
 
     Args:
+        name: of the option, for errors.
         text: from the command line.
         numbers: how many there are to be set.
 
@@ -79,7 +80,7 @@ def parse(text: str, numbers: int) -> Channel:
     except ValueError:
         pass
     example = ",".join("0" * numbers)
-    raise FacekitError(f"'{text}': allowed are driver, keep, driver*FACTOR, or {example}")
+    raise FacekitError(f"{name} '{text}': allowed are driver, keep, driver*FACTOR, or {example}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,373 @@
+"""What ``facekit generator run --photos`` does: check, watch the driver, move the photo, export."""
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from facekit.core.errors import FacekitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lightning_fabric import Fabric
+
+    from facekit.commands.generator_sample import Source
+    from facekit.export import Corner, Exported
+    from facekit.generators import Permit
+    from facekit.motion import Cast, Controls, Motion
+    from facekit.types import Floats, Frame, Pixels
+
+log = logging.getLogger("facekit")
+
+MOST_PHOTOS = 32
+"""Of more, so many are taken, evenly."""
+
+ENLARGED = 256
+"""Side in pixels to which smaller frames are enlarged: a smaller one may not hold its mark."""
+
+_STUDIO = "studio:"
+_RATE = 25.0
+_ACTED = "landmarks.json"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What moves the photos.
+
+    Attributes:
+        name: as it was given; "" for idle motion.
+        path: of a video or a track; None for a performance of the studio.
+        seconds: of a performance.
+    """
+
+    name: str
+    path: Path | None
+    seconds: float
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is one; else it is a track, or a performance."""
+        return self.path is not None and self.path.suffix.lower() != ".json"
+
+    @classmethod
+    def parse(cls, name: str, seconds: float) -> "Driver":
+        """The driver that a user names: a file, ``studio:SEED``, or "" for idle motion.
+
+        Raises:
+            FacekitError: for a stream's address, a pipe, a device, or a file that is growing.
+        """
+        from facekit import generators
+
+        if not name or name.startswith(_STUDIO):
+            return cls(name, None, seconds)
+        return cls(name, generators.closed_file(name), seconds)
+
+    def motion(self, fabric: "Fabric") -> "Motion":
+        """What it does.
+
+        Raises:
+            FacekitError: if it shows no face, or is no track.
+        """
+        from facekit import motion
+        from facekit.media.decode import Video
+        from facekit.studio.performance import Performance
+
+        if self.path is None:
+            seed = self.name.removeprefix(_STUDIO) or "0"
+            if not seed.isdecimal():
+                raise FacekitError(f"--driver {self.name}: give a seed, a whole number: {_STUDIO}7")
+            act = Performance.clip if self.name else Performance.idle
+            return motion.from_performances(act(self.seconds, _RATE, int(seed)))
+        if not self.is_video:
+            return motion.read_motion(self.path)
+        with Video(self.path) as video:
+            total = round(video.info.duration * video.info.rate) if _is_known(video.info) else None
+            try:
+                track = motion.watch(video, device=fabric.device, total=total)
+            except FacekitError as error:
+                raise FacekitError(f"{self.path}: {error}") from error
+        return motion.from_track(track)
+
+
+def _is_known(info: Any) -> bool:
+    return bool(info.duration and info.rate)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What :func:`move` wrote.
+
+    Attributes:
+        exported: the file.
+        preview: photo, driver and result side by side, if that was wanted.
+        photos: how many were used.
+        frames: how many it has.
+    """
+
+    exported: "Exported"
+    preview: "Exported | None"
+    photos: int
+    frames: int
+
+
+def move(
+    generator: str,
+    photos: Path,
+    out: Path,
+    fabric: "Fabric",
+    *,
+    driver: str = "",
+    seconds: float = 6.0,
+    controls: "Controls | None" = None,
+    consent: "Sequence[str]" = (),
+    badge: "Corner" = "bottom-left",
+    preview: Path | None = None,
+) -> Moved:
+    """Check that photos and driver may be used, make the photo move, and export that to ``out``.
+
+    If it is interrupted, the same call goes on where it was.
+
+    Args:
+        generator: a run's folder or the name of bundled weights.
+        photos: a photo, or a folder of photos of one person; the first one moves.
+        out: to write to, .mp4.
+        fabric: where and how precisely to compute.
+        driver: a closed video file, a track (.json; see :mod:`facekit.motion.track_file`),
+            ``studio:SEED``, or "" for idle motion.
+        seconds: of a performance of the studio, or of idle motion.
+        controls: where each part of the motion comes from; all from the driver by default.
+        consent: ids of the consent records of everyone in real photos and in a real driver.
+        badge: the corner in which the word "synthetic" stands.
+        preview: also write photo, driver and result side by side, to this file.
+
+    Raises:
+        FacekitError: if photos or driver are live, growing, neither certified nor covered by
+            consent, or show no face that can be used; or if the generator moves no photos. Then
+            there is no file.
+    """
+    from facekit import export, generators
+    from facekit.commands import generator_sample
+    from facekit.media.decode import Video
+    from facekit.media.images import read_image
+    from facekit.media.stretches import Stretches
+    from facekit.motion import Controls, cast_of
+
+    for file in filter(None, (out, preview)):
+        if file.suffix.lower() != ".mp4":
+            raise FacekitError(f"{file}: a moving photo is written as .mp4")
+    if preview is not None and preview.resolve() == out.resolve():
+        raise FacekitError(f"--preview {preview}: is --out as well; give two names")
+    source = generator_sample.opened(generator)
+    chosen = _photos(photos)
+    moving = Driver.parse(driver, seconds)
+    by = generators.animator(source.opened, fabric, plugin=source.plugin)
+    groups = [chosen, [moving.path]] if moving.path and moving.is_video else [chosen]
+    given = generators.admit_together(groups, consent, fabric.device)
+
+    pictures = [read_image(path) for path in chosen]
+    cast = cast_of(pictures, by.size, fabric.device, names=chosen)
+    side = max(by.size, ENLARGED)
+    terms: dict[str, Any] = {
+        "kind": generators.load(source.plugin).KIND,
+        "inputs": {path: digest for permit in given for path, digest in permit.files.items()},
+        "facts": _facts(source, given) | {"photos": len(chosen), "driver": _said(moving)},
+        "id": generators.mark_id(source.opened, *given),
+        "consent": sorted({*source.records, *(id for one in given for id in one.records)}),
+        "badge": badge,
+    }
+    controls = controls or Controls()
+    made_from = {
+        **_made_from(source, fabric),
+        "inputs": sorted(terms["inputs"].values()),
+        "order": [terms["inputs"][path] for path in chosen],
+        **{"driver": driver, "seconds": seconds, "badge": badge, "controls": asdict(controls)},
+        "track": _digest(moving),
+    }
+    rate, audio = _rate_and_audio(moving)
+    with Stretches(out, made_from, size=(side, side)) as stretches:
+        landmarks, times = _acted(stretches, cast, moving, controls, fabric)
+        first = stretches.first
+        frames = generators.drive(
+            source.opened, by, cast, landmarks[first:], times[first:], given=given
+        )
+        exported = export.write_video(
+            out,
+            _shown(frames, side, first, len(times)),
+            rate=rate,
+            audio_from=audio,
+            stretches=stretches,
+            **terms,
+        )
+    shown = None
+    if preview is not None:
+        with Video(out) as result:
+            beside = _beside(cast.pixels[0], moving, result)
+            shown = export.write_video(preview, beside, rate=rate, audio_from=audio, **terms)
+    return Moved(exported, shown, len(chosen), len(times))
+
+
+def show(moved: Moved, as_json: bool) -> None:
+    """Print what was done."""
+    import json
+
+    exported = moved.exported
+    publish = exported.provenance.claims["facts"]["publish"]
+    if as_json:
+        facts = {
+            "path": str(exported.path),
+            "preview": str(moved.preview.path) if moved.preview else None,
+            "photos": moved.photos,
+            "frames": moved.frames,
+            "mark": exported.reading.to_json(),
+            "provenance": exported.provenance.status,
+            "publish": publish,
+        }
+        click.echo(json.dumps(facts, indent=2, default=str))
+        return
+    photos = "1 photo" if moved.photos == 1 else f"{moved.photos} photos"
+    click.echo(
+        f"{exported.path}: {moved.frames} frames from {photos}, marked as "
+        f"{exported.reading.kind}, manifest signed"
+    )
+    if moved.preview:
+        click.echo(f"{moved.preview.path}: photo, driver and result side by side")
+    if not publish:
+        click.echo("keep it to yourself: not everyone shown has consented to 'publish'")
+
+
+def _photos(path: Path) -> list[Path]:
+    """The photos that are meant, the one that will move first."""
+    import numpy as np
+
+    from facekit.media.find import VIDEO_SUFFIXES, find_media
+
+    found = [p for p in find_media([path]) if p.suffix.lower() not in VIDEO_SUFFIXES]
+    if not found:
+        raise FacekitError(f"--photos {path}: holds no photos; give a photo, or a folder of some")
+    if len(found) > MOST_PHOTOS:
+        log.info("%s: %d of its %d photos are used", path, MOST_PHOTOS, len(found))
+        places = np.linspace(0, len(found) - 1, MOST_PHOTOS).round().astype(int)
+        found = [found[i] for i in places]
+    return found
+
+
+def _acted(
+    stretches: Any, cast: "Cast", driver: Driver, controls: "Controls", fabric: "Fabric"
+) -> "tuple[Floats, list[float]]":
+    """The landmarks that are to be drawn, and the frames' times; kept beside the stretches."""
+    import numpy as np
+
+    from facekit.motion import act
+
+    kept = stretches.read(_ACTED)
+    if kept is None:
+        motion = driver.motion(fabric)
+        landmarks = act(cast.sitters[0], motion, controls)
+        kept = {"times": motion.times.tolist(), "landmarks": landmarks.astype(float).tolist()}
+        stretches.write(_ACTED, kept)
+    return np.array(kept["landmarks"], np.float32), kept["times"]
+
+
+def _shown(frames: "Iterable[Frame]", side: int, first: int, total: int) -> "Iterator[Frame]":
+    """The frames, enlarged, with a progress bar."""
+    import cv2
+    import numpy as np
+
+    from facekit.core.progress import progress
+    from facekit.types import Frame
+
+    with progress("moving the photo", total) as advance:
+        for number, frame in enumerate(frames, start=first):
+            pixels = frame.pixels
+            if len(pixels) != side:
+                enlarged = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC)
+                pixels = np.asarray(enlarged, np.uint8)
+            advance(number + 1, "")
+            yield Frame(pixels, frame.time, number)
+
+
+def _beside(photo: "Pixels", driver: Driver, result: "Iterable[Frame]") -> "Iterator[Frame]":
+    """The photo, the driver's frame where that is a video, and the result, each as high."""
+    from contextlib import nullcontext
+    from itertools import repeat
+
+    import cv2
+    import numpy as np
+
+    from facekit.media.decode import Video
+    from facekit.types import Frame
+
+    opened: Any = Video(driver.path) if driver.is_video and driver.path else nullcontext()
+    with opened as video:
+        moved_by = repeat(None) if video is None else iter(video)
+        for frame, other in zip(result, moved_by, strict=False):
+            height = len(frame.pixels)
+            parts = [photo, *([other.pixels] if other is not None else []), frame.pixels]
+            columns = []
+            for part in parts:
+                width = max(2, round(part.shape[1] * height / part.shape[0] / 2) * 2)
+                columns.append(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA))
+            yield Frame(np.hstack(columns).astype(np.uint8), frame.time, frame.index)
+
+
+def _facts(source: "Source", given: "Sequence[Permit]") -> dict[str, Any]:
+    """What the manifest says of the consent to a file; records' ids, which it hashes, apart."""
+    origins = {permit.origin for permit in given} | {source.facts["origin"]}
+    certificates = {permit.certificate for permit in given} | {source.certificate}
+    return {
+        **source.facts,
+        "origin": origins.pop() if len(origins) == 1 else "consent",
+        "certificates": sorted(certificates - {""}),
+        "publish": source.facts["publish"] and all(one.covers("publish") for one in given),
+    }
+
+
+def _said(driver: Driver) -> str:
+    """What the manifest says of the driver: its kind, no name."""
+    if driver.path is None:
+        return "performance" if driver.name else "idle"
+    return "video" if driver.is_video else "track"
+
+
+def _digest(driver: Driver) -> str:
+    """Of a track, whose hash no permit holds."""
+    from facekit.core import files
+
+    return files.sha256(driver.path) if driver.path and not driver.is_video else ""
+
+
+def _rate_and_audio(driver: Driver) -> tuple[float, Path | None]:
+    from facekit.media.decode import probe
+
+    if not (driver.is_video and driver.path):
+        return _RATE, None
+    info = probe(driver.path)
+    if info.kind != "video":
+        raise FacekitError(
+            f"--driver {driver.path}: a picture moves nothing; give a video, a track (.json), "
+            f"{_STUDIO}SEED, or no driver for idle motion"
+        )
+    return info.rate or _RATE, driver.path if info.has_audio else None
+
+
+def _made_from(source: "Source", fabric: "Fabric") -> dict[str, Any]:
+    """All of the generator that the frames depend on."""
+    import torch
+
+    from facekit import __version__
+    from facekit.core import files
+    from facekit.core.device import precision_of
+
+    checkpoints = [] if isinstance(source.opened, str) else source.opened.checkpoints()
+    return {
+        "facekit": __version__,
+        "generator": source.opened if isinstance(source.opened, str) else source.opened.id,
+        "checkpoint": files.sha256(checkpoints[-1]) if checkpoints else None,
+        "records": sorted(source.records),
+        "device": fabric.device.type,
+        "precision": precision_of(fabric),
+        "threads": torch.get_num_threads(),
+    }
