@@ -551,6 +551,28 @@ def test_studio_and_real_people_meet_in_a_conversion_only(
     assert facts["origin"] == "consent" and len(facts["certificates"]) == 1
 
 
+def test_photos_and_what_moves_them_are_covered_together(
+    album: Path, studio: Path, fabric: Any
+) -> None:
+    ids = grant_album(album)
+    ann, ben = (next(id for id in ids if _about(id) == who) for who in ("ann", "ben"))
+    photos, driver = [album / "ann-0.png", album / "ann-1.png"], album / "ben-0.png"
+    (both,) = generators.admit_together([photos, [driver]], ids, fabric.device)
+    assert both.records == tuple(ids) and set(both.files) == {*photos, driver}
+    nobody = studio / "person-0001" / "0000.png"
+    synthetic, real = generators.admit_together([photos, [nobody]], [ann], fabric.device)
+    assert synthetic.certificate and not synthetic.records and set(synthetic.files) == {nobody}
+    assert real.records == (ann,) and set(real.files) == set(photos)
+    with pytest.raises(FacekitError, match=r"ben-0\.png.*covers this file"):
+        generators.admit_together([photos, [driver]], [ann], fabric.device)
+    with pytest.raises(FacekitError, match=f"{ben}: covers nobody in"):
+        generators.admit_together([photos], ids, fabric.device)
+    with pytest.raises(FacekitError, match="all files given are the studio's"):
+        generators.admit_together([[nobody]], [ann], fabric.device)
+    with pytest.raises(FacekitError, match="consent record of everyone"):
+        generators.admit_together([photos, [nobody]], (), fabric.device)
+
+
 def test_a_video_of_two_people_needs_both(
     tinter: tuple[Tinter, Path, list[str]], studio: Path, tmp_path: Path, fabric: Any
 ) -> None:

@@ -20,7 +20,7 @@ from scipy.interpolate import RBFInterpolator
 from facekit import motion
 from facekit.cli import cli
 from facekit.commands import generator_drive
-from facekit.core import checkpoint, device
+from facekit.core import checkpoint, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.datasets.heads import Heads
@@ -30,7 +30,7 @@ from facekit.media.images import read_image, write_image
 from facekit.motion import Cast
 from facekit.provenance.manifest import verify
 from facekit.studio.clip import render_clip, render_folder
-from facekit.types import Pixels
+from facekit.types import Pixels, read_manifest
 
 SIZE = 32
 ARMS = [talking_head, few_shot_head]
@@ -171,8 +171,9 @@ def test_more_photos_are_blended_by_how_well_they_show_a_place() -> None:
     net = talking_head.TalkingHead(8).eval()
     batch = talking_head.drawn_batch(drawn_heads(), 2, 2, 0.0, torch.device("cpu"))
 
-    def of_first(photos: Any, of: Any, points: Any) -> Any:
-        places, logits = talking_head.Motion.forward(net.motion, photos, of, points)
+    def of_first(photos: Any, first: Any, of: Any, points: Any) -> Any:
+        assert torch.equal(first[1::2], first[::2]) and torch.equal(first[::2], photos[::2])
+        places, logits = talking_head.Motion.forward(net.motion, photos, first, of, points)
         logits = logits.clone()
         logits[0::2], logits[1::2] = 20.0, -20.0  # the first photo of each person, the second
         return places, logits
@@ -292,17 +293,16 @@ def test_a_run_and_its_bundle_draw_the_same(
     animator = module.animator(run, fabric)
     cast = a_cast(3)
     landmarks = np.repeat(cast.landmarks[:1], 11, 0) + np.linspace(0, 2, 11)[:, None, None]
-    frames = list(animator.draw(cast, landmarks.astype(np.float32)))
+    frames = list(animator.draw(cast, landmarks.astype(np.float32), 0))
     assert len(frames) == 11
     assert all(frame.shape == (SIZE, SIZE, 3) and frame.dtype == np.uint8 for frame in frames)
     assert not np.array_equal(frames[0], frames[-1])
-    again = list(animator.draw(cast, landmarks[3:5].astype(np.float32)))
-    apart = np.abs(again[0].astype(int) - frames[3]).max()
-    assert apart <= 2  # whatever is drawn beside it
+    again = list(animator.draw(cast, landmarks.astype(np.float32), 10))
+    assert len(again) == 1 and np.array_equal(again[0], frames[10])  # as after an interruption
     path = module.bundle(run, tmp_path / "weights", "tiny")
     card = {"config": config.model_dump(mode="json")}
     monkeypatch.setattr(module.weights, "find", lambda folder, name: (path, card))
-    bundled = list(module.animator("tiny", fabric).draw(cast, landmarks[3:5].astype(np.float32)))
+    bundled = list(module.animator("tiny", fabric).draw(cast, landmarks.astype(np.float32), 10))
     assert np.abs(bundled[0].astype(int) - again[0]).mean() < 2  # half precision
 
 
@@ -320,15 +320,27 @@ def test_weights_of_another_width_are_refused(
         module.animator(other, fabric)
 
 
-def test_of_many_photos_the_nearest_are_asked() -> None:
+def test_of_many_photos_the_first_and_the_most_like_are_chosen() -> None:
     random = torch.Generator().manual_seed(0)
-    own = torch.rand(1, 9, 70, 2, generator=random)
-    photos = torch.arange(9.0)[None, :, None, None, None].expand(1, 9, 3, 4, 4)
-    looks = talking_head.Looks(photos, own, torch.zeros(9, 1, 2, 2), torch.zeros(9, 1, 1, 1))
-    points = own[0, [5, 2]] + torch.tensor([0.3, -0.1])  # where the head is does not matter
-    asked = talking_head._asked(looks, points)
-    assert asked.photos.shape[:2] == (2, talking_head.NEAREST)
-    assert asked.photos[:, 0, 0, 0, 0].tolist() == [5, 2]
+    own = torch.rand(9, 70, 2, generator=random)
+    shift = torch.tensor([0.3, -0.1])  # where the head is does not matter
+    assert talking_head.chosen(own, own[[5, 2, 5, 5]] + shift) == [0, 5, 2]
+    assert talking_head.chosen(own[:1], own[[5, 2]]) == [0]
+    assert len(talking_head.chosen(own, own)) == talking_head.MOST
+
+
+def test_photos_before_another_wall_are_told_from_the_one_that_moves() -> None:
+    """Of half the groups, all photos but the first are before a wall of their own."""
+    heads = drawn_heads(4, 4)
+    person = heads.person.clone()
+    person[:, :, :, : SIZE // 4] = 0
+    torch.manual_seed(1)
+    batch = talking_head.drawn_batch(heads._replace(person=person), 64, 3, 0.0, torch.device("cpu"))
+    sides = torch.cat([batch.photos[..., :4], batch.photos[..., -4:]], -1)
+    spread = sides.std((2, 3, 4))
+    assert (spread[:, 0] < 0.3).float().mean() > 0.9
+    share = ((spread[:, 1] - spread[:, 0]).abs() > 0.02).float().mean()
+    assert 0.25 < share < 0.75
 
 
 def test_tuning_brings_the_few_shot_head_nearer_to_its_photos(
@@ -340,7 +352,7 @@ def test_tuning_brings_the_few_shot_head_nearer_to_its_photos(
         config = tiny(few_shot_head, tune_steps=steps, tune_rate=2e-3)
         run = a_run(tmp_path / str(steps), few_shot_head, config)
         few_shot_head.fit(config, drawn_heads(), run, fabric)
-        frames = few_shot_head.animator(run, fabric).draw(cast, cast.landmarks)
+        frames = few_shot_head.animator(run, fabric).draw(cast, cast.landmarks, 0)
         off.append(np.abs(np.stack(list(frames)).astype(float) - cast.pixels).mean())
     assert off[1] < 0.7 * off[0], off
 
@@ -351,7 +363,7 @@ def test_photos_that_are_no_clip_teach_nothing(
     arguments = ["-q", "generator", "train", "generators/talking_head", "--data", str(people)]
     arguments += ["--out", str(tmp_path / "run"), "--set", "size=32"]
     result = CliRunner().invoke(cli, arguments)
-    assert "no clip shows a face in two of its pictures" in str(result.exception)
+    assert "no clip shows one face in 8 of its pictures" in str(result.exception)
     assert not (tmp_path / "run").exists()
 
 
@@ -383,6 +395,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["-q", "generator", "train", "generators/talking_head", "--data", str(frames)]
     arguments += ["--out", str(out), "--threads", "1", "--device", "cpu"]
     sets = ["size=32", "width=8", "steps=4", "batch=2", "photos=1", "checkpoint_every=2"]
+    sets += ["moments=4"]
     arguments += [part for one in sets for part in ("--set", one)]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -484,6 +497,29 @@ def test_an_interrupted_work_goes_on(
     assert all(np.array_equal(a, b) for a, b in zip(*pictures, strict=True))
 
 
+def test_a_folder_of_people_becomes_a_data_set(
+    run_folder: Path, people: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "heads"
+    result = asked(run_folder, "--photos", people, "--dataset", "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["heads"] == 6
+    items = read_manifest(out)
+    assert [item.label for item in items] == [0, 1] * 6
+    assert {item.subject for item in items} == {"person-0000", "person-0001"}
+    # A moved head is in its original's split, and is called what it is.
+    assert all(a.source == b.source for a, b in zip(items[::2], items[1::2], strict=True))
+    assert {item.generator for item in items[1::2]} == {"talking_head"}
+    moved = out / items[1].path
+    assert verify(moved).claims["kind"] == "generated"
+    assert files.sha256(moved) == items[1].sha256
+    original = (people / "person-0000" / "0000.png").read_bytes()
+    assert (out / items[0].path).read_bytes() == original
+    assert "holds a data set already" in refusal(
+        run_folder, "--photos", people, "--dataset", "--out", out
+    )
+
+
 def test_live_drivers_are_refused(run_folder: Path, people: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -516,7 +552,9 @@ def test_without_consent_neither_photos_nor_drivers_are_taken(
         (["--out", "x.mp4", "--preview", "x.mp4"], "give two names"),
         (["--out", "x.mp4", "--pose", "1,2"], "--pose '1,2': allowed are driver, keep"),
         (["--out", "x.mp4", "--driver", "studio:x"], "give a seed"),
+        (["--out", "x.mp4", "--sheet", "y.png"], "--sheet, --interpolate and --mix"),
         (["--out", "x.mp4", "--source", "ann"], "and goes without --input"),
+        (["--out", "x", "--dataset", "--driver", "studio:1"], "performance of their own"),
         ([], "needs --out"),
     ],
 )
@@ -542,12 +580,13 @@ def test_a_picture_or_a_face_swap_moves_nothing(
     said = refusal(run_folder, "--photos", photo, "--driver", photo, *out)
     assert "a picture moves nothing" in said
     assert "moves no photos" in refusal("gan", "--photos", photo, *out)
-    assert "give them with --photos" in refusal(run_folder, "--driver", photo, *out)
+    assert "with --photos" in refusal(run_folder, "--driver", photo, *out)
+    assert "with --photos" in refusal(run_folder, "--pose", "keep", *out)
 
 
 def test_photos_of_two_people_or_of_nobody_are_refused(people: Path, fabric: Fabric) -> None:
     pictures = [read_image(people / f"person-000{k}" / "0000.png") for k in (0, 0, 1)]
-    with pytest.raises(FacekitError, match="photo 3: seems to show somebody else"):
+    with pytest.raises(FacekitError, match="photo 3: seems to show somebody else than photo 1"):
         motion.cast_of(pictures, 64, fabric.device)
     blank = np.full((200, 200, 3), 127, np.uint8)
     with pytest.raises(FacekitError, match=r"b\.png: shows no face"):

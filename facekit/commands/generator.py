@@ -32,6 +32,7 @@ DEVICES = click.option(
     show_default=True,
     help="Processes that share each batch: one a GPU, or, on a processor, one a core.",
 )
+_FROM_DRIVER = ("driver",) * 4
 TENSORBOARD = click.option(
     "--tensorboard",
     is_flag=True,
@@ -241,6 +242,7 @@ def pretrain(
     if not hasattr(module, "pretrain"):
         raise FacekitError(f"{plugin} starts from noise: it has no pre-training")
     fabric = devices.setup(device, precision, threads=threads, count=count)
+    generators.require_shares(plugin, fabric)
     data = f"{people} studio people (seed {seed}) x {moments} performances, studio {STUDIO_VERSION}"
     data_hash = hashlib.sha256(data.encode()).hexdigest()
     with fabric.rank_zero_first():
@@ -436,7 +438,8 @@ def pretrain(
     "--dataset",
     is_flag=True,
     help="Make --out a data set, for training detectors: a manifest, and no badges. With --input "
-    "FOLDER it holds each photo twice, untouched and swapped.",
+    "FOLDER it holds each photo twice, untouched and swapped; with --photos FOLDER of several "
+    "people, untouched and with the person moved.",
 )
 @click.option(
     "--badge",
@@ -520,6 +523,7 @@ def run(
       facekit generator run talking_head --photos ann.jpg --driver ben.mp4 \\
           --consent c-0123456789ab --consent c-ba9876543210 --out ann.mp4 --pose keep --gaze 0,0
       facekit generator run talking_head --photos people/person-0000 --seconds 4 --out idle.mp4
+      facekit generator run talking_head --photos people --dataset --out DATA/data/generated/heads
     """
     import json
 
@@ -527,14 +531,31 @@ def run(
     from facekit.conversion import Finish
     from facekit.core import device as devices
 
+    parts = (pose, expression, gaze, blink)
     if photos is not None:
         from facekit.motion import Controls, parse
 
-        if out is None or source_file is not None or dataset or source or target or reference:
+        others = (source_file, source, target, reference, sheet, interpolate, mix)
+        if out is None or any(other is not None for other in others):
             raise FacekitError(
-                "--photos needs --out FILE.mp4, and goes without --input, --dataset, --source, "
-                "--target and --reference"
+                "--photos needs --out, and goes without --input, --source, --target, --reference, "
+                "--sheet, --interpolate and --mix"
             )
+        if dataset:
+            if driver is not None or preview or parts != _FROM_DRIVER or absolute:
+                raise FacekitError(
+                    "--dataset: each person of the folder is moved by a performance of their own; "
+                    "leave --driver, --pose, --expression, --gaze, --blink, --absolute and "
+                    "--preview away"
+                )
+            fabric = devices.setup(device, precision, threads=threads)
+            heads = generator_drive.move_folder(generator, photos, out, fabric, consent=consent)
+            if as_json:
+                facts = {"path": str(out), "heads": heads, "originals": heads}
+                click.echo(json.dumps(facts, indent=2))
+            else:
+                click.echo(f"{out}: {heads} moved heads beside originals, marked and signed")
+            return
         controls = Controls(
             pose=parse("--pose", pose, 3),
             expression=parse("--expression", expression, 1),
@@ -553,8 +574,11 @@ def run(
         )
         generator_drive.show(moved, as_json)
         return
-    if driver is not None:
-        raise FacekitError("--driver: moves photos; give them with --photos")
+    if driver is not None or parts != _FROM_DRIVER or absolute:
+        raise FacekitError(
+            "--driver, --pose, --expression, --gaze, --blink and --absolute move photos; give them "
+            "with --photos"
+        )
     if source_file is not None and dataset:
         if out is None:
             raise FacekitError("--out is missing: --dataset needs the folder to write")
@@ -605,7 +629,8 @@ def run(
         )
     if source or target or consent or reference or preview:
         raise FacekitError(
-            "--source, --target, --consent, --reference and --preview go with --input"
+            "--source, --target and --reference go with --input, --consent and --preview with "
+            "--input or --photos"
         )
     if dataset and out is None:
         raise FacekitError("--dataset: give the folder, --out")

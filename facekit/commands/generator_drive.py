@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from facekit.commands.generator_sample import Source
     from facekit.export import Corner, Exported
     from facekit.generators import Permit
-    from facekit.motion import Cast, Controls, Motion
-    from facekit.types import Floats, Frame, Pixels
+    from facekit.motion import Animator, Cast, Controls, Motion
+    from facekit.types import Floats, Frame, Item, Pixels
 
 log = logging.getLogger("facekit")
 
@@ -28,6 +28,8 @@ MOST_PHOTOS = 32
 ENLARGED = 256
 """Side in pixels to which smaller frames are enlarged: a smaller one may not hold its mark."""
 
+_LENT = 8  # photos of each, of a folder that becomes a data set
+_MOMENTS = 2.5  # a second, there
 _STUDIO = "studio:"
 _RATE = 25.0
 _ACTED = "landmarks.json"
@@ -57,13 +59,21 @@ class Driver:
         """The driver that a user names: a file, ``studio:SEED``, or "" for idle motion.
 
         Raises:
-            FacekitError: for a stream's address, a pipe, a device, or a file that is growing.
+            FacekitError: for a stream's address, a pipe, a device, a file that is growing, or a
+                picture.
         """
         from facekit import generators
+        from facekit.media.decode import probe
 
         if not name or name.startswith(_STUDIO):
             return cls(name, None, seconds)
-        return cls(name, generators.closed_file(name), seconds)
+        driver = cls(name, generators.closed_file(name), seconds)
+        if driver.is_video and driver.path and probe(driver.path).kind != "video":
+            raise FacekitError(
+                f"--driver {name}: a picture moves nothing; give a video, a track (.json), "
+                f"{_STUDIO}SEED, or no driver for idle motion"
+            )
+        return driver
 
     def motion(self, fabric: "Fabric") -> "Motion":
         """What it does.
@@ -86,10 +96,9 @@ class Driver:
         with Video(self.path) as video:
             total = round(video.info.duration * video.info.rate) if _is_known(video.info) else None
             try:
-                track = motion.watch(video, device=fabric.device, total=total)
+                return motion.from_track(motion.watch(video, device=fabric.device, total=total))
             except FacekitError as error:
                 raise FacekitError(f"{self.path}: {error}") from error
-        return motion.from_track(track)
 
 
 def _is_known(info: Any) -> bool:
@@ -173,7 +182,7 @@ def move(
     terms: dict[str, Any] = {
         "kind": generators.load(source.plugin).KIND,
         "inputs": {path: digest for permit in given for path, digest in permit.files.items()},
-        "facts": _facts(source, given) | {"photos": len(chosen), "driver": _said(moving)},
+        "facts": _facts(source, given) | {"photos": len(chosen), **_said(moving)},
         "id": generators.mark_id(source.opened, *given),
         "consent": sorted({*source.records, *(id for one in given for id in one.records)}),
         "badge": badge,
@@ -184,14 +193,14 @@ def move(
         "inputs": sorted(terms["inputs"].values()),
         "order": [terms["inputs"][path] for path in chosen],
         **{"driver": driver, "seconds": seconds, "badge": badge, "controls": asdict(controls)},
-        "track": _digest(moving),
+        "moved by": _said(moving),
     }
     rate, audio = _rate_and_audio(moving)
     with Stretches(out, made_from, size=(side, side)) as stretches:
         landmarks, times = _acted(stretches, cast, moving, controls, fabric)
         first = stretches.first
         frames = generators.drive(
-            source.opened, by, cast, landmarks[first:], times[first:], given=given
+            source.opened, by, cast, landmarks, times, given=given, first=first
         )
         exported = export.write_video(
             out,
@@ -207,6 +216,123 @@ def move(
             beside = _beside(cast.pixels[0], moving, result)
             shown = export.write_video(preview, beside, rate=rate, audio_from=audio, **terms)
     return Moved(exported, shown, len(chosen), len(times))
+
+
+def move_folder(
+    generator: str,
+    data: Path,
+    out: Path,
+    fabric: "Fabric",
+    *,
+    consent: "Sequence[str]" = (),
+) -> int:
+    """Move everybody of a folder, and make a labelled data set of it.
+
+    Each photo lies in it twice: untouched, and as the person's first photos make it when a
+    performance of the studio moves them. Of these, photos in profile or covered are passed over;
+    people with no other are left out.
+
+    Args:
+        generator: a run's folder or the name of bundled weights.
+        data: a certified studio folder, or photos under consent.
+        out: the data set's folder, without a manifest so far.
+        fabric: where and how precisely to compute.
+        consent: ids of the consent records of everyone in real photos.
+
+    Returns:
+        The number of moved pictures, and so of originals.
+
+    Raises:
+        FacekitError: if the generator or the folder may not be used, or nobody could be moved; or
+            if ``out`` holds a data set.
+    """
+    from facekit import generators
+    from facekit.commands import generator_sample
+    from facekit.core import files
+    from facekit.core.progress import progress
+    from facekit.datasets.crops import read_item
+    from facekit.media.find import VIDEO_SUFFIXES
+    from facekit.motion import cast_of
+    from facekit.types import JOURNAL, MANIFEST, write_manifest
+
+    if (out / MANIFEST).exists():
+        raise FacekitError(f"{out}: holds a data set already; give another --out, or remove it")
+    source = generator_sample.opened(generator)
+    by = generators.animator(source.opened, fabric, plugin=source.plugin)
+    given = generators.admit_folder(data, consent, fabric.device)
+    of_each: dict[str, list[Item]] = {}
+    for item in given.items:
+        if Path(item.path).suffix.lower() not in VIDEO_SUFFIXES:
+            of_each.setdefault(item.subject, []).append(item)
+    # Until the manifest is written, this says that the folder will be a data set.
+    files.write_jsonl(out / JOURNAL, [{"generator": source.plugin, "data": given.data_hash}])
+    rows: list[Item] = []
+    with progress("moving people", len(of_each)) as advance:
+        for number, (name, mine) in enumerate(sorted(of_each.items())):
+            pictures = [read_item(data, item) for item in mine[:_LENT]]
+            names = [item.path for item in mine[:_LENT]]
+            try:
+                cast = cast_of(pictures, by.size, fabric.device, names=names, unfit="leave out")
+            except FacekitError as error:
+                log.info("%s is left out: %s", name, error)
+            else:
+                rows += _moved(source, by, given, data, mine, cast, out, number)
+            advance(number + 1, name)
+    if not rows:
+        (out / JOURNAL).unlink()
+        raise FacekitError(f"{data}: nobody in it could be moved; the log says why")
+    write_manifest(out, rows)
+    (out / JOURNAL).unlink()
+    return len(rows) // 2
+
+
+def _moved(
+    source: "Source",
+    by: "Animator",
+    given: "Permit",
+    data: Path,
+    items: "Sequence[Item]",
+    cast: "Cast",
+    out: Path,
+    number: int,
+) -> "list[Item]":
+    """Write a person's photos, and as many pictures of them moved; the rows of both."""
+    import shutil
+
+    from facekit import export, generators
+    from facekit.core import files
+    from facekit.motion import act, from_performances
+    from facekit.studio.performance import Performance
+
+    # Moments some way apart, so that they differ.
+    motion = from_performances(Performance.clip(len(items) / _MOMENTS, _MOMENTS, number))
+    landmarks = act(cast.sitters[0], motion)[: len(items)]
+    frames = generators.drive(
+        source.opened, by, cast, landmarks, list(motion.times[: len(items)]), given=[given]
+    )
+    terms = {
+        "kind": generators.load(source.plugin).KIND,
+        "inputs": {data / item.path: item.sha256 for item in items[:_LENT]},
+        "facts": _facts(source, [given]),
+        "id": generators.mark_id(source.opened, given),
+        "consent": sorted({*source.records, *given.records}),
+    }
+    side = max(by.size, ENLARGED)
+    rows = []
+    for item, frame in zip(items, _shown(frames, side, 0, len(items)), strict=True):
+        stem = f"{number:04d}-{frame.index:05d}"
+        path = data / item.path
+        original, moved = out / f"{stem}{path.suffix.lower()}", out / f"{stem}-head.png"
+        shutil.copyfile(path, original)
+        if files.sha256(original) != item.sha256:
+            raise FacekitError(f"{path} was changed while it was used; begin again")
+        export.write_image(moved, frame.pixels, badge=None, **terms)
+        origin = item.source or item.path
+        rows.append(item.model_copy(update={"path": original.name, "label": 0, "source": origin}))
+        changes = {"path": moved.name, "sha256": files.sha256(moved), "label": 1, "source": origin}
+        changes |= {"generator": source.plugin, "facts": {}}
+        rows.append(item.model_copy(update=changes))
+    return rows
 
 
 def show(moved: Moved, as_json: bool) -> None:
@@ -243,10 +369,13 @@ def _photos(path: Path) -> list[Path]:
     import numpy as np
 
     from facekit.media.find import VIDEO_SUFFIXES, find_media
+    from facekit.media.images import require_file
 
     found = [p for p in find_media([path]) if p.suffix.lower() not in VIDEO_SUFFIXES]
     if not found:
         raise FacekitError(f"--photos {path}: holds no photos; give a photo, or a folder of some")
+    for photo in found:
+        require_file(photo)  # no pipe, no device
     if len(found) > MOST_PHOTOS:
         log.info("%s: %d of its %d photos are used", path, MOST_PHOTOS, len(found))
         places = np.linspace(0, len(found) - 1, MOST_PHOTOS).round().astype(int)
@@ -325,18 +454,15 @@ def _facts(source: "Source", given: "Sequence[Permit]") -> dict[str, Any]:
     }
 
 
-def _said(driver: Driver) -> str:
-    """What the manifest says of the driver: its kind, no name."""
-    if driver.path is None:
-        return "performance" if driver.name else "idle"
-    return "video" if driver.is_video else "track"
-
-
-def _digest(driver: Driver) -> str:
-    """Of a track, whose hash no permit holds."""
+def _said(driver: Driver) -> dict[str, str]:
+    """What the manifest says of the driver: its kind, no name, and a track's hash."""
     from facekit.core import files
 
-    return files.sha256(driver.path) if driver.path and not driver.is_video else ""
+    if driver.path is None:
+        return {"driver": "performance" if driver.name else "idle"}
+    if driver.is_video:
+        return {"driver": "video"}
+    return {"driver": "track", "track": files.sha256(driver.path)}
 
 
 def _rate_and_audio(driver: Driver) -> tuple[float, Path | None]:
@@ -345,11 +471,6 @@ def _rate_and_audio(driver: Driver) -> tuple[float, Path | None]:
     if not (driver.is_video and driver.path):
         return _RATE, None
     info = probe(driver.path)
-    if info.kind != "video":
-        raise FacekitError(
-            f"--driver {driver.path}: a picture moves nothing; give a video, a track (.json), "
-            f"{_STUDIO}SEED, or no driver for idle motion"
-        )
     return info.rate or _RATE, driver.path if info.has_audio else None
 
 

@@ -66,6 +66,24 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def require_finite(weights: Mapping[str, torch.Tensor], where: object, step: int) -> None:
+    """Check weights before they replace good ones: a finite loss may have had infinite gradients.
+
+    Args:
+        weights: by name.
+        where: the run's folder, for the error.
+        step: after which they are so.
+
+    Raises:
+        FacekitError: if one of them is no number.
+    """
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        raise FacekitError(
+            f"{where}: weights are no numbers after step {step}; the checkpoint before it is kept; "
+            "try a lower learning_rate"
+        )
+
+
 def notes(path: Path) -> dict[str, str]:
     """The texts of a checkpoint's header; no tensor is read.
 

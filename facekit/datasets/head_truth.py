@@ -116,7 +116,9 @@ def render_subject(
     """
     keys = ("studio", "photos", "clips", "frames", "rate", "seed", "size")
     wanted = str({key: getattr(protocol, key) for key in keys} | {"number": number})
-    path = None if kept is None else kept / f"head-{number:03d}.safetensors"
+    # A quick look's must not take the place of the whole.
+    name = f"head-{number:03d}-{protocol.clips}x{protocol.frames}.safetensors"
+    path = None if kept is None else kept / name
     if path is not None and path.is_file() and checkpoint.notes(path).get("head") == wanted:
         state = checkpoint.load(path)
         return Subject(**{field.name: state[field.name].numpy() for field in fields(Subject)})

@@ -135,13 +135,13 @@ def load_heads(
         folder: of people.
         items: its videos and pictures that may be used. A video is a clip; pictures of one subject
             and one ``source`` are of one clip, or, where no source is given, those of one folder.
-        moments: pictures of each clip, taken evenly; of a shorter one some come twice.
+        moments: pictures of each clip, taken evenly; shorter clips are left out.
         most: clips, taken evenly.
         size: side S of the pictures, in pixels, even.
         device: where to locate and read faces.
 
     Raises:
-        FacekitError: if no clip shows a face in two pictures, or a picture cannot be read.
+        FacekitError: if no clip shows a face in so many pictures, or a picture cannot be read.
     """
     clips: dict[tuple[str, str], list[Item]] = {}
     for item in items:
@@ -157,17 +157,20 @@ def load_heads(
                 pictures = _frames(folder / clip[0].path, clip[0].sha256, moments)
             else:
                 pictures = [read_item(folder, item) for item in _evenly(clip, moments)]
-            if (group := _cut_alike(pictures, moments, size, stage)) is not None:
+            if (group := _cut_alike(pictures, size, stage)) is not None:
                 groups.append(group)
             advance(done, "")
-    if not groups:
+    whole = [group for group in groups if len(group[0]) == moments]
+    if not whole:
+        most_seen = max((len(group[0]) for group in groups), default=0)
         raise FacekitError(
-            f"{folder}: no clip shows a face in two of its pictures ({len(clips)} clips of "
-            f"{len(items)} files); a talking head is learned from videos, or from their frames, "
-            "each video's in a folder of its own"
+            f"{folder}: no clip shows one face in {moments} of its pictures ({len(clips)} clips of "
+            f"{len(items)} files, at best {most_seen} pictures); a talking head is learned from "
+            "videos, or from their frames, each video's in a folder of its own; shorter ones need "
+            "--set moments to fewer"
         )
-    log.info("%s: %d clips of %d with heads in them", folder, len(groups), len(clips))
-    images, landmarks = (torch.stack([group[k] for group in groups]) for k in range(2))
+    log.info("%s: %d clips of %d are learned from", folder, len(whole), len(clips))
+    images, landmarks = (torch.stack([group[k] for group in whole]) for k in range(2))
     half = (*images.shape[:2], size // 2, size // 2)
     return Heads(
         images,
@@ -193,14 +196,16 @@ def _frames(path: Path, sha256: str, count: int) -> list[Pixels]:
     return frames
 
 
-def _cut_alike(
-    pictures: Sequence[Pixels], moments: int, size: int, stage: Stage
-) -> tuple[Tensor, Tensor] | None:
-    """Images uint8 (K, 3, S, S) and landmarks (K, 70, 2) of a clip; None if it shows no two."""
+def _cut_alike(pictures: Sequence[Pixels], size: int, stage: Stage) -> tuple[Tensor, Tensor] | None:
+    """Images uint8 (K, 3, S, S) and landmarks (K, 70, 2) of a clip; None if it shows no two.
+
+    Pictures of another size, and those of two people as large as each other, don't count.
+    """
     shown = [
         (picture, faces[0].landmarks.points)
         for picture, faces in zip(pictures, stage.look(pictures), strict=True)
         if faces and faces[0].landmarks and picture.shape == pictures[0].shape
+        if len(faces) == 1 or faces[0].size > 1.5 * faces[1].size
     ]
     if len(shown) < 2:
         return None
@@ -209,10 +214,9 @@ def _cut_alike(
     crops = np.empty((len(shown), size, size, 3), np.uint8)
     for crop, (picture, _) in zip(crops, shown, strict=True):
         draw_crop(crop, picture, invert(matrix))
-    rows = np.arange(moments) % len(shown)
     found = apply(matrix, points).astype(np.float32)
-    images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)[rows])
-    return torch.from_numpy(images), torch.from_numpy(found[rows])
+    images = np.ascontiguousarray(crops.transpose(0, 3, 1, 2))
+    return torch.from_numpy(images), torch.from_numpy(found)
 
 
 def head_from_image(landmarks: NDArray[np.floating], side: int, size: int) -> Matrices:

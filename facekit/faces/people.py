@@ -141,18 +141,32 @@ def two_people(vectors: Floats) -> NDArray[np.bool_] | None:
     """
     if len(vectors) < 2 * _FEW:
         return None
+    smaller, alike = parted(vectors)
+    if alike >= SAME_PERSON or smaller.sum() < max(_FEW, _SMALL * len(vectors)):
+        return None
+    return smaller
+
+
+def parted(vectors: Floats) -> tuple[NDArray[np.bool_], float]:
+    """Part pictures in two by 2-means, from the two least alike on.
+
+    Args:
+        vectors: float32 (N, D) of length 1, two or more.
+
+    Returns:
+        bool (N,), True for those of the smaller group; and how alike the groups' means are, in
+        [-1, 1]: 1 if they cannot be parted.
+    """
     alike = vectors @ vectors.T
     means = vectors[list(divmod(int(alike.argmin()), len(vectors)))]
     group = np.zeros(len(vectors), np.int64)
     for _ in range(_ROUNDS):
         group = (vectors @ means.T).argmax(1)
         if group.min() == group.max():
-            return None
+            return np.zeros(len(vectors), np.bool_), 1.0
         means = np.stack([_unit(vectors[group == k].mean(0)) for k in (0, 1)])
     sizes = np.bincount(group, minlength=2)
-    if float(means[0] @ means[1]) >= SAME_PERSON or sizes.min() < max(_FEW, _SMALL * len(vectors)):
-        return None
-    return np.asarray(group == int(sizes.argmin()))
+    return np.asarray(group == int(sizes.argmin())), float(means[0] @ means[1])
 
 
 def identify(tracks: Sequence[Track], vectors: dict[int, Floats], same: float) -> None:

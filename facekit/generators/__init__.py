@@ -7,6 +7,7 @@ A plug-in module offers
 - ``train(config, data, run, fabric, *, show=None)``: train on ``run.items`` of the folder ``data``,
   the pictures that :func:`start` has let pass, resuming from the run's newest checkpoint;
   ``show(step, pixels)`` is handed a training strip now and then;
+- ``SHARES = True``, if its loop shares a batch among the processes of ``--devices``;
 - ``VIDEOS = True``, if it learns from videos as well: else those of a folder are left out;
 - ``FACES = False``, if it draws no faces: then ``data`` is None and no consent is asked for. The
   gate has a list of those that may say so;
@@ -79,6 +80,7 @@ __all__ = [
     "names",
     "open_run",
     "read_config",
+    "require_shares",
     "sample",
     "start",
 ]
@@ -151,6 +153,7 @@ def start(
     """
     import torch
 
+    require_shares(plugin, fabric)
     if not getattr(load(plugin), "FACES", True):
         permit = admit_nothing(plugin, data, consent)
     elif data is None:
@@ -177,6 +180,18 @@ def start(
         run.admit(permit)
         run.note(devices=fabric.world_size)
     return run
+
+
+def require_shares(plugin: str, fabric: Fabric) -> None:
+    """See that several processes are asked of a plug-in only whose loop shares its batches.
+
+    Raises:
+        FacekitError: if it does not.
+    """
+    if fabric.world_size > 1 and not getattr(load(plugin), "SHARES", False):
+        raise FacekitError(
+            f"--devices {fabric.world_size}: {plugin} trains in one process; leave it away"
+        )
 
 
 def open_run(folder: Path) -> GatedRun:
@@ -288,6 +303,7 @@ def drive(
     times: Sequence[float],
     *,
     given: Sequence[Permit],
+    first: int = 0,
 ) -> Iterator[Frame]:
     """Yield the person of some photos, moving, in memory and unmarked, while the consent holds.
 
@@ -299,12 +315,13 @@ def drive(
             :func:`facekit.motion.act`.
         times: of the N frames, in seconds.
         given: what lets the photos and the driver be used, from :func:`admit_together`.
+        first: number of the first frame to yield.
 
     Raises:
         FacekitError: as of :func:`generate`, after consent was revoked or has expired.
     """
-    drawn = zip(by.draw(cast, landmarks), times, strict=True)
-    frames = (Frame(pixels, time, index) for index, (pixels, time) in enumerate(drawn))
+    drawn = zip(by.draw(cast, landmarks, first), times[first:], strict=True)
+    frames = (Frame(pixels, time, index) for index, (pixels, time) in enumerate(drawn, start=first))
     own = [] if isinstance(source, str) else [source.permit]
     return watched(frames, [*own, *given])
 

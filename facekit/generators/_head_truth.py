@@ -32,7 +32,16 @@ from facekit.faces.landmarks import mean_face_points
 from facekit.generators._evaluate import beside
 from facekit.generators._swap_truth import Readers, region_psnr, region_ssim
 from facekit.generators.talking_head import spline, warp
-from facekit.motion import Animator, Cast, Controls, Motion, act, cast_of, from_track, watch
+from facekit.motion import (
+    Animator,
+    Controls,
+    Motion,
+    act,
+    cast_of,
+    from_track,
+    sitters,
+    watch,
+)
 from facekit.types import Floats, Frame, Pixels
 
 FLOORS = ("copy", "warp")
@@ -80,8 +89,8 @@ class Task:
     own: bool
 
 
-Method = Callable[[Task], dict[str, Sequence[Pixels]]]
-"""A task → by name, frames (C * N) of any size: those of the method, and its floors if it has."""
+Method = Callable[[Task], Sequence[Pixels]]
+"""A task → frames (C * N) uint8 RGB (H, H, 3), of any size."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +125,18 @@ class Measured:
 
 
 def by_animator(animator: Animator, protocol: Protocol, device: torch.device) -> Method:
-    """A generator as a method, with the floors beside it."""
+    """A generator as a method."""
+    scale = animator.size / protocol.size
 
-    def drawn(task: Task) -> dict[str, Sequence[Pixels]]:
-        cast = cast_of(list(task.photos), animator.size, device, cut=False)
-        scale = animator.size / protocol.size
-        if task.own:
-            landmarks = scale * task.driver.landmarks.reshape(-1, *task.driver.landmarks.shape[2:])
-        else:
-            acted = [act(cast.sitters[0], motion, ABSOLUTE) for motion in task.driver.motions]
-            landmarks = np.concatenate(acted)
-        landmarks = landmarks.astype(np.float32)
-        return {"": list(animator.draw(cast, landmarks)), **_floors(cast, landmarks, device)}
+    def drawn(task: Task) -> list[Pixels]:
+        photos = list(task.photos)
+        cast = cast_of(photos, animator.size, device, unfit="take", cut=False)
+        clips = (
+            (scale * task.driver.landmarks).astype(np.float32)
+            if task.own
+            else [act(cast.sitters[0], motion, ABSOLUTE) for motion in task.driver.motions]
+        )
+        return [frame for clip in clips for frame in animator.draw(cast, clip, 0)]
 
     return drawn
 
@@ -140,10 +149,10 @@ def by_frames(folder: Path, protocol: Protocol) -> Method:
     """
     require_frames(folder, protocol)
 
-    def read(task: Task) -> dict[str, Sequence[Pixels]]:
+    def read(task: Task) -> list[Pixels]:
         clips = range(protocol.clips)
         parts = [read_frames(folder, protocol, task.person, clip, task.name) for clip in clips]
-        return {"": [frame for part in parts for frame in part]}
+        return [frame for part in parts for frame in part]
 
     return read
 
@@ -187,11 +196,12 @@ def measure(
                 shots = int(name[1:]) if own else protocol.shots[0]
                 driver = watched if own else following[1]
                 task = Task(name, number, subject.photos[:shots], driver, own)
-                for called, frames in method(task).items():
+                made = {"": method(task), **_floors(task, subject, protocol, device)}
+                for called, frames in made.items():
                     found = truth.score(list(frames), readers, wholly=not own)
                     scores.setdefault(name, {}).setdefault(called, []).append(found)
-                    if not own and called == "":
-                        shown.append(_shown(subject, following[0], frames, protocol))
+                if not own:
+                    shown.append(_shown(subject, following[0], made[""], protocol))
                 if not own:
                     scores[name].setdefault(TRUTH, []).append(truth.own(readers))
                 done += 1
@@ -243,6 +253,8 @@ class _Truth:
         right, left = (self.landmarks[:, corner] for corner in _OUTER_CORNERS)
         apart = np.linalg.norm(left - right, axis=1)
         nme = np.linalg.norm(off, axis=2).mean(1) / np.maximum(apart, 1e-9)
+        # Where no face is left, landmarks are a guess that must not count for it.
+        nme = np.where([one.presence < 0.5 for one in read], np.maximum(nme, 1.0), nme)
         vectors = readers.identity.of(list(frames), self.points)
         return float(nme.mean()), float((vectors @ self.photo).mean())
 
@@ -311,24 +323,36 @@ def _watched(subject: Subject, protocol: Protocol, device: torch.device) -> Watc
     return Watched(np.stack(landmarks), motions)
 
 
-def _floors(cast: Cast, landmarks: Floats, device: torch.device) -> dict[str, Sequence[Pixels]]:
-    """For each picture the photo that is most like it, as it is and bent."""
-    own = cast.landmarks
+def _floors(
+    task: Task, subject: Subject, protocol: Protocol, device: torch.device
+) -> dict[str, Sequence[Pixels]]:
+    """For each picture the photo that is most like it, as it is and bent.
+
+    The photos' landmarks are the true ones; the driver's are as they were seen.
+    """
+    size, scale = protocol.compared, protocol.compared / protocol.size
+    photos = _sized(task.photos, size)
+    own = (scale * subject.photo_landmarks[: len(photos)]).astype(np.float32)
+    if task.own:
+        landmarks = scale * task.driver.landmarks.reshape(-1, *own.shape[1:])
+    else:
+        (sitter,) = sitters(own[:1], size)
+        landmarks = np.concatenate([act(sitter, m, ABSOLUTE) for m in task.driver.motions])
+    landmarks = landmarks.astype(np.float32)
     wanted, given = (points - points.mean(1, keepdims=True) for points in (landmarks, own))
     nearest = [int(np.square(given - one).sum((1, 2)).argmin()) for one in wanted]
-    size = cast.pixels.shape[1]
     return {
-        "copy": [cast.pixels[i] for i in nearest],
-        "warp": list(_bent(cast, nearest, landmarks / size, own / size, device)),
+        "copy": [photos[i] for i in nearest],
+        "warp": list(_bent(photos, nearest, landmarks / size, own / size, device)),
     }
 
 
 def _bent(
-    cast: Cast, nearest: Sequence[int], to: Floats, own: Floats, device: torch.device
+    photos: Pixels, nearest: Sequence[int], to: Floats, own: Floats, device: torch.device
 ) -> Iterator[Pixels]:
     for start in range(0, len(to), 32):
-        rows = nearest[start : start + 32]
-        images = to_images(torch.from_numpy(cast.pixels[rows]).to(device))
+        rows = list(nearest[start : start + 32])
+        images = to_images(torch.from_numpy(photos[rows]).to(device))
         points, of = (torch.from_numpy(p).to(device) for p in (to[start : start + 32], own[rows]))
         yield from to_pixels(warp(images, spline(points, of, images.shape[2])))
 

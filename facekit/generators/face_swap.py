@@ -370,7 +370,7 @@ def fit(
                 run.log(done, loss=value, images_per_second=pace)
                 advance(done, f"loss {value:.4f}, {pace:.0f} images/s")
             if saves:
-                _require_finite(net, run, done)
+                checkpoint.require_finite(net.state_dict(), run.folder, done)
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
                 state |= {
                     "judge": judge.state_dict(),
@@ -450,7 +450,7 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
                 run.log(done, loss=value, images_per_second=pace)
                 advance(done, f"loss {value:.4f}, {pace:.0f} images/s")
             if saves:
-                _require_finite(net, run, done)
+                checkpoint.require_finite(net.state_dict(), run.folder, done)
                 run.save(done, {"net": net.state_dict(), "optimizer": optimizer.state_dict()})
 
 
@@ -586,19 +586,6 @@ def _finite(loss: Tensor, run: Run, step: int) -> float:
             "try a lower learning_rate"
         )
     return value
-
-
-def _require_finite(net: nn.Module, run: Run, step: int) -> None:
-    """Check weights before they replace good ones: a finite loss may have had infinite gradients.
-
-    Raises:
-        FacekitError: if one of them is no number.
-    """
-    if not all(bool(weight.isfinite().all()) for weight in net.parameters()):
-        raise FacekitError(
-            f"{run.folder}: weights are no numbers after step {step}; the checkpoint before it is "
-            "kept; try a lower learning_rate"
-        )
 
 
 def _schedule(step: int, config: Config) -> float:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from facekit.adversary.metrics.features import FaceFeatures, load_features
-from facekit.adversary.metrics.perceptual import perceptual
+from facekit.adversary.metrics.perceptual import distances
 from facekit.conversion.images import to_images, to_pixels
 from facekit.core import checkpoint, config, weights
 from facekit.core.errors import FacekitError
@@ -252,7 +252,7 @@ def drawn_losses(
     settings: Config,
 ) -> dict[str, Tensor]:
     """What generator and embedder minimise: terms by name, each with its weight in it."""
-    content = perceptual(features, fakes, images).mean() + (fakes - images).abs().mean()
+    content = distances(features, fakes, images).mean() + (fakes - images).abs().mean()
     score, found = net.judge(fakes, maps, whose.detach())
     with torch.no_grad():
         _, wanted = net.judge(images, maps, whose)
@@ -383,7 +383,7 @@ def fit(
             saves = done % config.checkpoint_every == 0 or done == config.steps
             if done % 10 == 0 or saves:
                 values = {name: float(value.detach()) for name, value in terms.items()}
-                total = sum(values.values())
+                total = sum(values.values()) + 0 * float(doubt.detach())  # none if either is none
                 if not math.isfinite(total):
                     raise FacekitError(
                         f"{run.folder}: the loss is not finite at step {done}; the checkpoint "
@@ -394,6 +394,7 @@ def fit(
                 run.log(done, loss=total, **values, images_per_second=pace)
                 advance(done, f"loss {total:.3f}, {pace:.1f} images/s")
             if saves:
+                checkpoint.require_finite(net.state_dict(), run.folder, done)
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
                 run.save(done, state | {"judge_optimizer": judge_optimizer.state_dict()})
             if show and (done % config.strip_every == 0 or done == config.steps):
@@ -418,10 +419,12 @@ def strip(net: FewShotHead, heads: Heads, config: Config, device: torch.device) 
 
 # --- Use ---
 
+_TUNED = 8  # photos a step of the tuning
+
 JITTER = 0.003
 """Deviation of the landmarks while it learns, as a share of the side."""
 
-_AT_ONCE = 8
+_AT_ONCE = 10  # a stretch of a video is a multiple of it
 
 
 def animator(source: Run | str, fabric: Fabric) -> Animator:
@@ -437,9 +440,13 @@ def animator_of(net: FewShotHead, settings: Config, fabric: Fabric) -> Animator:
     """The same of networks on the fabric's device."""
     features = load_features(fabric.device)
 
-    def draw(cast: Cast, landmarks: Floats) -> Iterator[Pixels]:
-        generator, style = _tuned(net, cast, features, settings, fabric)
-        for start in range(0, len(landmarks), _AT_ONCE):
+    tuned: list[tuple[Cast, Generator, Tensor]] = []  # of the cast that was drawn last
+
+    def draw(cast: Cast, landmarks: Floats, first: int = 0) -> Iterator[Pixels]:
+        if not tuned or tuned[0][0] is not cast:
+            tuned[:] = [(cast, *_tuned(net, cast, features, settings, fabric))]
+        _, generator, style = tuned[0]
+        for start in range(first, len(landmarks), _AT_ONCE):
             points = torch.from_numpy(landmarks[start : start + _AT_ONCE]).to(fabric.device)
             with torch.inference_mode(), fabric.autocast():
                 maps = maps_of(points / settings.size, settings.size)
@@ -471,7 +478,7 @@ def _tuned(
     with torch.random.fork_rng(), progress("tuning", settings.tune_steps) as advance:
         for step in range(settings.tune_steps):
             seed_step(0, step)
-            rows = torch.randperm(len(photos))[:_AT_ONCE].to(fabric.device)
+            rows = torch.randperm(len(photos))[:_TUNED].to(fabric.device)
             images, maps = photos[rows], maps_of(points[rows], settings.size)
             with fabric.autocast():
                 fakes = net.generator(maps, style.expand(len(rows), -1))

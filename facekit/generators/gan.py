@@ -45,6 +45,8 @@ log = logging.getLogger("facekit")
 
 KIND = Kind.GENERATED
 
+SHARES = True
+
 TEMPLATE = "ffhq"
 """Of the faces learned from: with hair and chin."""
 

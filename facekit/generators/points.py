@@ -35,6 +35,8 @@ from facekit.watermark import Kind
 
 KIND = Kind.GENERATED
 
+SHARES = True
+
 FACES = False
 
 Shape = Literal["line", "circle", "gaussians"]

@@ -155,7 +155,8 @@ def _spline(points: Tensor, of: Tensor, side: int) -> Tensor:
     zero = points.new_zeros(batch, 3, 3)
     system = torch.cat([torch.cat([near, plane], 2), torch.cat([plane.mT, zero], 2)], 1)
     aim = torch.cat([of - points, points.new_zeros(batch, 3, 2)], 1)
-    weights = torch.linalg.solve(system, aim)
+    # Unchecked, which would be a look at the values; of what is singular, nothing good comes.
+    weights = torch.linalg.solve_ex(system, aim).result
     # A coarse map, enlarged, is as smooth as a spline is, and a sixteenth of the work.
     coarse = max(8, side // 4)
     places = grid(coarse, points.device).view(1, -1, 2).expand(batch, -1, -1)
@@ -246,7 +247,7 @@ class Motion(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         widths = [width, 2 * width, 2 * width, 3 * width]
-        self.start = nn.Sequential(nn.Conv2d(6 + 2 * PARTS, width, 5, padding=2), nn.LeakyReLU(0.1))
+        self.start = nn.Sequential(nn.Conv2d(9 + 2 * PARTS, width, 5, padding=2), nn.LeakyReLU(0.1))
         self.down = nn.ModuleList(_down(a, b) for a, b in pairwise(widths))
         self.middle = _Block(widths[-1])
         self.up = nn.ModuleList(_up(a, b) for a, b in pairwise(widths[::-1]))
@@ -257,11 +258,15 @@ class Motion(nn.Module):
             # To begin with, all is head, where the spline says, and is seen.
             self.say.bias.copy_(torch.tensor([2.0, 0, 0, 2.0]))
 
-    def forward(self, photos: Tensor, of: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, photos: Tensor, first: Tensor, of: Tensor, points: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Look at photos.
 
         Args:
             photos: (B, 3, h, h) in [-1, 1], at half the resolution.
+            first: (B, 3, h, h), the photo of each person that is to move: what is behind them in
+                another one is not what is to be seen.
             of: (B, 70, 2), their landmarks.
             points: (B, 70, 2), those of the new picture.
 
@@ -271,7 +276,7 @@ class Motion(nn.Module):
         """
         side = photos.shape[2]
         bent = spline(points, of, side)
-        given = [photos, warp(photos, bent), maps_of(points, side), maps_of(of, side)]
+        given = [photos, warp(photos, bent), first, maps_of(points, side), maps_of(of, side)]
         maps = self.start(torch.cat(given, 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for down in self.down:
@@ -351,7 +356,8 @@ class TalkingHead(nn.Module):
         photos = looks.photos.flatten(0, 1)
         small = F.interpolate(photos, scale_factor=0.5, mode="bilinear", antialias=True)
         every = points.repeat_interleave(count, 0)
-        places, logits = self.motion(small, looks.points.flatten(0, 1), every)
+        first = small[::count].repeat_interleave(count, 0)
+        places, logits = self.motion(small, first, looks.points.flatten(0, 1), every)
         seen = logits.sigmoid()
 
         # Each photo counts by how well it shows a place; if none does, all count alike.
@@ -422,8 +428,9 @@ def drawn_batch(
 ) -> Batch:
     """Draw groups, and in each a picture to be drawn and photos to draw it from.
 
-    The first photo is the one to which the flow is known. Half are mirrored; light and colours
-    change, of a group's pictures alike. Random numbers come from torch's global stream.
+    The first photo is the one that is to move, to which the flow is known; of half the groups the
+    others are before another wall. Half are mirrored; light and colours change, of a group's
+    pictures alike. Random numbers come from torch's global stream.
 
     Args:
         heads: to draw from.
@@ -450,6 +457,13 @@ def drawn_batch(
     of, points = (taken(heads.landmarks, which) / side for which in (sources, target))
     person = taken(heads.person, target)[:, None].float() / 255
     places, seen = taken(heads.places, target).float(), taken(heads.seen, target).float()
+
+    elsewhere = (torch.rand(groups) < 0.5).to(device)
+    walls = 2 * torch.rand(groups * count, 3, 4, 4) - 1
+    wall = F.interpolate(walls, (side, side), mode="bilinear").unflatten(0, (groups, count))
+    there = taken(heads.person, sources)[:, :, None].float() / 255
+    there[:, 0] = 1
+    shown = _if(elsewhere, there * shown + (1 - there) * wall.to(device), shown)
 
     mirrored = (torch.rand(groups) < 0.5).to(device)
     shown = _if(mirrored, shown.flip(-1), shown)
@@ -652,6 +666,7 @@ def fit(
                 run.log(done, loss=total, **values, images_per_second=pace)
                 advance(done, f"loss {total:.3f}, {pace:.1f} images/s")
             if saves:
+                checkpoint.require_finite(net.state_dict(), run.folder, done)
                 state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
                 state |= {
                     "judge": judge.state_dict(),
@@ -676,10 +691,10 @@ def strip(net: TalkingHead, heads: Heads, device: torch.device) -> Pixels:
 
 # --- Use ---
 
-NEAREST = 4
-"""Of many photos, those that are most like a picture are asked for it."""
+MOST = 4
+"""Of more photos, so many are chosen for what is to be drawn: each costs as much time again."""
 
-_AT_ONCE = 8
+_AT_ONCE = 10  # a stretch of a video is a multiple of it, so that an interruption changes no bit
 
 
 def animator(source: Run | str, fabric: Fabric) -> Animator:
@@ -695,30 +710,55 @@ def animator(source: Run | str, fabric: Fabric) -> Animator:
 def animator_of(net: TalkingHead, size: int, fabric: Fabric) -> Animator:
     """The same of a network on the fabric's device."""
 
-    def draw(cast: Cast, landmarks: Floats) -> Iterator[Pixels]:
+    def draw(cast: Cast, landmarks: Floats, first: int = 0) -> Iterator[Pixels]:
+        every = torch.from_numpy(landmarks).to(fabric.device) / size
         with torch.inference_mode(), fabric.autocast():
             photos = to_images(torch.from_numpy(cast.pixels).to(fabric.device))
             of = torch.from_numpy(cast.landmarks).to(fabric.device) / size
-            looks = net.look(photos[None], of[None])
-        for start in range(0, len(landmarks), _AT_ONCE):
-            points = torch.from_numpy(landmarks[start : start + _AT_ONCE]).to(fabric.device)
+            rows = chosen(of, every)
+            looks = net.look(photos[rows][None], of[rows][None])
+        for start in range(first, len(landmarks), _AT_ONCE):
+            points = every[start : start + _AT_ONCE]
             # Entered anew for each part: a generator's body runs while its caller does something.
             with torch.inference_mode(), fabric.autocast():
-                drawn = net(_asked(looks, points / size), points / size)
+                drawn = net(_repeated(looks, len(points)), points)
             yield from to_pixels(drawn.images)
 
     return Animator(size, draw)
 
 
-def _asked(looks: Looks, points: Tensor) -> Looks:
-    """For each of B pictures those photos of one person that are most like it."""
-    own = looks.points[0]
+def chosen(of: Tensor, points: Tensor) -> list[int]:
+    """The photos to draw from: the first, and those that bring the pictures nearest to one.
+
+    They are the same for all pictures: what is behind a head would change with them.
+
+    Args:
+        of: (T, 70, 2), the photos' landmarks.
+        points: (N, 70, 2), those of the pictures.
+
+    Returns:
+        Numbers of at most :data:`MOST` photos, each time the one that lowers the sum of the
+        distances most.
+    """
     # Where the head is does not matter, only how it is turned and what the face does.
-    here, there = (p - p.mean(1, keepdim=True) for p in (points, own))
+    here, there = (p - p.mean(1, keepdim=True) for p in (points, of))
     apart = torch.cdist(here.flatten(1), there.flatten(1))
-    nearest = apart.topk(min(NEAREST, len(own)), largest=False).indices
-    rows = nearest.flatten()
-    return Looks(looks.photos[0][nearest], own[nearest], looks.half[rows], looks.quarter[rows])
+    rows, nearest = [0], apart[:, 0]
+    while len(rows) < min(MOST, len(of)):
+        gains = (nearest[:, None] - apart).clamp(min=0).sum(0)
+        best = int(gains.argmax())
+        if best in rows:
+            break
+        rows.append(best)
+        nearest = torch.minimum(nearest, apart[:, best])
+    return rows
+
+
+def _repeated(looks: Looks, count: int) -> Looks:
+    """What was seen of one person, for so many pictures."""
+    photos, points = (part.expand(count, *part.shape[1:]) for part in looks[:2])
+    half, quarter = (part.repeat(count, 1, 1, 1) for part in looks[2:])
+    return Looks(photos, points, half, quarter)
 
 
 def load(source: Run | str, fabric: Fabric) -> tuple[TalkingHead, Config]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from facekit.core.errors import FacekitError
 from facekit.datasets.heads import head_from_image
 from facekit.faces.align import align_faces, apply, draw_crop, invert
 from facekit.faces.embed import load_embedder
+from facekit.faces.people import parted
 from facekit.faces.quality import measure
 from facekit.faces.stage import Stage
 from facekit.motion.act import MOST, Sitter, sitters
@@ -20,8 +22,11 @@ MOST_COVERED = 0.3
 0.35, see :mod:`facekit.faces.quality`."""
 
 ALIKE = 0.3
-"""Photos of one person: each is at least as like the mean of the others. A studio person's are by
-0.5 and more, seldom less; other people's by 0.1, seldom more."""
+"""Photos are of one person if, parted in two, their groups' means are at least as alike. A studio
+person's single photos are by 0.5 and more, seldom less; two people's by 0.1, seldom more."""
+
+Unfit = Literal["refuse", "leave out", "take"]
+"""What becomes of photos in profile, covered or of two people: an error, or not."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,12 @@ class Animator:
 
     Attributes:
         size: S, the side of what it draws, in pixels.
-        draw: a cast of that size, and landmarks float32 (N, 70, 2) in pixels of its first photo →
-            N pictures uint8 RGB (S, S, 3).
+        draw: a cast of that size, landmarks float32 (N, 70, 2) in pixels of its first photo, and
+            the number of the first that is to be drawn → pictures uint8 RGB (S, S, 3) from that on.
     """
 
     size: int
-    draw: Callable[[Cast, Floats], Iterator[Pixels]]
+    draw: Callable[[Cast, Floats, int], Iterator[Pixels]]
 
 
 def cast_of(
@@ -65,6 +70,7 @@ def cast_of(
     device: torch.device,
     *,
     names: Sequence[object] = (),
+    unfit: Unfit = "refuse",
     cut: bool = True,
 ) -> Cast:
     """Find the head in photos of one person, and cut it out.
@@ -74,33 +80,48 @@ def cast_of(
         size: S.
         device: where to locate and read faces.
         names: of the photos, for errors.
+        unfit: what becomes of photos that are not fit; one without a face is never taken.
         cut: False to take pictures whole: square ones, in which the head is about as large.
 
     Raises:
         FacekitError: for a photo that shows no face or two as large as each other, one in profile,
-            or one mostly covered; or for photos of different people.
+            or one mostly covered, or, where such are left out, if all are; or for photos of
+            different people.
     """
     called = [str(name) for name in names] or [f"photo {k + 1}" for k in range(len(pictures))]
     seen = measure(pictures, [faces[:2] for faces in Stage(device).look(pictures)])
-    chosen = [_one_face(name, faces) for name, faces in zip(called, seen, strict=True)]
-    _require_one_person(called, pictures, chosen, device)
-    crops = np.empty((len(pictures), size, size, 3), np.uint8)
-    read = np.empty((len(pictures), DENSE, 2), np.float32)
-    for k, (picture, face) in enumerate(zip(pictures, chosen, strict=True)):
+    faces: list[Face] = []
+    kept: list[int] = []
+    reason = FacekitError("no photos; give at least one")
+    for k, (name, found) in enumerate(zip(called, seen, strict=True)):
+        try:
+            faces.append(_one_face(name, found, strict=unfit != "take"))
+            kept.append(k)
+        except FacekitError as error:
+            if unfit != "leave out":
+                raise
+            reason = error
+    if not kept:
+        raise reason
+    if unfit != "take":
+        _require_one_person([called[k] for k in kept], [pictures[k] for k in kept], faces, device)
+    crops = np.empty((len(kept), size, size, 3), np.uint8)
+    read = np.empty((len(kept), DENSE, 2), np.float32)
+    for row, (k, face) in enumerate(zip(kept, faces, strict=True)):
         assert face.landmarks is not None
         points = face.landmarks.points
         if cut:
-            matrix = head_from_image(points[None], max(picture.shape[:2]), size)
+            matrix = head_from_image(points[None], max(pictures[k].shape[:2]), size)
         else:
-            zoom = size / picture.shape[0]
+            zoom = size / pictures[k].shape[0]
             matrix = np.array([[zoom, 0, 0], [0, zoom, 0]])
-        draw_crop(crops[k], picture, invert(matrix))
-        read[k] = apply(matrix, points)
+        draw_crop(crops[row], pictures[k], invert(matrix))
+        read[row] = apply(matrix, points)
     return Cast(crops, sitters(read, size))
 
 
-def _one_face(name: str, faces: Sequence[Face]) -> Face:
-    """The face of a photo.
+def _one_face(name: str, faces: Sequence[Face], *, strict: bool) -> Face:
+    """The face of a photo; if not ``strict``, the largest, whatever it is like.
 
     Raises:
         FacekitError: as :func:`cast_of`.
@@ -109,6 +130,8 @@ def _one_face(name: str, faces: Sequence[Face]) -> Face:
         raise FacekitError(
             f"{name}: shows no face; give a photo in which it is seen from the front and well lit"
         )
+    if not strict:
+        return faces[0]
     if len(faces) > 1 and faces[0].size < 1.5 * faces[1].size:
         raise FacekitError(
             f"{name}: shows two people; cut it so that it shows the one who is to move"
@@ -137,7 +160,7 @@ def _require_one_person(
     """See that photos show one person.
 
     Raises:
-        FacekitError: with the one that is least like the others.
+        FacekitError: which names one of either person.
     """
     if len(pictures) < 2:
         return
@@ -148,12 +171,10 @@ def _require_one_person(
         ].pixels
         for picture, face in zip(pictures, faces, strict=True)
     ]
-    vectors = embedder.embed(np.stack(crops))
-    others = vectors.sum(0) - vectors
-    alike = (vectors * others).sum(1) / np.maximum(np.linalg.norm(others, axis=1), 1e-9)
-    worst = int(alike.argmin())
-    if alike[worst] < ALIKE:
+    other, alike = parted(embedder.embed(np.stack(crops)))
+    if alike < ALIKE:
         raise FacekitError(
-            f"{names[worst]}: seems to show somebody else than the other photos do (alike by "
-            f"{alike[worst]:.2f}; one person's are by {ALIKE} and more): give photos of one person"
+            f"{names[int(other.argmax())]}: seems to show somebody else than "
+            f"{names[int((~other).argmax())]} does (alike by {alike:.2f}; one person's photos are "
+            f"by {ALIKE} and more): give photos of one person"
         )

@@ -6,11 +6,13 @@ the irises)::
     {"times": [0.0, 0.04], "size": 256, "landmarks": [[[80.1, 120.3], …], …]}
 
 Coefficients, each with a value for each time; what is left out is 0. Angles are in degrees, face
-units (ARKit's names) in [0, 1]::
+units (ARKit's names; the eyes' own, cheekPuff and tongueOut are passed over) in [0, 1]. Times begin
+at 0, whatever the first one is::
 
     {"times": [0.0, 0.04], "yaw": [0, 1.5], "jawOpen": [0, 0.2], "gaze_x": [0, -5]}
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,12 @@ from facekit.motion.read import Motion, from_track
 from facekit.motion.watch import Track
 from facekit.studio.basis import Array
 from facekit.studio.fit import UNITS
+from facekit.studio.performance import FACE_UNITS
+
+log = logging.getLogger("facekit")
+
+LONGEST = 3600.0
+"""Seconds that a track lasts at most."""
 
 _POSE, _GAZE = ("yaw", "pitch", "roll"), ("gaze_x", "gaze_y")
 
@@ -42,6 +50,11 @@ def read_motion(path: Path) -> Motion:
     times = _numbers(path, "times", content.pop("times"))
     if times.ndim != 1 or not len(times) or (np.diff(times) <= 0).any():
         raise FacekitError(f"{path}: 'times' are no seconds that increase")
+    times = times - times[0]
+    if times[-1] > LONGEST:
+        raise FacekitError(
+            f"{path}: 'times' span {times[-1]:.0f} seconds; allowed are {LONGEST:.0f}"
+        )
     if "landmarks" in content:
         return _of_landmarks(path, times, content)
     return _of_coefficients(path, times, content)
@@ -66,7 +79,11 @@ def _of_landmarks(path: Path, times: Array, content: dict[str, Any]) -> Motion:
 def _of_coefficients(path: Path, times: Array, content: dict[str, Any]) -> Motion:
     known = [*_POSE, *_GAZE, *UNITS]
     values: dict[str, Array] = {}
+    if unused := [name for name in content if name in FACE_UNITS and name not in UNITS]:
+        log.info("%s: %s are passed over; the eyes follow gaze_x and gaze_y", path, unused)
     for name, given in content.items():
+        if name in unused:
+            continue
         if name not in known:
             raise FacekitError(f"{path}: no coefficient '{name}'; {did_you_mean(name, known)}")
         found = _numbers(path, name, given)

@@ -34,10 +34,11 @@ def perceptual(features: FaceFeatures, first: Tensor, second: Tensor) -> Tensor:
     """
     check_pair(first, second, LEAST_SIDE)
     pairs = zip(torch.split(first, _AT_ONCE), torch.split(second, _AT_ONCE), strict=True)
-    return torch.cat([_distances(features, a, b) for a, b in pairs])
+    return torch.cat([distances(features, a, b) for a, b in pairs])
 
 
-def _distances(features: FaceFeatures, first: Tensor, second: Tensor) -> Tensor:
+def distances(features: FaceFeatures, first: Tensor, second: Tensor) -> Tensor:
+    """The same of a few pictures, unchecked, which costs a training loop no look at its values."""
     maps = [
         (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
         for a, b in zip(features.maps(first), features.maps(second), strict=True)
