@@ -105,7 +105,7 @@ def test_the_true_frames_score_best_and_trivial_ones_what_they_should(
         assert rows[f"head.{task}"].floor == max(
             rows[f"head.{task}.{name}"].value for name in ("copy", "warp")
         )
-    assert rows["head.psnr_t1"].value == np.inf
+    assert rows["head.psnr_t1"].value == 100
     # The truth is read as well as the truth is.
     assert rows["head.cross_nme"].value == pytest.approx(rows["head.cross_nme.truth"].value)
     assert rows["head.cross_nme"].value < rows["head.cross_nme.copy"].value
@@ -186,7 +186,11 @@ def test_the_export_is_a_marked_data_set(
     items = read_manifest(out)
     assert len(items) == 8 and {item.label for item in items} == {1}
     assert {item.subject for item in items} == {"person-00", "person-01"}
-    photo = read_image(out / "person-00" / "photos" / "00.png")
+    assert {item.source for item in items if item.subject == "person-00"} == {
+        "person-00/photo",
+        "person-00/clip-00",
+    }
+    photo = read_image(out / "person-00" / "photo-00.png")
     assert np.abs(photo.astype(int) - subjects[0].photos[0]).mean() < 4  # the mark
     again = CliRunner().invoke(cli, [*arguments, "--export", str(out)])
     assert again.exit_code == 1 and "holds an export already" in again.output

@@ -257,6 +257,10 @@ def test_only_the_stills_of_a_dataset_leave_without_a_badge() -> None:
     assert found.pop("facekit/datasets/aligned.py") == ["None"]
     # Likewise each photo and its swap: badge=None is refused outside a data set.
     assert found.pop("facekit/commands/generator_dataset.py") == ["None"]
+    # And each photo and its person, moved; and what a benchmark is tried on.
+    for heads in ("generator_drive", "generator_evaluate"):
+        assert "None" in found[f"facekit/commands/{heads}.py"]
+        assert set(found.pop(f"facekit/commands/{heads}.py")) <= {"None", "badge"}
     # Samples for detectors to learn from: the folder becomes a dataset, or nothing leaves.
     samples = found.pop("facekit/commands/generator_sample.py")
     assert sorted(set(samples)) == ["None if wanted.dataset else wanted.badge", "wanted.badge"]

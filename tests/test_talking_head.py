@@ -188,7 +188,8 @@ def test_more_photos_are_blended_by_how_well_they_show_a_place() -> None:
 def test_a_tiny_run_learns_stays_finite_and_shows_strips(
     module: ModuleType, tmp_path: Path, fabric: Fabric
 ) -> None:
-    config = tiny(module, steps=60, learning_rate=2e-3, checkpoint_every=30)
+    rate = 2e-3 if module is talking_head else 5e-4
+    config = tiny(module, steps=60, learning_rate=rate, checkpoint_every=30)
     run = a_run(tmp_path / "run", module, config)
     strips: dict[int, Pixels] = {}
     module.fit(config, drawn_heads(), run, fabric, show=lambda s, p: strips.update({s: p}))
@@ -301,7 +302,12 @@ def test_a_run_and_its_bundle_draw_the_same(
     assert len(again) == 1 and np.array_equal(again[0], frames[10])  # as after an interruption
     path = module.bundle(run, tmp_path / "weights", "tiny")
     card = {"config": config.model_dump(mode="json")}
-    monkeypatch.setattr(module.weights, "find", lambda folder, name: (path, card))
+    true = module.weights.find
+    monkeypatch.setattr(
+        module.weights,
+        "find",
+        lambda folder, name: (path, card) if name == "tiny" else true(folder, name),
+    )
     bundled = list(module.animator("tiny", fabric).draw(cast, landmarks.astype(np.float32), 10))
     assert np.abs(bundled[0].astype(int) - again[0]).mean() < 2  # half precision
 
@@ -336,11 +342,11 @@ def test_photos_before_another_wall_are_told_from_the_one_that_moves() -> None:
     person[:, :, :, : SIZE // 4] = 0
     torch.manual_seed(1)
     batch = talking_head.drawn_batch(heads._replace(person=person), 64, 3, 0.0, torch.device("cpu"))
-    sides = torch.cat([batch.photos[..., :4], batch.photos[..., -4:]], -1)
-    spread = sides.std((2, 3, 4))
-    assert (spread[:, 0] < 0.3).float().mean() > 0.9
-    share = ((spread[:, 1] - spread[:, 0]).abs() > 0.02).float().mean()
-    assert 0.25 < share < 0.75
+    corner = batch.photos[..., : SIZE // 4, :3]
+    apart = (corner[:, 1:] - corner[:, :1]).abs().mean((2, 3, 4))
+    elsewhere = apart[:, 0] > 0.02
+    assert 0.25 < elsewhere.float().mean() < 0.75
+    assert (apart[~elsewhere] < 0.01).all() and (apart[elsewhere] > 0.02).all()
 
 
 def test_tuning_brings_the_few_shot_head_nearer_to_its_photos(
@@ -427,7 +433,7 @@ def test_a_photo_moves_and_leaves_marked_and_signed(
     assert said["mark"]["kind"] == "generated" and said["provenance"] == "untrusted"
     claims = verify(out).claims
     assert claims["facts"]["origin"] == "studio" and claims["facts"]["driver"] == "video"
-    assert len(claims["facts"]["certificates"]) == 2
+    assert len(claims["facts"]["certificates"]) == 3  # the run's, the photos', the driver's
     assert len(claims["inputs"]) == 4
     info = probe(out)
     assert (info.width, info.height) == (256, 256)

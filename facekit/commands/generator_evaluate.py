@@ -355,22 +355,21 @@ def _export_heads(protocol: "HeadsProtocol", out: Path, kept: Path | None, worke
     for number in range(protocol.people):
         subject = render_subject(protocol, number, kept=kept, workers=workers)
         who = f"person-{number:02d}"
-        named = {f"{who}/photos/{k:02d}.png": pixels for k, pixels in enumerate(subject.photos)}
+        named = {f"{who}/photo-{k:02d}.png": pixels for k, pixels in enumerate(subject.photos)}
         for clip, frames in enumerate(subject.frames):
             named |= {
-                f"{who}/clips/{clip:02d}/{k:05d}.png": pixels for k, pixels in enumerate(frames)
+                f"{who}/clip-{clip:02d}-{k:05d}.png": pixels for k, pixels in enumerate(frames)
             }
         for name, pixels in named.items():
             export.write_image(
                 out / name, pixels, kind=Kind.STUDIO, facts={"origin": "studio"}, badge=None
             )
-            source = Path(name).parent.as_posix()
             items.append(
                 Item(
                     path=name,
                     sha256=files.sha256(out / name),
                     subject=who,
-                    source=source,
+                    source=name.rpartition("-")[0],
                     label=1,
                     generator="studio",
                 )
