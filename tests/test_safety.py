@@ -264,7 +264,7 @@ def test_only_the_stills_of_a_dataset_leave_without_a_badge() -> None:
     # Samples for detectors to learn from: the folder becomes a dataset, or nothing leaves.
     samples = found.pop("facekit/commands/generator_sample.py")
     assert sorted(set(samples)) == ["None if wanted.dataset else wanted.badge", "wanted.badge"]
-    assert {"badge"} == {thing for things in found.values() for thing in things}
+    assert {"badge", "asked.badge"} == {thing for things in found.values() for thing in things}
     (option,) = (p for p in command.commands["run"].params if p.name == "badge")
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == CORNERS

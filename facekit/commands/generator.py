@@ -7,23 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from facekit.commands import generator_convert, generator_drive, options
+from facekit.commands import options
 from facekit.commands.generator_convert import facts_of
 from facekit.commands.generator_evaluate import evaluate
+from facekit.commands.generator_run import run
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from facekit.conversion.colour import Transfer
-    from facekit.export import Corner
-    from facekit.faces.blend import Seam
     from facekit.generators import GatedRun
     from facekit.types import Pixels
 
 log = logging.getLogger("facekit")
 
-SAVED = click.Path(dir_okay=False, path_type=Path)
 DEVICES = click.option(
     "--devices",
     "count",
@@ -32,17 +29,10 @@ DEVICES = click.option(
     show_default=True,
     help="Processes that share each batch: one a GPU, or, on a processor, one a core.",
 )
-_FROM_DRIVER = ("driver",) * 4
 TENSORBOARD = click.option(
     "--tensorboard",
     is_flag=True,
     help="Also write RUN/tensorboard; needs facekit-toolkit[tensorboard].",
-)
-CONSENT = click.option(
-    "--consent",
-    multiple=True,
-    metavar="ID",
-    help="A consent record of somebody in the photos; give one for everyone.",
 )
 
 
@@ -97,7 +87,7 @@ def list_(as_json: bool) -> None:
     help="A folder made by 'facekit studio render', or one of photos, with --consent; none for "
     "what draws no faces.",
 )
-@CONSENT
+@options.CONSENT
 @options.RUN_FOLDER
 @options.SEED
 @options.DEVICE
@@ -290,375 +280,6 @@ def pretrain(
 @command.command()
 @click.argument("generator")
 @click.option(
-    "--input",
-    "source_file",
-    help="What to change: a certified studio clip or picture, or a real one, with --consent; or, "
-    "with --dataset, the folder that the run learned from.",
-)
-@CONSENT
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="With --input the file to write: .mp4 from a video; .png, .jpg or .webp from a picture. "
-    "With --photos an .mp4. Else a folder for pictures.",
-)
-@click.option("--source", help="With --input: the person to show, e.g. person-0001.")
-@click.option("--target", help="With --input: who is in it, if the run knows them.")
-@click.option(
-    "--reference",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="PHOTO",
-    help="With --input: whose face is to be replaced, where several people are in it; by default "
-    "the largest face of the first frame that shows any.",
-)
-@click.option(
-    "--colour",
-    type=click.Choice(["transport", "reinhard", "none"]),
-    default="transport",
-    show_default=True,
-    help="With --input: how the new face takes on the colours of the old: by mean and covariance, "
-    "by mean and deviation of each channel, or not at all.",
-)
-@click.option(
-    "--seam",
-    type=click.Choice(["bands", "feather"]),
-    default="bands",
-    show_default=True,
-    help="With --input: blend each band of detail over a width of its own, or all over one.",
-)
-@click.option(
-    "--no-occlusion",
-    is_flag=True,
-    help="With --input: draw over hands, hair and glasses before the face.",
-)
-@click.option("--no-grain", is_flag=True, help="With --input: add no noise to the new face.")
-@click.option(
-    "--preview",
-    type=SAVED,
-    metavar="FILE",
-    help="With --input: also write the original and the result side by side; with --photos: photo, "
-    "driver and result.",
-)
-@click.option(
-    "--photos",
-    type=click.Path(path_type=Path),
-    help="Whom to move: a photo, or a folder of up to 32 photos of one person.",
-)
-@click.option(
-    "--driver",
-    metavar="FILE",
-    help="With --photos: what moves them: a finished video, a track (.json), or studio:SEED, a "
-    "performance of the studio; by default they breathe, blink and look about.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.2, 600),
-    default=6.0,
-    show_default=True,
-    help="With --photos: of a performance, or of idle motion.",
-)
-@click.option(
-    "--pose",
-    default="driver",
-    show_default=True,
-    metavar="HOW",
-    help="With --photos: the head's pose: driver, keep (the photo's), driver*0.5 or so, or yaw,"
-    "pitch,roll in degrees.",
-)
-@click.option(
-    "--expression",
-    default="driver",
-    show_default=True,
-    metavar="HOW",
-    help="With --photos: driver, keep, driver*1.5 or so, or 0 for a face at rest.",
-)
-@click.option(
-    "--gaze",
-    default="driver",
-    show_default=True,
-    metavar="HOW",
-    help="With --photos: driver, keep, driver*0.5 or so, or degrees to the right and up: 0,0.",
-)
-@click.option(
-    "--blink",
-    default="driver",
-    show_default=True,
-    metavar="HOW",
-    help="With --photos: driver, keep, driver*0.5 or so, or how far the lids are shut, 0 to 1.",
-)
-@click.option(
-    "--absolute",
-    is_flag=True,
-    help="With --photos: take the driver's pose, expression and gaze over as they are, rather than "
-    "as changes from its rest to the photo's.",
-)
-@click.option(
-    "--count",
-    type=click.IntRange(1, 100_000),
-    default=16,
-    show_default=True,
-    help="From nothing: how many faces.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="From nothing: the same seed gives the same faces.",
-)
-@click.option(
-    "--truncation",
-    type=click.FloatRange(0, 1.5),
-    default=1.0,
-    show_default=True,
-    help="From nothing: lower is surer and less varied; 0 is the mean face.",
-)
-@click.option("--sheet", type=SAVED, metavar="FILE", help="From nothing: all faces in one picture.")
-@click.option(
-    "--interpolate",
-    type=SAVED,
-    metavar="FILE",
-    help="From nothing: a video, .mp4, of a walk from face to face.",
-)
-@click.option(
-    "--mix",
-    type=SAVED,
-    metavar="FILE",
-    help="From nothing: a square of faces (8 at most a side) with the coarse styles of the face on "
-    "the left and the fine ones of that above.",
-)
-@click.option(
-    "--coarse",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="With --mix: how many layers' styles are coarse.",
-)
-@click.option(
-    "--dataset",
-    is_flag=True,
-    help="Make --out a data set, for training detectors: a manifest, and no badges. With --input "
-    "FOLDER it holds each photo twice, untouched and swapped; with --photos FOLDER of several "
-    "people, untouched and with the person moved.",
-)
-@click.option(
-    "--badge",
-    type=click.Choice(["top-left", "top-right", "bottom-left", "bottom-right"]),
-    default="bottom-left",
-    show_default=True,
-    help="The corner in which the word 'synthetic' stands.",
-)
-@options.DEVICE
-@options.PRECISION
-@options.THREADS
-@options.JSON
-def run(
-    generator: str,
-    source_file: str | None,
-    consent: tuple[str, ...],
-    out: Path | None,
-    source: str | None,
-    target: str | None,
-    reference: Path | None,
-    colour: "Transfer",
-    seam: "Seam",
-    no_occlusion: bool,
-    no_grain: bool,
-    preview: Path | None,
-    photos: Path | None,
-    driver: str | None,
-    seconds: float,
-    pose: str,
-    expression: str,
-    gaze: str,
-    blink: str,
-    absolute: bool,
-    count: int,
-    seed: int,
-    truncation: float,
-    sheet: Path | None,
-    interpolate: Path | None,
-    mix: Path | None,
-    coarse: int,
-    dataset: bool,
-    badge: "Corner",
-    device: str,
-    precision: str,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    """Make faces with GENERATOR, a run folder or the name of a bundled generator.
-
-    With --input a person of the run is shown in a video or picture, with the face's motion kept.
-    The result is marked and signed as a composite; a video keeps its sound. Frames in which the
-    face is not to be seen, in profile or covered stay as they are, and are listed; if that is all
-    of them, nothing is written. An interrupted conversion goes on with the same command.
-
-    With --photos the person of a photo moves as the driver does, which is a closed file or a
-    performance of the studio, never a camera; more photos show more of what one hides. The result
-    is marked and signed as generated; it keeps the sound of a driver's video.
-
-    Without either, faces are made of nothing, and marked and signed as generated. Pictures below
-    256 pixels are enlarged, since smaller ones may not hold their mark.
-
-    The consent that the run was trained under must still hold, with the scope "generate". A real
-    video or photo needs consent of its own, of everyone in it: --consent. The manifest repeats
-    both, and once a record is revoked or has expired, the file under way is abandoned.
-
-    \b
-    Examples:
-      facekit generator run gan --count 64 --seed 0 --out faces --sheet sheet.png
-      facekit generator run gan --truncation 0.7 --interpolate walk.mp4 --mix mixture.png
-      facekit generator run runs/swap --input clip/clip.mp4 --out swap.mp4 --source person-0001
-      facekit generator run runs/swap --input people/person-0000/0000.png --out swap.png \\
-          --source person-0001
-      facekit generator run runs/us --input ben.mp4 --consent c-ba9876543210 --out ann.mp4 \\
-          --source ann
-      facekit generator run runs/us --input party.mp4 --consent c-ba9876543210 \\
-          --consent c-0123456789ab --out ann.mp4 --source ann --reference ben.jpg \\
-          --preview side-by-side.mp4
-      facekit generator run runs/swap --input people --dataset --out DATA/data/generated/swaps
-      facekit generator run talking_head --photos people/person-0000 --driver clip/clip.mp4 \\
-          --out talking.mp4 --preview side-by-side.mp4
-      facekit generator run talking_head --photos ann.jpg --driver ben.mp4 \\
-          --consent c-0123456789ab --consent c-ba9876543210 --out ann.mp4 --pose keep --gaze 0,0
-      facekit generator run talking_head --photos people/person-0000 --seconds 4 --out idle.mp4
-      facekit generator run talking_head --photos people --dataset --out DATA/data/generated/heads
-    """
-    import json
-
-    from facekit.commands import generator_dataset, generator_sample
-    from facekit.conversion import Finish
-    from facekit.core import device as devices
-
-    parts = (pose, expression, gaze, blink)
-    if photos is not None:
-        from facekit.motion import Controls, parse
-
-        others = (source_file, source, target, reference, sheet, interpolate, mix)
-        if out is None or any(other is not None for other in others):
-            raise FacekitError(
-                "--photos needs --out, and goes without --input, --source, --target, --reference, "
-                "--sheet, --interpolate and --mix"
-            )
-        if dataset:
-            if driver is not None or preview or parts != _FROM_DRIVER or absolute:
-                raise FacekitError(
-                    "--dataset: each person of the folder is moved by a performance of their own; "
-                    "leave --driver, --pose, --expression, --gaze, --blink, --absolute and "
-                    "--preview away"
-                )
-            fabric = devices.setup(device, precision, threads=threads)
-            heads = generator_drive.move_folder(generator, photos, out, fabric, consent=consent)
-            if as_json:
-                facts = {"path": str(out), "heads": heads, "originals": heads}
-                click.echo(json.dumps(facts, indent=2))
-            else:
-                click.echo(f"{out}: {heads} moved heads beside originals, marked and signed")
-            return
-        controls = Controls(
-            pose=parse("--pose", pose, 3),
-            expression=parse("--expression", expression, 1),
-            gaze=parse("--gaze", gaze, 2),
-            blink=parse("--blink", blink, 1),
-            relative=not absolute,
-        )
-        moved = generator_drive.move(
-            *(generator, photos, out, devices.setup(device, precision, threads=threads)),
-            driver=driver or "",
-            seconds=seconds,
-            controls=controls,
-            consent=consent,
-            badge=badge,
-            preview=preview,
-        )
-        generator_drive.show(moved, as_json)
-        return
-    if driver is not None or parts != _FROM_DRIVER or absolute:
-        raise FacekitError(
-            "--driver, --pose, --expression, --gaze, --blink and --absolute move photos; give them "
-            "with --photos"
-        )
-    if source_file is not None and dataset:
-        if out is None:
-            raise FacekitError("--out is missing: --dataset needs the folder to write")
-        if source or target or reference or preview or sheet or interpolate or mix:
-            raise FacekitError(
-                "--dataset: shows everyone in the folder as another one; leave --source, --target, "
-                "--reference, --preview, --sheet, --interpolate and --mix away"
-            )
-        if not Path(source_file).is_dir():
-            raise FacekitError(
-                f"{source_file}: --dataset swaps the faces of a folder of photos; give the folder "
-                "that the run learned from"
-            )
-        fabric = devices.setup(device, precision, threads=threads)
-        folders = (Path(generator), Path(source_file), out)
-        swaps = generator_dataset.convert_folder(*folders, fabric, consent=consent)
-        if as_json:
-            click.echo(json.dumps({"path": str(out), "swaps": swaps, "originals": swaps}, indent=2))
-        else:
-            click.echo(f"{out}: {swaps} swaps beside their originals, marked and signed")
-        return
-    if source_file is not None:
-        if out is None or source is None:
-            missing = "--out" if out is None else "--source"
-            raise FacekitError(f"{missing} is missing: --input needs --out FILE and --source NAME")
-        if sheet or interpolate or mix:
-            raise FacekitError(
-                "--sheet, --interpolate and --mix are for faces from nothing: leave them away, or "
-                "--input"
-            )
-        fabric = devices.setup(device, precision, threads=threads)
-        converted = generator_convert.convert_file(
-            *(Path(generator), source_file, out, fabric),
-            source=source,
-            target=target,
-            consent=consent,
-            badge=badge,
-            reference=reference,
-            finish=Finish(colour, seam, occlusion=not no_occlusion, grain=not no_grain),
-            preview=preview,
-        )
-        generator_convert.show(converted, source, as_json)
-        return
-    if not (out or sheet or interpolate or mix):
-        raise FacekitError(
-            "nothing to write: give --out DIR, --sheet, --interpolate or --mix for faces from "
-            "nothing, --input with what is to be changed, or --photos with whom to move"
-        )
-    if source or target or consent or reference or preview:
-        raise FacekitError(
-            "--source, --target and --reference go with --input, --consent and --preview with "
-            "--input or --photos"
-        )
-    if dataset and out is None:
-        raise FacekitError("--dataset: give the folder, --out")
-    opened = generator_sample.opened(generator)
-    wanted = generator_sample.Wanted(
-        *(count, seed, truncation, coarse, out, dataset, sheet, interpolate, mix, badge)
-    )
-    generator_sample.make(opened, wanted, devices.setup(device, precision, threads=threads))
-    kind = wanted.files[0].reading.kind
-    if as_json:
-        facts = {
-            "files": [str(file.path) for file in wanted.files],
-            "seed": seed,
-            "kind": kind,
-            "provenance": sorted({file.provenance.status for file in wanted.files}),
-            "publish": opened.facts["publish"],
-        }
-        click.echo(json.dumps(facts, indent=2, default=str))
-        return
-    where = out if out is not None else wanted.files[0].path.parent
-    click.echo(f"{where}: {len(wanted.files)} files, marked as {kind}, manifests signed")
-    if not opened.facts["publish"]:
-        click.echo("keep them to yourself: not everyone shown has consented to 'publish'")
-
-
-@command.command()
-@click.argument("generator")
-@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
@@ -691,6 +312,7 @@ def discriminator(generator: str, out: Path) -> None:
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; train with {settings}")
 
 
+command.add_command(run)
 command.add_command(evaluate)
 
 

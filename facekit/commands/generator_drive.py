@@ -94,15 +94,12 @@ class Driver:
         if not self.is_video:
             return motion.read_motion(self.path)
         with Video(self.path) as video:
-            total = round(video.info.duration * video.info.rate) if _is_known(video.info) else None
+            info = video.info
+            total = round(info.duration * info.rate) if info.duration and info.rate else None
             try:
                 return motion.from_track(motion.watch(video, device=fabric.device, total=total))
             except FacekitError as error:
                 raise FacekitError(f"{self.path}: {error}") from error
-
-
-def _is_known(info: Any) -> bool:
-    return bool(info.duration and info.rate)
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,10 @@ LOCATOR_WEIGHTS = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The locator's own weights, e.g. YuNet's .onnx.",
 )
+
+CONSENT = click.option(
+    "--consent",
+    multiple=True,
+    metavar="ID",
+    help="A consent record of somebody in the photos; give one for everyone.",
+)

@@ -348,15 +348,15 @@ def _in_studio(path: Path) -> bool:
 
 def _certified_files(paths: Sequence[Path]) -> Permit:
     """The permit of studio files of one folder; each picture is rendered again and compared."""
-    digests, found = {}, None
+    digests, ids = {}, set()
     for path in paths:
-        before, found = found, _certificate(path)
-        if before is not None and before.id != found.id:
+        found = _certificate(path)
+        ids.add(found.id)
+        if len(ids) > 1:
             raise FacekitError(f"{path}: is of another studio folder than {paths[0]}; give one's")
         name = path.resolve().relative_to(found.folder.resolve()).as_posix()
         digests[path] = found.files[name]
-    assert found is not None
-    return Permit(certificate=found.id, files=digests)
+    return Permit(certificate=ids.pop(), files=digests)
 
 
 def _consented(paths: Sequence[Path], consent: Sequence[str], device: "torch.device") -> Permit:

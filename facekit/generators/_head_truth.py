@@ -345,7 +345,7 @@ def _floors(
     nearest = [int(np.square(given - one).sum((1, 2)).argmin()) for one in wanted]
     return {
         "copy": [photos[i] for i in nearest],
-        "warp": list(_bent(photos, nearest, landmarks / size, own / size, device)),
+        "warp": list(_bent(photos, nearest, landmarks, own, device)),
     }
 
 
@@ -355,8 +355,11 @@ def _bent(
     for start in range(0, len(to), 32):
         rows = list(nearest[start : start + 32])
         images = to_images(torch.from_numpy(photos[rows]).to(device))
-        points, of = (torch.from_numpy(p).to(device) for p in (to[start : start + 32], own[rows]))
-        yield from to_pixels(warp(images, spline(points, of, images.shape[2])))
+        size = images.shape[2]
+        points, of = (
+            torch.from_numpy(p).to(device) / size for p in (to[start : start + 32], own[rows])
+        )
+        yield from to_pixels(warp(images, spline(points, of, size)))
 
 
 def _sized(pictures: Sequence[Pixels] | Pixels, size: int) -> Pixels:

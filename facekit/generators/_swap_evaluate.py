@@ -50,8 +50,9 @@ from facekit.types import Frame, Pixels
 
 OWN = "own"
 
-FINISH = Finish(colour="none")
-"""How swaps are laid in: the answer has the source's complexion, as the models draw it."""
+FINISH = Finish(colour="none", seam="feather")
+"""How swaps are laid in: the answer has the source's complexion, as the models draw it. Broad bands
+would let the target's into the face; they are for faces whose colours were fitted."""
 
 _SHOWN = 8  # clips on the sheet
 

@@ -125,7 +125,7 @@ class _Adapted(nn.Module):
         return 2 * sum(self.widths)
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        one, two = style.split([2 * width for width in self.widths], 1)
+        one, two = torch.split(style, [2 * width for width in self.widths], 1)
         deep = F.relu(_adapted(maps, one))
         around = maps
         if self.grows:
@@ -174,12 +174,12 @@ class Generator(nn.Module):
     @property
     def blocks(self) -> "list[_Adapted]":
         """Those whose normalisation the vector decides, in order."""
-        return [*self.middle, *self.ups]  # type: ignore[list-item]
+        return [*self.middle, *self.ups]
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
         """Draw; ``style`` (B, …) is :attr:`project` of a vector, or tuned from there."""
         found = self.downs(self.start(maps))
-        parts = style.split([block.numbers for block in self.blocks], 1)
+        parts = torch.split(style, [block.numbers for block in self.blocks], 1)
         for block, part in zip(self.blocks, parts, strict=True):
             found = block(found, part)
         drawn: Tensor = torch.tanh(self.out(F.relu(F.instance_norm(found))))
@@ -238,8 +238,8 @@ class FewShotHead(nn.Module):
     def embed(self, photos: Tensor, points: Tensor) -> Tensor:
         """Photos (B, T, 3, S, S) with landmarks (B, T, 70, 2) → a vector for each person (B, N)."""
         maps = maps_of(points.flatten(0, 1), photos.shape[-1])
-        vectors: Tensor = self.embedder(photos.flatten(0, 1), maps).unflatten(0, photos.shape[:2])
-        return vectors.mean(1)
+        vectors: Tensor = self.embedder(photos.flatten(0, 1), maps)
+        return vectors.reshape(*photos.shape[:2], -1).mean(1)
 
 
 def drawn_losses(

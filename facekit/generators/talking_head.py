@@ -225,7 +225,9 @@ class _Block(nn.Sequential):
         nn.init.zeros_(self[3].weight)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor) -> Tensor:
-        return maps + super().forward(maps)
+        """Change a batch."""
+        changed: Tensor = super().forward(maps)  # type: ignore[no-untyped-call]
+        return maps + changed
 
 
 def _down(channels: int, out: int) -> nn.Sequential:
@@ -254,9 +256,8 @@ class Motion(nn.Module):
         self.mix = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[-2::-1])
         self.say = nn.Conv2d(width, 4, 3, padding=1)
         nn.init.zeros_(self.say.weight)
-        with torch.no_grad():
-            # To begin with, all is head, where the spline says, and is seen.
-            self.say.bias.copy_(torch.tensor([2.0, 0, 0, 2.0]))
+        # To begin with, all is head, where the spline says, and is seen.
+        self.say.bias = nn.Parameter(torch.tensor([2.0, 0, 0, 2.0]))
 
     def forward(
         self, photos: Tensor, first: Tensor, of: Tensor, points: Tensor
@@ -361,15 +362,15 @@ class TalkingHead(nn.Module):
         seen = logits.sigmoid()
 
         # Each photo counts by how well it shows a place; if none does, all count alike.
-        share = (seen + 1e-3).unflatten(0, (batch, count))
+        share = _apart(seen + 1e-3, batch)
         share = share / share.sum(1, keepdim=True)
-        shown = 1 - (1 - seen.unflatten(0, (batch, count))).prod(1)
+        shown = 1 - (1 - _apart(seen, batch)).prod(1)
 
         def blended(maps: Tensor) -> Tensor:
             side = maps.shape[2]
             at = _resized(places.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
-            weight = _resized(share.flatten(0, 1), side).unflatten(0, (batch, count))
-            return (weight * warp(maps, at).unflatten(0, (batch, count))).sum(1)
+            weight = _apart(_resized(share.flatten(0, 1), side), batch)
+            return (weight * _apart(warp(maps, at), batch)).sum(1)
 
         warped = blended(photos)
         half, quarter = blended(looks.half), blended(looks.quarter)
@@ -385,9 +386,14 @@ class TalkingHead(nn.Module):
         return Drawn(
             images,
             warped,
-            places.unflatten(0, (batch, count)),
-            logits.squeeze(1).unflatten(0, (batch, count)),
+            _apart(places, batch),
+            _apart(logits.squeeze(1), batch),
         )
+
+
+def _apart(maps: Tensor, people: int) -> Tensor:
+    """Maps (B * T, …) of B people's photos: (B, T, …)."""
+    return maps.reshape(people, -1, *maps.shape[1:])
 
 
 def _resized(maps: Tensor, side: int) -> Tensor:
@@ -460,7 +466,7 @@ def drawn_batch(
 
     elsewhere = (torch.rand(groups) < 0.5).to(device)
     walls = 2 * torch.rand(groups * count, 3, 4, 4) - 1
-    wall = F.interpolate(walls, (side, side), mode="bilinear").unflatten(0, (groups, count))
+    wall = _apart(F.interpolate(walls, (side, side), mode="bilinear"), groups)
     there = taken(heads.person, sources)[:, :, None].float() / 255
     there[:, 0] = 1
     shown = _if(elsewhere, there * shown + (1 - there) * wall.to(device), shown)
@@ -686,7 +692,8 @@ def strip(net: TalkingHead, heads: Heads, device: torch.device) -> Pixels:
     drawn = net(net.look(batch.photos, batch.of), batch.points)
     rows = [batch.photos[:, 0], batch.images, drawn.warped, drawn.images]
     stacked = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
-    return to_pixels(stacked[None])[0]
+    pixels: Pixels = to_pixels(stacked[None])[0]
+    return pixels
 
 
 # --- Use ---

@@ -71,7 +71,7 @@ def _of_landmarks(path: Path, times: Array, content: dict[str, Any]) -> Motion:
         )
     seen = np.ones(len(times), np.bool_)
     try:
-        return from_track(Track(times, landmarks.astype(np.float32), seen, size))
+        return from_track(Track(times.astype(np.float64), landmarks.astype(np.float32), seen, size))
     except FacekitError as error:
         raise FacekitError(f"{path}: {error}") from error
 
