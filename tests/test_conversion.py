@@ -742,7 +742,7 @@ def test_odd_sides_rotated_clips_and_single_frames(
 
 def test_options_of_a_conversion_go_with_an_input() -> None:
     result = CliRunner().invoke(command, ["run", "gan", "--out", "x", "--preview", "y.mp4"])
-    assert "--preview go with --input" in str(result.exception)
+    assert "--preview with --input or --photos" in str(result.exception)
 
 
 def test_a_small_hole_in_a_bare_face_is_filled_and_a_lens_or_a_hand_is_not() -> None:

@@ -376,8 +376,8 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     both = said("swap_truth", "--frames", str(tmp_path), "--runs", str(tmp_path))
     assert "give one of" in both
     assert "--data is missing" in said("swap_truth", "--frames", str(tmp_path))
-    assert "--frames: is of the benchmark" in said("gan", "--frames", str(tmp_path))
-    assert "--clips: is for face swaps" in said("gan", "--clips", "2")
+    assert "--frames: is of a benchmark" in said("gan", "--frames", str(tmp_path))
+    assert "--clips: is for swaps and talking heads" in said("gan", "--clips", "2")
     assert "know nobody yet" in said("face_swap")
 
 

@@ -358,8 +358,8 @@ def test_tuning_brings_the_few_shot_head_nearer_to_its_photos(
 ) -> None:
     cast = a_cast(4)
     off = []
-    for steps in (0, 60):
-        config = tiny(few_shot_head, tune_steps=steps, tune_rate=2e-3)
+    for steps in (0, 25):
+        config = tiny(few_shot_head, tune_steps=steps, tune_rate=4e-3, steps=1)
         run = a_run(tmp_path / str(steps), few_shot_head, config)
         few_shot_head.fit(config, drawn_heads(), run, fabric)
         frames = few_shot_head.animator(run, fabric).draw(cast, cast.landmarks, 0)
