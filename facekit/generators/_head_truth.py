@@ -30,7 +30,14 @@ from facekit.datasets.head_truth import (
 )
 from facekit.faces.landmarks import mean_face_points
 from facekit.generators._evaluate import beside
-from facekit.generators._swap_truth import Readers, region_psnr, region_ssim
+from facekit.generators._swap_truth import (
+    Readers,
+    over_best,
+    ratio_of,
+    region_psnr,
+    region_ssim,
+    same,
+)
 from facekit.generators.talking_head import spline, warp
 from facekit.motion import (
     Animator,
@@ -298,20 +305,20 @@ def figures(
             called = f"cross_{key}" if task == "cross" else f"{key}_{task}"
             values = [float(of(task, name, key).mean()) for name in floors]
             floor = best(values) if values else None
-            add(f"head.{called}", unit, _same, of(task, "", key), floor=floor)
+            add(f"head.{called}", unit, same, of(task, "", key), floor=floor)
             for name in floors:
-                add(f"head.{called}.{name}", unit, _same, of(task, name, key))
+                add(f"head.{called}.{name}", unit, same, of(task, name, key))
         if floors and task == f"t{protocol.shots[0]}":
             floor_values = [of(task, name, "psnr") for name in floors]
-            add("head.psnr_over_floor", "dB", _over, of(task, "", "psnr"), *floor_values)
-    add("head.cross_nme.truth", "", _same, of("cross", TRUTH, "nme"))
+            add("head.psnr_over_floor", "dB", over_best, of(task, "", "psnr"), *floor_values)
+    add("head.cross_nme.truth", "", same, of("cross", TRUTH, "nme"))
     truth = of("cross", TRUTH, "similarity")
     for name in scores["cross"]:
         ending = f".{name}" if name else ""
         if name != TRUTH:
-            add(f"head.identity{ending}", "", _ratio, of("cross", name, "similarity"), truth)
-    add("head.similarity", "", _same, of("cross", "", "similarity"))
-    add("head.similarity.truth", "", _same, truth)
+            add(f"head.identity{ending}", "", ratio_of, of("cross", name, "similarity"), truth)
+    add("head.similarity", "", same, of("cross", "", "similarity"))
+    add("head.similarity.truth", "", same, truth)
     return rows
 
 
@@ -383,17 +390,3 @@ def _shown(
     k = protocol.frames - 1
     pictures = [subject.photos[0], driver.frames[0, k], frames[k], subject.frames[0, k]]
     return list(_sized(pictures, protocol.compared))
-
-
-def _same(value: Doubles) -> Doubles:
-    return value
-
-
-def _over(value: Doubles, *floors: Doubles) -> Doubles:
-    over: Doubles = value - np.max(np.stack(floors), axis=0)
-    return over
-
-
-def _ratio(first: Doubles, second: Doubles) -> Doubles:
-    ratio: Doubles = first / np.maximum(second, 1e-9)
-    return ratio

@@ -425,20 +425,20 @@ def figures(scores: Mapping[str, Sequence[Score]], own: str = "own") -> list[Fig
             if name == TRUTH and key in _OF_A_PICTURE:
                 continue
             floor = best.get(key) if name == own else None
-            add(f"swap.{called}{end}", unit, _same, of[name][key], floor=floor)
+            add(f"swap.{called}{end}", unit, same, of[name][key], floor=floor)
     mine, truth = of[own], of[TRUTH]
     if there:
-        add("swap.psnr_over_floor", "dB", _over, mine["psnr"], *(of[n]["psnr"] for n in there))
+        add("swap.psnr_over_floor", "dB", over_best, mine["psnr"], *(of[n]["psnr"] for n in there))
     if "photo" in of:
         add(
             "swap.expression_ratio",
             "",
-            _ratio,
+            ratio_of,
             mine["expression_from_truth"],
             of["photo"]["expression_from_truth"],
         )
-    add("swap.expression_over_truth", "", _ratio, mine["expression"], truth["expression"])
-    add("swap.flicker_ratio", "", _ratio, mine["flicker"], truth["flicker"])
+    add("swap.expression_over_truth", "", ratio_of, mine["expression"], truth["expression"])
+    add("swap.flicker_ratio", "", ratio_of, mine["flicker"], truth["flicker"])
     return rows
 
 
@@ -465,16 +465,19 @@ _PICK: dict[str, Callable[..., float]] = {
 """Which floor is the best one; of flicker none, since what never changes does not flicker."""
 
 
-def _same(value: Doubles) -> Doubles:
+def same(value: Doubles) -> Doubles:
+    """A figure that is a mean."""
     return value
 
 
-def _over(value: Doubles, *floors: Doubles) -> Doubles:
+def over_best(value: Doubles, *floors: Doubles) -> Doubles:
+    """By how much a mean is over the best of some."""
     over: Doubles = value - np.max(np.stack(floors), axis=0)
     return over
 
 
-def _ratio(first: Doubles, second: Doubles) -> Doubles:
+def ratio_of(first: Doubles, second: Doubles) -> Doubles:
+    """One mean over another."""
     ratio: Doubles = first / np.maximum(second, 1e-9)
     return ratio
 
