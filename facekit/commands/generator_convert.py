@@ -284,20 +284,29 @@ def _made_from(
     run: "GatedRun", given: "Permit", fabric: "Fabric", reference: Path | None
 ) -> dict[str, Any]:
     """All that the frames depend on: with anything else, finished stretches are made again."""
+    from facekit.core import files
+
+    return {
+        **made_by(run, fabric),
+        "inputs": sorted(given.files.values()),
+        "records": sorted({*run.permit.records, *given.records}),
+        "reference": files.sha256(reference) if reference else None,
+    }
+
+
+def made_by(generator: "GatedRun | str", fabric: "Fabric") -> dict[str, Any]:
+    """What frames depend on besides what goes in: a run, or bundled weights by name, and where."""
     import torch
 
     from facekit import __version__
     from facekit.core import files
     from facekit.core.device import precision_of
 
-    checkpoints = run.checkpoints()
+    checkpoints = [] if isinstance(generator, str) else generator.checkpoints()
     return {
         "facekit": __version__,
-        "inputs": sorted(given.files.values()),
-        "run": run.id,
+        "run": generator if isinstance(generator, str) else generator.id,
         "checkpoint": files.sha256(checkpoints[-1]) if checkpoints else None,
-        "records": sorted({*run.permit.records, *given.records}),
-        "reference": files.sha256(reference) if reference else None,
         "device": fabric.device.type,
         "precision": precision_of(fabric),
         "threads": torch.get_num_threads(),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from facekit.commands.generator_convert import made_by
+from facekit.commands.generator_sample import ENLARGED
 from facekit.core.errors import FacekitError
 
 if TYPE_CHECKING:
@@ -24,9 +26,6 @@ log = logging.getLogger("facekit")
 
 MOST_PHOTOS = 32
 """Of more, so many are taken, evenly."""
-
-ENLARGED = 256
-"""Side in pixels to which smaller frames are enlarged: a smaller one may not hold its mark."""
 
 _LENT = 8  # photos of each, of a folder that becomes a data set
 _MOMENTS = 2.5  # a second, there
@@ -186,7 +185,8 @@ def move(
     }
     controls = controls or Controls()
     made_from = {
-        **_made_from(source, fabric),
+        **made_by(source.opened, fabric),
+        "records": sorted(source.records),
         "inputs": sorted(terms["inputs"].values()),
         "order": [terms["inputs"][path] for path in chosen],
         **{"driver": driver, "seconds": seconds, "badge": badge, "controls": asdict(controls)},
@@ -469,23 +469,3 @@ def _rate_and_audio(driver: Driver) -> tuple[float, Path | None]:
         return _RATE, None
     info = probe(driver.path)
     return info.rate or _RATE, driver.path if info.has_audio else None
-
-
-def _made_from(source: "Source", fabric: "Fabric") -> dict[str, Any]:
-    """All of the generator that the frames depend on."""
-    import torch
-
-    from facekit import __version__
-    from facekit.core import files
-    from facekit.core.device import precision_of
-
-    checkpoints = [] if isinstance(source.opened, str) else source.opened.checkpoints()
-    return {
-        "facekit": __version__,
-        "generator": source.opened if isinstance(source.opened, str) else source.opened.id,
-        "checkpoint": files.sha256(checkpoints[-1]) if checkpoints else None,
-        "records": sorted(source.records),
-        "device": fabric.device.type,
-        "precision": precision_of(fabric),
-        "threads": torch.get_num_threads(),
-    }

@@ -1,7 +1,7 @@
 """``facekit generator evaluate``: how good a generator is, and beside what."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from facekit.generators._head_truth import Method
     from facekit.types import Pixels
 
+    P = TypeVar("P", HeadsProtocol, Protocol)
+
 PROTOCOL, HEADS = "swap_truth", "head_truth"
 """What stands for GENERATOR where the benchmark itself is meant: of swaps, of talking heads."""
 
@@ -31,12 +33,7 @@ Folder = click.Path(file_okay=False, path_type=Path)
     type=Folder,
     help="The folder that the run learned from; for swap_truth its export.",
 )
-@click.option(
-    "--consent",
-    multiple=True,
-    metavar="ID",
-    help="A consent record of somebody in the photos; give one for everyone.",
-)
+@options.CONSENT
 @click.option(
     "--samples",
     type=click.IntRange(1, 50_000),
@@ -384,21 +381,21 @@ def _heads_protocol(clips: int | None) -> "HeadsProtocol":
     """The benchmark's protocol, or a shorter one."""
     from facekit.datasets.head_truth import read_protocol
 
-    protocol = read_protocol()
-    if clips is None:
-        return protocol
-    click.echo(f"{clips} clips a person instead of {protocol.clips}: a look, no result", err=True)
-    return protocol.model_copy(update={"clips": clips})
+    return _shortened(read_protocol(), clips, "person")
 
 
 def _protocol(clips: int | None) -> "Protocol":
     """The benchmark's protocol, or a shorter one."""
     from facekit.datasets.swap_truth import read_protocol
 
-    protocol = read_protocol()
+    return _shortened(read_protocol(), clips, "pair")
+
+
+def _shortened(protocol: "P", clips: int | None, of: str) -> "P":
+    """A protocol of so many clips of each, which is said; None leaves it as it is."""
     if clips is None:
         return protocol
-    click.echo(f"{clips} clips a pair instead of {protocol.clips}: a look, no result", err=True)
+    click.echo(f"{clips} clips a {of} instead of {protocol.clips}: a look, no result", err=True)
     return protocol.model_copy(update={"clips": clips})
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facekit.commands.generator_convert import facts_of
 from facekit.core.errors import FacekitError, did_you_mean
 
 if TYPE_CHECKING:
@@ -101,15 +102,8 @@ def opened(generator: str) -> Source:
     if Path(generator).is_dir():
         run = generators.open_run(Path(generator))
         plugin = str(run.facts["plugin"])
-        facts = {
-            "origin": run.permit.origin,
-            "generator": plugin,
-            "run": run.id,
-            "certificates": [run.permit.certificate] if run.permit.certificate else [],
-            "publish": run.permit.covers("publish"),
-        }
         return Source(
-            *(run, plugin, generators.mark_id(run), facts),
+            *(run, plugin, generators.mark_id(run), facts_of(run)),
             records=run.permit.records,
             certificate=run.permit.certificate,
         )

@@ -21,6 +21,7 @@ from facekit.core import checkpoint, config
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.heads import before
+from facekit.datasets.swap_truth import require_names, require_studio
 from facekit.media.images import read_image
 from facekit.studio.certificate import STUDIO_VERSION
 from facekit.studio.performance import Performance, performance_seed
@@ -90,11 +91,7 @@ def read_protocol(name: str | Path = PROTOCOL) -> Protocol:
     """
     path = config.find(name)
     protocol = config.validate(config.read_yaml(path), Protocol, path)
-    if protocol.studio != STUDIO_VERSION:
-        raise FacekitError(
-            f"{path}: is of studio version {protocol.studio}, this is {STUDIO_VERSION}, which "
-            "renders other pictures; use the facekit of that time, or another protocol"
-        )
+    require_studio(path, protocol.studio)
     if max(protocol.shots) > protocol.photos or min(protocol.shots) < 1:
         raise FacekitError(f"{path}: shots {protocol.shots}: allowed are 1 to {protocol.photos}")
     return protocol
@@ -161,16 +158,7 @@ def require_frames(folder: Path, protocol: Protocol) -> None:
         for clip in range(protocol.clips)
         for frame in range(protocol.frames)
     ]
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
-    if missing := [name for name in wanted if name not in found]:
-        raise FacekitError(
-            f"{folder}: {len(missing)} of {len(wanted)} frames are missing, e.g. {missing[0]}"
-        )
-    if extra := sorted(found.difference(wanted)):
-        raise FacekitError(
-            f"{folder}: {len(extra)} pictures are none of the protocol's, e.g. {extra[0]}; take "
-            "them away"
-        )
+    require_names(folder, wanted)
 
 
 def read_frames(

@@ -178,12 +178,21 @@ def read_protocol(name: str | Path = PROTOCOL) -> Protocol:
     """
     path = config.find(name)
     protocol = config.validate(config.read_yaml(path), Protocol, path)
-    if protocol.studio != STUDIO_VERSION:
+    require_studio(path, protocol.studio)
+    return protocol
+
+
+def require_studio(path: Path, version: int) -> None:
+    """See that a protocol is of this studio.
+
+    Raises:
+        FacekitError: if it is of another version.
+    """
+    if version != STUDIO_VERSION:
         raise FacekitError(
-            f"{path}: is of studio version {protocol.studio}, this is {STUDIO_VERSION}, which "
+            f"{path}: is of studio version {version}, this is {STUDIO_VERSION}, which "
             "renders other pictures; use the facekit of that time, or another protocol"
         )
-    return protocol
 
 
 def actors_of(folder: Path, items: Sequence[Item] | None = None) -> list[Actor]:
@@ -373,12 +382,30 @@ def require_frames(folder: Path, protocol: Protocol) -> None:
         for clip in range(protocol.clips)
         for frame in range(protocol.frames)
     ]
+    require_names(
+        folder,
+        wanted,
+        "; they are named as in the export, and a frame that a method gives up on is the target's "
+        "own",
+    )
+
+
+def require_names(folder: Path, wanted: Sequence[str], remedy: str = "") -> None:
+    """See that a folder has the pictures of these names, and no other.
+
+    Args:
+        folder: with PNG files, anywhere below.
+        wanted: their paths in it.
+        remedy: what to say where some are missing.
+
+    Raises:
+        FacekitError: which names the first that is missing or too many.
+    """
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     if missing := [name for name in wanted if name not in found]:
         raise FacekitError(
-            f"{folder}: {len(missing)} of {len(wanted)} frames are missing, e.g. {missing[0]}; "
-            "they are named as in the export, and a frame that a method gives up on is the "
-            "target's own"
+            f"{folder}: {len(missing)} of {len(wanted)} frames are missing, e.g. {missing[0]}"
+            f"{remedy}"
         )
     if extra := sorted(found.difference(wanted)):
         raise FacekitError(

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from facekit.conversion.images import to_images, to_pixels
 from facekit.core.figures import Figure
 from facekit.core.progress import progress
-from facekit.core.seed import Purpose, rng
 from facekit.datasets.head_truth import (
     Protocol,
     Subject,
@@ -32,6 +31,7 @@ from facekit.faces.landmarks import mean_face_points
 from facekit.generators._evaluate import beside
 from facekit.generators._swap_truth import (
     Readers,
+    Rows,
     over_best,
     ratio_of,
     region_psnr,
@@ -57,7 +57,6 @@ TRUTH = "truth"
 ABSOLUTE = Controls(relative=False)
 """How somebody else's performance is taken over: the truth gives it as it is."""
 
-_RESAMPLES = 1000
 _MOST_PSNR = 100.0  # of frames that are the truth itself
 _OUTER_CORNERS = (36, 45)  # of the eyes: their distance is 300W's "inter-ocular"
 _SHOWN = 8  # people on the sheet
@@ -277,40 +276,25 @@ def figures(
         scores: task → name ("" the method itself, or a floor, or the truth) → a score a person.
         protocol: whose tasks they are.
     """
-    people = len(scores["cross"][""])
-    draws = rng(0, Purpose.BOOTSTRAP).integers(people, size=(_RESAMPLES, people))
-    rows: list[Figure] = []
-
-    def add(
-        name: str,
-        unit: str,
-        said: Callable[..., Doubles],
-        *parts: Doubles,
-        floor: float | None = None,
-    ) -> None:
-        value = float(said(*(part.mean() for part in parts)))
-        drawn = said(*(part[draws].mean(1) for part in parts))
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        rows.append(Figure(name, value, unit, float(low), float(high), floor=floor))
+    table = Rows(len(scores["cross"][""]))
+    add = table.add
 
     def of(task: str, called: str, key: str) -> Doubles:
         return np.array([vars(score)[key] for score in scores[task][called]])
 
     for task in tasks(protocol):
-        floors = [name for name in FLOORS if name in scores[task]]
         keys = {"ssim": ("", max), "psnr": ("dB", max)}
         if task == "cross":
             keys["nme"] = ("", min)
         for key, (unit, best) in keys.items():
             called = f"cross_{key}" if task == "cross" else f"{key}_{task}"
-            values = [float(of(task, name, key).mean()) for name in floors]
-            floor = best(values) if values else None
+            floor = best(float(of(task, name, key).mean()) for name in FLOORS)
             add(f"head.{called}", unit, same, of(task, "", key), floor=floor)
-            for name in floors:
+            for name in FLOORS:
                 add(f"head.{called}.{name}", unit, same, of(task, name, key))
-        if floors and task == f"t{protocol.shots[0]}":
-            floor_values = [of(task, name, "psnr") for name in floors]
-            add("head.psnr_over_floor", "dB", over_best, of(task, "", "psnr"), *floor_values)
+    first = f"t{protocol.shots[0]}"
+    floors = (of(first, name, "psnr") for name in FLOORS)
+    add("head.psnr_over_floor", "dB", over_best, of(first, "", "psnr"), *floors)
     add("head.cross_nme.truth", "", same, of("cross", TRUTH, "nme"))
     truth = of("cross", TRUTH, "similarity")
     for name in scores["cross"]:
@@ -319,7 +303,7 @@ def figures(
             add(f"head.identity{ending}", "", ratio_of, of("cross", name, "similarity"), truth)
     add("head.similarity", "", same, of("cross", "", "similarity"))
     add("head.similarity.truth", "", same, truth)
-    return rows
+    return table.figures
 
 
 def _watched(subject: Subject, protocol: Protocol, device: torch.device) -> Watched:

@@ -385,6 +385,45 @@ def bend(picture: Pixels, landmarks: Floats, frame: Pixels, to: Floats, gain: Do
     return result
 
 
+class Rows:
+    """A table of figures from some clips or people, each with its interval: they are drawn anew.
+
+    Attributes:
+        figures: added so far.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Draw the same for all rows.
+
+        Args:
+            count: of the clips or people.
+        """
+        self.figures: list[Figure] = []
+        self._draws = rng(0, Purpose.BOOTSTRAP).integers(count, size=(_RESAMPLES, count))
+
+    def add(
+        self,
+        name: str,
+        unit: str,
+        said: Callable[..., Doubles],
+        *parts: Doubles,
+        floor: float | None = None,
+    ) -> None:
+        """Add a figure.
+
+        Args:
+            name: of it.
+            unit: of it.
+            said: what is made of the parts' means.
+            parts: (N,) each, a number of each clip or person.
+            floor: of the figure.
+        """
+        value = float(said(*(part.mean() for part in parts)))
+        drawn = said(*(part[self._draws].mean(1) for part in parts))
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        self.figures.append(Figure(name, value, unit, float(low), float(high), floor=floor))
+
+
 def figures(scores: Mapping[str, Sequence[Score]], own: str = "own") -> list[Figure]:
     """The table of a method, with its floors, its ceiling and the truth.
 
@@ -392,8 +431,6 @@ def figures(scores: Mapping[str, Sequence[Score]], own: str = "own") -> list[Fig
         scores: name → scores of the same clips; of ``own``, ``truth``, and whatever else there is.
         own: whose rows have no ending.
     """
-    clips = len(scores[own])
-    draws = rng(0, Purpose.BOOTSTRAP).integers(clips, size=(_RESAMPLES, clips))
     of = {
         name: {key: np.array([vars(one)[key] for one in rows]) for key in vars(rows[0])}
         for name, rows in scores.items()
@@ -404,20 +441,8 @@ def figures(scores: Mapping[str, Sequence[Score]], own: str = "own") -> list[Fig
         for key, pick in _PICK.items()
         if there
     }
-    rows: list[Figure] = []
-
-    def add(
-        name: str,
-        unit: str,
-        said: Callable[..., Doubles],
-        *parts: Doubles,
-        floor: float | None = None,
-    ) -> None:
-        value = float(said(*(part.mean() for part in parts)))
-        drawn = said(*(part[draws].mean(1) for part in parts))
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        rows.append(Figure(name, value, unit, float(low), float(high), floor=floor))
-
+    table = Rows(len(scores[own]))
+    add = table.add
     names = [own, *(name for name in (*FLOORS, CEILING, TRUTH) if name in of)]
     for name in names:
         end = "" if name == own else f".{name}"
@@ -439,7 +464,7 @@ def figures(scores: Mapping[str, Sequence[Score]], own: str = "own") -> list[Fig
         )
     add("swap.expression_over_truth", "", ratio_of, mine["expression"], truth["expression"])
     add("swap.flicker_ratio", "", ratio_of, mine["flicker"], truth["flicker"])
-    return rows
+    return table.figures
 
 
 _CALLED = {
