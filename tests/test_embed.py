@@ -337,7 +337,7 @@ def test_a_lesson_broken_off_goes_on_to_the_same_bits(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
     run = Run(tmp_path / "parts")
-    run.note(minutes=0.1)
+    run.note(minutes=0.1, device="cpu, 2 threads")
     path = teach.bundle("identity", config, photos, run, "facekit studio teach")
     card = weights.find(path.parent, "identity")[1]
     assert card["licence"] == "research use only"

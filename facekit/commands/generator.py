@@ -251,7 +251,7 @@ def pretrain(
     if not fabric.is_global_zero:
         return
     minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
-    run.note(minutes=round(minutes, 1))
+    run.note(minutes=round(minutes, 1), device=devices.name_of(fabric.device))
     name = name or plugin
     path = generators.bundle(run, out, name)
     last = run.metrics()[-1]
@@ -269,6 +269,7 @@ def pretrain(
         "data": data,
         "data_hash": data_hash,
         "minutes": run.facts["minutes"],
+        "device": run.facts["device"],
         "licence": "Apache-2.0",
         "figures": {**figures, "steps": last["step"]},
     }

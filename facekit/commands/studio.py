@@ -433,7 +433,7 @@ def teach(
     began = time.monotonic()
     module.teach(settings, run, fabric, studio, data)
     minutes = run.facts.get("minutes", 0) + (time.monotonic() - began) / 60
-    run.note(minutes=round(minutes, 1))
+    run.note(minutes=round(minutes, 1), device=devices.name_of(fabric.device))
     path = lessons.bundle(lesson, settings, data, run, command_line(sys.argv))
     click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 

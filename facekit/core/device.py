@@ -121,6 +121,14 @@ def on_host(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+def name_of(device: torch.device) -> str:
+    """What computes there, for the record: the GPU's name, or how many threads of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
 def precision_of(fabric: "Fabric") -> str:
     """The resolved precision, by Fabric's name: results depend on it, so runs record it."""
     return str(fabric.strategy.precision.precision)

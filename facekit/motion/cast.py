@@ -80,7 +80,8 @@ def cast_of(
         size: S.
         device: where to locate and read faces.
         names: of the photos, for errors.
-        unfit: what becomes of photos that are not fit; one without a face is never taken.
+        unfit: what becomes of photos that are not fit. "take" takes them, but for one without a
+            face, which is left out; the first one, which will move, must show one.
         cut: False to take pictures whole: square ones, in which the head is about as large.
 
     Raises:
@@ -98,7 +99,7 @@ def cast_of(
             faces.append(_one_face(name, found, strict=unfit != "take"))
             kept.append(k)
         except FacekitError as error:
-            if unfit != "leave out":
+            if unfit == "refuse" or (unfit == "take" and k == 0):
                 raise
             reason = error
     if not kept:

@@ -185,6 +185,7 @@ def bundle(lesson: str, config: Lesson, data: Path | None, run: Run, command: st
         "data": described(config, data),
         "data_hash": run.facts["data_hash"],
         "minutes": run.facts["minutes"],
+        "device": run.facts["device"],
         "licence": module.LICENCE if data is None else module.LICENCE_WITH_DATA,
         "figures": run.facts.get("figures", last),
     }
