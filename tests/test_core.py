@@ -656,6 +656,11 @@ def test_the_processor_is_always_there() -> None:
     assert torch.get_num_threads() == 1
 
 
+def test_what_computes_can_be_named() -> None:
+    device.setup("cpu", threads=1)
+    assert device.name_of(torch.device("cpu")) == "cpu, 1 thread"
+
+
 @pytest.mark.parametrize("precision", device.PRECISIONS)
 def test_each_precision_can_be_asked_for(precision: str) -> None:
     fabric = device.setup("cpu", precision, threads=1)

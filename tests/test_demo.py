@@ -22,7 +22,7 @@ from facekit.media.decode import Video
 from facekit.media.images import read_image
 from facekit.provenance.manifest import verify
 
-STEPS = ["people", "clip", "train", "swap", "marks", "detector", "analyze", "pictures"]
+STEPS = "people clip train swap head marks detector analyze pictures".split()
 
 FOUND: dict[str, dict[str, Any]] = {
     "people": {
@@ -31,6 +31,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "clip": {},
     "train": {"step": 777, "loss": 0.1, "seconds": 99.0},
     "swap": {"psnr": {"swap": 23.456, "floor": 12.345}},
+    "head": {"photo": "person-0001/0007.png"},
     "marks": {
         "readings": [
             {
@@ -146,7 +147,7 @@ def test_an_interrupted_demo_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_marks", interrupted)
         assert run(tmp_path, "--quick").exit_code != 0
-    assert calls == STEPS[:4]
+    assert calls == STEPS[:5]
     assert not (tmp_path / "index.html").exists()
     assert run(tmp_path, "--quick").exit_code == 0
     assert calls == STEPS
@@ -186,11 +187,17 @@ def finished(tmp_path: Path) -> module.Demo:
 def test_the_page_shows_what_every_step_found(finished: module.Demo) -> None:
     page = module._page(finished)
     pair = [int(name[-4:]) for name in (finished.plan.source, finished.plan.target)]
-    assert re.findall(r"<h2><span>(\d)</span>", page) == list("123456")
+    assert re.findall(r"<h2><span>(\d)</span>", page) == list("1234567")
     for name in STEPS:
         assert f"what {name} does" in page
     for text in (
-        *("seed 5", "777 steps", "person-0005", *(f"&lt;somebody&gt; of {20 + i}" for i in pair)),
+        *(
+            "seed 5",
+            "777 steps",
+            "person-0005",
+            "people/person-0001/0007.png",
+            *(f"&lt;somebody&gt; of {20 + i}" for i in pair),
+        ),
         *("23.5 dB", "12.3 dB", "1.5e-40", "7.0e-01", "composite", "untrusted", "none found"),
         *("12 untouched, 12 generated", "bootstrap over 2 people"),
         *("0.876", "0.750 – 0.950", "0.512", "0.634"),
@@ -203,7 +210,8 @@ def test_the_page_shows_what_every_step_found(finished: module.Demo) -> None:
 def test_the_page_asks_for_nothing_from_elsewhere(finished: module.Demo) -> None:
     page = module._page(finished)
     links = re.findall(r"""(?:src|href|poster|action)\s*=\s*["']([^"']*)""", page)
-    assert {"pipeline.png", "people.png", "truth.png", "swap.mp4", "clip/clip.mp4"} < set(links)
+    assert {"pipeline.png", "people.png", "truth.png", "clip/clip.mp4"} < set(links)
+    assert {"swap.mp4", "head.mp4", "people/person-0001/0007.png"} < set(links)
     assert not [link for link in links if ":" in link or link.startswith("/")]
     assert not re.search(r"https?:|@import|<script|url\(", page)
 
@@ -257,7 +265,8 @@ def tiny_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan.write_text(
         "people: 6\nframes: 4\nsize: 128\nseconds: 0.5\nrate: 12.0\n"
         "source: person-0000\ntarget: person-0001\n"
-        f"generator: {tmp_path / 'generator.yaml'}\ndetector: {tmp_path / 'detector.yaml'}\n"
+        f"generator: {tmp_path / 'generator.yaml'}\nhead: talking_head_64\n"
+        f"detector: {tmp_path / 'detector.yaml'}\n"
         f"budget: {json.dumps(dict.fromkeys(STEPS, 1.0))}\n"
     )
     monkeypatch.setattr(module, "find", lambda name: plan)
@@ -287,8 +296,10 @@ def test_the_whole_way_and_once_interrupted(
     marked, unmarked = (watermark.read_file(out / p) for p in ("swap.mp4", "clip/clip.mp4"))
     assert marked.present and marked.kind == "composite" and marked.p_value < 1e-6
     assert not unmarked.present and unmarked.p_value > 1e-6
-    assert [row["present"] for row in done["marks"]["readings"]] == [True, False]
-    assert verify(out / "swap.mp4").status == "untrusted"
+    assert [row["present"] for row in done["marks"]["readings"]] == [True, True, False]
+    for name in ("swap.mp4", "head.mp4"):
+        assert verify(out / name).status == "untrusted"
+    assert watermark.read_file(out / "head.mp4").kind == "generated"
     with Video(out / "swap.mp4") as swap, Video(out / "clip" / "clip.mp4") as clip:
         assert len(list(swap)) == len(list(clip)) == 6
     # Certified studio media carry no mark; what is to be looked at does, and says what it is.

@@ -606,6 +606,14 @@ def test_photos_of_two_people_or_of_nobody_are_refused(people: Path, fabric: Fab
         motion.cast_of([both], 64, fabric.device)
 
 
+def test_of_a_benchmark_photos_without_a_face_are_left_out(people: Path, fabric: Fabric) -> None:
+    picture = read_image(people / "person-0000" / "0000.png")
+    blank = np.full_like(picture, 127)
+    assert len(motion.cast_of([picture, blank], 64, fabric.device, unfit="take", cut=False)) == 1
+    with pytest.raises(FacekitError, match="photo 1: shows no face"):  # it is the one that moves
+        motion.cast_of([blank, picture], 64, fabric.device, unfit="take", cut=False)
+
+
 def test_photos_of_any_size_are_cut_alike(people: Path, fabric: Fabric) -> None:
     picture = read_image(people / "person-0000" / "0000.png")
     large = np.pad(picture.repeat(2, 0).repeat(2, 1), ((40, 0), (100, 60), (0, 0)), mode="edge")
