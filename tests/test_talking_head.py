@@ -171,9 +171,9 @@ def test_more_photos_are_blended_by_how_well_they_show_a_place() -> None:
     net = talking_head.TalkingHead(8).eval()
     batch = talking_head.drawn_batch(drawn_heads(), 2, 2, 0.0, torch.device("cpu"))
 
-    def of_first(photos: Any, first: Any, of: Any, points: Any) -> Any:
+    def of_first(photos: Any, first: Any, *marks: Any) -> Any:
         assert torch.equal(first[1::2], first[::2]) and torch.equal(first[::2], photos[::2])
-        places, logits = talking_head.Motion.forward(net.motion, photos, first, of, points)
+        places, logits = talking_head.Motion.forward(net.motion, photos, first, *marks)
         logits = logits.clone()
         logits[0::2], logits[1::2] = 20.0, -20.0  # the first photo of each person, the second
         return places, logits
@@ -612,6 +612,18 @@ def test_of_a_benchmark_photos_without_a_face_are_left_out(people: Path, fabric:
     assert len(motion.cast_of([picture, blank], 64, fabric.device, unfit="take", cut=False)) == 1
     with pytest.raises(FacekitError, match="photo 1: shows no face"):  # it is the one that moves
         motion.cast_of([blank, picture], 64, fabric.device, unfit="take", cut=False)
+
+
+def test_of_a_folder_photos_that_are_not_fit_are_left_out(people: Path, fabric: Fabric) -> None:
+    picture = read_image(people / "person-0000" / "0000.png")
+    blank = np.full_like(picture, 127)
+    named = {"names": ["a.png", "b.png"], "unfit": "leave out"}
+    cast = motion.cast_of([blank, picture], 64, fabric.device, **named)
+    assert len(cast) == 1 and np.ptp(cast.pixels[0]) > 0
+    (reason,) = cast.left_out
+    assert reason.startswith("a.png: shows no face")
+    with pytest.raises(FacekitError, match=r"b\.png: shows no face"):
+        motion.cast_of([blank, blank], 64, fabric.device, **named)
 
 
 def test_photos_of_any_size_are_cut_alike(people: Path, fabric: Fabric) -> None:

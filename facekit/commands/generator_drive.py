@@ -158,7 +158,7 @@ def move(
     from facekit.media.decode import Video
     from facekit.media.images import read_image
     from facekit.media.stretches import Stretches
-    from facekit.motion import Controls, cast_of
+    from facekit.motion import Controls, Unfit, cast_of
 
     for file in filter(None, (out, preview)):
         if file.suffix.lower() != ".mp4":
@@ -173,12 +173,15 @@ def move(
     given = generators.admit_together(groups, consent, fabric.device)
 
     pictures = [read_image(path) for path in chosen]
-    cast = cast_of(pictures, by.size, fabric.device, names=chosen)
+    unfit: Unfit = "leave out" if photos.is_dir() else "refuse"
+    cast = cast_of(pictures, by.size, fabric.device, names=chosen, unfit=unfit)
+    for reason in cast.left_out:
+        log.info("left out: %s", reason)
     side = max(by.size, ENLARGED)
     terms: dict[str, Any] = {
         "kind": generators.load(source.plugin).KIND,
         "inputs": {path: digest for permit in given for path, digest in permit.files.items()},
-        "facts": _facts(source, given) | {"photos": len(chosen), **_said(moving)},
+        "facts": _facts(source, given) | {"photos": len(cast), **_said(moving)},
         "id": generators.mark_id(source.opened, *given),
         "consent": sorted({*source.records, *(id for one in given for id in one.records)}),
         "badge": badge,
@@ -212,7 +215,7 @@ def move(
         with Video(out) as result:
             beside = _beside(cast.pixels[0], moving, result)
             shown = export.write_video(preview, beside, rate=rate, audio_from=audio, **terms)
-    return Moved(exported, shown, len(chosen), len(times))
+    return Moved(exported, shown, len(cast), len(times))
 
 
 def move_folder(

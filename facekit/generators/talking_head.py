@@ -260,7 +260,13 @@ class Motion(nn.Module):
         self.say.bias = nn.Parameter(torch.tensor([2.0, 0, 0, 2.0]))
 
     def forward(
-        self, photos: Tensor, first: Tensor, of: Tensor, points: Tensor
+        self,
+        photos: Tensor,
+        first: Tensor,
+        of: Tensor,
+        points: Tensor,
+        lines_of: Tensor,
+        lines: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Look at photos.
 
@@ -270,6 +276,8 @@ class Motion(nn.Module):
                 another one is not what is to be seen.
             of: (B, 70, 2), their landmarks.
             points: (B, 70, 2), those of the new picture.
+            lines_of: (B, 3, h, h), the drawings of theirs, by :func:`maps_of`.
+            lines: (B, 3, h, h), and of the new picture's.
 
         Returns:
             (B, h, h, 2): where each place of the new picture is in the photo; and the logits
@@ -277,7 +285,7 @@ class Motion(nn.Module):
         """
         side = photos.shape[2]
         bent = spline(points, of, side)
-        given = [photos, warp(photos, bent), first, maps_of(points, side), maps_of(of, side)]
+        given = [photos, warp(photos, bent), first, lines, lines_of]
         maps = self.start(torch.cat(given, 1).contiguous(memory_format=torch.channels_last))
         kept = []
         for down in self.down:
@@ -299,11 +307,13 @@ class Looks(NamedTuple):
     Attributes:
         photos: (B, T, 3, S, S) in [-1, 1].
         points: (B, T, 70, 2), their landmarks.
+        lines: (B * T, 3, S / 2, S / 2), drawings of the landmarks.
         half: (B * T, width, S / 2, S / 2), features; ``quarter`` (B * T, 2 * width, S / 4, S / 4).
     """
 
     photos: Tensor
     points: Tensor
+    lines: Tensor
     half: Tensor
     quarter: Tensor
 
@@ -349,16 +359,21 @@ class TalkingHead(nn.Module):
         """Look at photos (B, T, 3, S, S) in [-1, 1], whose landmarks (B, T, 70, 2) are known."""
         flat = photos.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         half = self.halved(self.first(flat))
-        return Looks(photos, points, half, self.quartered(half))
+        lines = maps_of(points.flatten(0, 1), photos.shape[-1] // 2)
+        return Looks(photos, points, lines, half, self.quartered(half))
 
     def forward(self, looks: Looks, points: Tensor) -> Drawn:
         """Draw pictures of people whose landmarks are ``points`` (B, 70, 2)."""
         batch, count, _, size, _ = looks.photos.shape
         photos = looks.photos.flatten(0, 1)
         small = F.interpolate(photos, scale_factor=0.5, mode="bilinear", antialias=True)
-        every = points.repeat_interleave(count, 0)
-        first = small[::count].repeat_interleave(count, 0)
-        places, logits = self.motion(small, first, looks.points.flatten(0, 1), every)
+        lines = maps_of(points, size // 2)
+        first, every, drawn = (
+            of_each.repeat_interleave(count, 0) for of_each in (small[::count], points, lines)
+        )
+        places, logits = self.motion(
+            small, first, looks.points.flatten(0, 1), every, looks.lines, drawn
+        )
         seen = logits.sigmoid()
 
         # Each photo counts by how well it shows a place; if none does, all count alike.
@@ -374,7 +389,7 @@ class TalkingHead(nn.Module):
 
         warped = blended(photos)
         half, quarter = blended(looks.half), blended(looks.quarter)
-        around = torch.cat([maps_of(points, size // 2), shown], 1)
+        around = torch.cat([lines, shown], 1)
         far = _resized(around, size // 4)
         maps = self.begin(torch.cat([quarter * far[:, -1:], far], 1))
         maps = self.to_half(self.deep(maps))
@@ -764,8 +779,8 @@ def chosen(of: Tensor, points: Tensor) -> list[int]:
 def _repeated(looks: Looks, count: int) -> Looks:
     """What was seen of one person, for so many pictures."""
     photos, points = (part.expand(count, *part.shape[1:]) for part in looks[:2])
-    half, quarter = (part.repeat(count, 1, 1, 1) for part in looks[2:])
-    return Looks(photos, points, half, quarter)
+    lines, half, quarter = (part.repeat(count, 1, 1, 1) for part in looks[2:])
+    return Looks(photos, points, lines, half, quarter)
 
 
 def load(source: Run | str, fabric: Fabric) -> tuple[TalkingHead, Config]:

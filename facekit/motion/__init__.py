@@ -6,7 +6,7 @@ track of landmarks, which a generator draws.
 """
 
 from facekit.motion.act import Channel, Controls, Sitter, act, parse, sitters
-from facekit.motion.cast import Animator, Cast, cast_of
+from facekit.motion.cast import Animator, Cast, Unfit, cast_of
 from facekit.motion.read import Motion, from_performances, from_track
 from facekit.motion.track_file import read_motion
 from facekit.motion.watch import Track, watch
@@ -19,6 +19,7 @@ __all__ = [
     "Motion",
     "Sitter",
     "Track",
+    "Unfit",
     "act",
     "cast_of",
     "from_performances",

@@ -36,10 +36,12 @@ class Cast:
     Attributes:
         pixels: uint8 RGB (T, S, S, 3).
         sitters: who is in them, in pixels of these.
+        left_out: of each photo that is not among them: which one, and why.
     """
 
     pixels: Pixels
     sitters: list[Sitter]
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -93,7 +95,7 @@ def cast_of(
     seen = measure(pictures, [faces[:2] for faces in Stage(device).look(pictures)])
     faces: list[Face] = []
     kept: list[int] = []
-    reason = FacekitError("no photos; give at least one")
+    left_out: list[FacekitError] = []
     for k, (name, found) in enumerate(zip(called, seen, strict=True)):
         try:
             faces.append(_one_face(name, found, strict=unfit != "take"))
@@ -101,9 +103,9 @@ def cast_of(
         except FacekitError as error:
             if unfit == "refuse" or (unfit == "take" and k == 0):
                 raise
-            reason = error
+            left_out.append(error)
     if not kept:
-        raise reason
+        raise left_out[-1] if left_out else FacekitError("no photos; give at least one")
     if unfit != "take":
         _require_one_person([called[k] for k in kept], [pictures[k] for k in kept], faces, device)
     crops = np.empty((len(kept), size, size, 3), np.uint8)
@@ -118,7 +120,7 @@ def cast_of(
             matrix = np.array([[zoom, 0, 0], [0, zoom, 0]])
         draw_crop(crops[row], pictures[k], invert(matrix))
         read[row] = apply(matrix, points)
-    return Cast(crops, sitters(read, size))
+    return Cast(crops, sitters(read, size), tuple(map(str, left_out)))
 
 
 def _one_face(name: str, faces: Sequence[Face], *, strict: bool) -> Face:
