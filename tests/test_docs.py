@@ -35,6 +35,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         ("faces.jpg", "studio"),
         ("studio-people.jpg", "studio"),
         ("studio-talking.mp4", "studio"),
+        ("talking_head.png", "generated"),
     ],
 )
 def test_pictures_say_what_they_are(name: str, kind: str) -> None:
@@ -56,6 +57,7 @@ def test_there_are_no_other_pictures() -> None:
         "pipeline.png",
         "studio-people.jpg",
         "studio-talking.mp4",
+        "talking_head.png",
     ]
 
 
