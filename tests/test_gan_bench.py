@@ -305,18 +305,19 @@ def test_detectors_are_trained_and_tested_on_different_samples(tmp_path: Path) -
     assert len(halves[2]) == len(halves[1]) == 20 and not halves[2] & halves[1]
 
 
-@pytest.mark.parametrize("maker", ["gan", "swap"])
-def test_a_recipe_with_a_generator_is_the_bundled_one_but_for_it(maker: str) -> None:
+@pytest.mark.parametrize(("maker", "added"), [("gan", 1), ("generated", 2)])
+def test_a_recipe_with_generators_is_the_bundled_one_but_for_them(maker: str, added: int) -> None:
     (_, plain), (_, more) = (read_config(f"detectors/{n}") for n in ("default", f"default_{maker}"))
     assert more.kept == {"blend": "default"} and not plain.kept and more.data == plain.data
     members = {name: one for name, one in plain.members.items() if name not in more.kept}
     assert more.members == members
-    assert more.collections[:-1] == plain.collections
+    assert more.collections[:-added] == plain.collections
     one, other = (read_yaml(find(f"evaluations/{name}")) for name in (maker, f"default_{maker}"))
     assert {**one, "training": ""} == {**other, "training": ""}
-    (learned, tested) = more.collections[-1], Collection(**one["generated"][-1])
-    assert learned.path == tested.path
-    assert (learned.part, tested.part) == ("first half", "second half")
+    tests = [Collection(**tested) for tested in one["generated"][-added:]]
+    for learned, tested in zip(more.collections[-added:], tests, strict=True):
+        assert learned.path == tested.path
+        assert (learned.part, tested.part) == ("first half", "second half")
 
 
 def test_swaps_train_and_test_detectors_with_their_originals_and_on_other_people(
