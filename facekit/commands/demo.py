@@ -109,7 +109,7 @@ class Demo:
     show_default=True,
     help="Where to write; an interrupted demo in it goes on.",
 )
-@click.option("--quick", is_flag=True, help="Fewer people, shorter training: within 5 minutes.")
+@click.option("--quick", is_flag=True, help="Fewer people, shorter training: about 5 minutes.")
 @click.option(
     "--seed",
     type=click.IntRange(0),
@@ -128,7 +128,7 @@ def command(out: Path, quick: bool, seed: int, workers: int) -> None:
     """Go the whole way: people, swap, mark, detector, analysis, and a page that shows it.
 
     Nothing is downloaded and nobody is shown: the studio renders people who don't exist. Takes
-    about 20 minutes on 2 cores, with --quick less than 5. Give the same command again to go on
+    about 20 minutes on 2 cores, with --quick about 5. Give the same command again to go on
     after an interruption.
 
     \b
