@@ -389,12 +389,8 @@ def _learn(
     average.load_state_dict(network.state_dict())
     first, best_loss, best, waited = 0, math.inf, network.state_dict(), 0
     if state := run.resume():
-        first, best_loss, best, waited = (
-            state[key] for key in ("step", "best_loss", "best", "waited")
-        )
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        first = run.restore(state, network=network, average=average, optimizer=optimizer)
+        best_loss, best, waited = (state[key] for key in ("best_loss", "best", "waited"))
 
     began = time.monotonic()
     with (

@@ -1,5 +1,8 @@
 """Faces that are none: noise with points where a face has them, for tests that need no likeness."""
 
+from dataclasses import replace
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -33,23 +36,29 @@ def points70() -> np.ndarray:
     return np.array([*jaw, *brows, *nose, *eyes, *mouth, *irises], np.float32)
 
 
-def face(size: float, corner: tuple[float, float] = (0.0, 0.0)) -> Face:
-    """A face whose box is a square of ``size`` at ``corner``."""
-    offset = np.array(corner, np.float32)
-    landmarks = Landmarks(
-        points=points70() * size + offset,
-        deviation=np.ones(70, np.float32),
-        visible=np.ones(70, np.float32),
+def landmarks_at(points: np.ndarray, **facts: Any) -> Landmarks:
+    """What is read of a face that looks ahead, unless ``facts`` say otherwise."""
+    count = len(points)
+    plain = Landmarks(
+        points=np.asarray(points, np.float32),
+        deviation=np.ones(count, np.float32),
+        visible=np.ones(count, np.float32),
         pose=(0.0, 0.0, 0.0),
         expression=np.zeros(52, np.float32),
         eyes=np.full(2, 0.3, np.float32),
         presence=1.0,
     )
+    return replace(plain, **facts)
+
+
+def face(size: float, corner: tuple[float, float] = (0.0, 0.0)) -> Face:
+    """A face whose box is a square of ``size`` at ``corner``."""
+    offset = np.array(corner, np.float32)
     return Face(
         box=np.array([0, 0, size, size], np.float32) + np.tile(offset, 2),
         points=np.array(_FIVE, np.float32) * size + offset,
         score=1.0,
-        landmarks=landmarks,
+        landmarks=landmarks_at(points70() * size + offset),
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 import skimage.color
 import torch
 from click.testing import CliRunner
+from faces_of_noise import landmarks_at
 
 from facekit import conversion, generators
 from facekit.commands import generator_convert
@@ -32,7 +33,7 @@ from facekit.faces.blend import ellipse
 from facekit.faces.stage import Seen
 from facekit.media import encode, stretches
 from facekit.media.decode import Video
-from facekit.types import Face, Frame, Landmarks
+from facekit.types import Face, Frame
 from facekit.watermark import Kind
 
 CPU = torch.device("cpu")
@@ -137,15 +138,7 @@ def face(x: float, y: float, size: float, yaw: float = 0, seen: float = 0.95) ->
         box=np.array([x - 40 * size, y - 50 * size, x + 40 * size, y + 50 * size], np.float32),
         points=points.astype(np.float32),
         score=1.0,
-        landmarks=Landmarks(
-            points=dense.astype(np.float32),
-            deviation=np.ones(70, np.float32),
-            visible=np.full(70, seen, np.float32),
-            pose=(yaw, 0.0, 0.0),
-            expression=np.zeros(52, np.float32),
-            eyes=np.ones(2, np.float32),
-            presence=1.0,
-        ),
+        landmarks=landmarks_at(dense, visible=np.full(70, seen, np.float32), pose=(yaw, 0.0, 0.0)),
     )
 
 
@@ -207,6 +200,24 @@ def test_two_faces_that_cross_do_not_exchange_identities() -> None:
     assert plan.changed == 40
     x = np.array([place.points[2, 0] for place in plan.places if place.points is not None])
     assert np.abs(x - (100 + 7 * np.arange(40))).max() < 3
+
+
+def test_who_leans_while_others_cross_or_stays_beside_somebody_is_still_followed() -> None:
+    """Neither moves evenly from before to after, as those who pass each other do."""
+    lean = 80 * np.sin(np.linspace(0, np.pi, 40))
+    aside, beside = [], []
+    for i in range(60):
+        x = 100 + (lean[i - 10] if 10 <= i < 50 else 0)
+        near = 10 <= i < 50
+        target = (0, RED, face(x, 120, 1))
+        others = [(1, BLUE, face(330, 120, 0.9)), (2, BLUE, face(350 if near else 420, 120, 0.9))]
+        aside.append([target, *others])
+        beside.append([target, (1, BLUE, face(x + (50 if near else 150), 120, 0.9))])
+    for rows in (aside, beside):
+        plan = planned(Script(rows))
+        assert plan.changed == 60, plan.untouched()
+        x = np.array([place.points[2, 0] for place in plan.places if place.points is not None])
+        assert np.abs(x[30] - 180) < 10 and np.abs(x[[0, -1]] - 100).max() < 3
 
 
 def test_why_frames_are_left_alone_is_listed_and_points_are_not_pulled_over_a_cut() -> None:

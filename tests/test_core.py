@@ -575,6 +575,27 @@ def test_without_a_checkpoint_all_metrics_are_forgotten(tmp_path: Path) -> None:
     assert run.metrics() == []
 
 
+def test_parts_are_restored_and_those_of_another_version_are_refused(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    net = torch.nn.Linear(2, 3)
+    run.save(4, {"net": net.state_dict()})
+    state = start(tmp_path).resume()
+    assert state is not None
+    other = torch.nn.Linear(2, 3)
+    assert run.restore(state, net=other) == 4
+    assert torch.equal(other.weight, net.weight)
+    for wrong in ({"net": torch.nn.Linear(3, 3)}, {"judge": other}):
+        with pytest.raises(FacekitError, match=r"of another version of example .* another --out"):
+            run.restore(state, **wrong)
+
+
+def test_metrics_that_cannot_be_written_stop_the_run_with_an_error(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(FacekitError, match=r"metrics\.jsonl: cannot be written .* free some space"):
+        run.log(1, loss=1.0)
+
+
 # --- seed -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import pytest
+from faces_of_noise import landmarks_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -16,7 +17,7 @@ from detectors.data import FaceSet
 from detectors.regions import Region, cut
 from facekit.core.errors import FacekitError
 from facekit.media import lossy
-from facekit.types import Face, Landmarks
+from facekit.types import Face
 
 RESIZING = ("resize", "screenshot", "social")
 
@@ -30,16 +31,7 @@ def region(astronaut) -> Region:
     """The astronaut's face, with landmarks that lie at the pupils."""
     box = np.array([172, 62, 275, 177], np.float32)
     points = np.array([[199, 105], [249, 106], [226, 130], [204, 148], [247, 148]], np.float32)
-    landmarks = Landmarks(
-        points=np.tile(points, (14, 1)),
-        deviation=np.ones(70, np.float32),
-        visible=np.ones(70, np.float32),
-        pose=(0, 0, 0),
-        expression=np.zeros(52, np.float32),
-        eyes=np.full(2, 0.3, np.float32),
-        presence=1.0,
-    )
-    return cut(astronaut, Face(box, points, 1.0, landmarks))
+    return cut(astronaut, Face(box, points, 1.0, landmarks_at(np.tile(points, (14, 1)))))
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> float:

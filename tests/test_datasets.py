@@ -15,11 +15,12 @@ from facekit.core import files
 from facekit.core.errors import FacekitError
 from facekit.datasets.crops import load_crops
 from facekit.datasets.manifest import load_folder, split_by_subject
-from facekit.faces.align import TEMPLATES, apply, crop_from_image
+from facekit.faces.align import TEMPLATES, apply, crop_from_image, invert
 from facekit.faces.landmarks import Landmarker, mean_face_points
 from facekit.faces.locate import load_locator
+from facekit.media.encode import write_video
 from facekit.media.images import write_image
-from facekit.types import Item, write_manifest
+from facekit.types import Frame, Item, write_manifest
 
 CPU = torch.device("cpu")
 
@@ -170,6 +171,21 @@ def test_crops_hold_the_located_face_of_each_picture(folder, caplog):
     face = load_locator(CPU).locate([skimage.data.astronaut()[:300, 100:400]])[0][0]
     off = apply(crops.matrices[0], face.points) / 96 - TEMPLATES["wide"]
     assert np.linalg.norm(off, axis=1).mean() < 0.05
+
+
+def test_frames_of_videos_are_crops_too_if_they_are_asked_for(tmp_path):
+    astronaut = np.ascontiguousarray(skimage.data.astronaut()[:300, 100:400])
+    frames = [Frame(np.roll(astronaut, 4 * k, 1), k / 10, k) for k in range(12)]
+    write_video(tmp_path / "clip.mp4", frames, rate=10)
+    digest = files.sha256(tmp_path / "clip.mp4")
+    write_manifest(tmp_path, [Item(path="clip.mp4", sha256=digest, subject="a")])
+    crops = load_crops(tmp_path, template="face", size=64, device=CPU, exactly=True, frames=3)
+    assert [item.path for item in crops.items] == ["clip.mp4"] * 3
+    places = [invert(matrix)[0] @ [32, 32, 1] for matrix in crops.matrices]
+    assert np.diff(places) == pytest.approx([12, 12], abs=6)  # two to four frames apart
+    (tmp_path / "clip.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes() + b"\0")
+    with pytest.raises(FacekitError, match="was changed while it was used"):
+        load_crops(tmp_path, template="face", size=64, device=CPU, frames=3)
 
 
 def test_crops_can_be_placed_by_landmarks(folder):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from faces_of_noise import landmarks_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
@@ -20,7 +21,7 @@ from facekit.faces.align import (
     invert,
     warp,
 )
-from facekit.types import Face, Landmarks
+from facekit.types import Face
 
 CPU = torch.device("cpu")
 
@@ -136,17 +137,8 @@ def with_landmarks(points):
     across = lids[1] - lids[0]
     eyes = lids - 0.03 * np.array([-across[1], across[0]])
     five = np.concatenate([eyes, points[[30, 48, 54]]]).astype(np.float32)
-    landmarks = Landmarks(
-        points=points.astype(np.float32),
-        deviation=np.ones(70, np.float32),
-        visible=np.ones(70, np.float32),
-        pose=(0.0, 0.0, 0.0),
-        expression=np.zeros(52, np.float32),
-        eyes=np.ones(2, np.float32),
-        presence=1.0,
-    )
     box = np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
-    return Face(box=box, points=five, score=1.0, landmarks=landmarks)
+    return Face(box=box, points=five, score=1.0, landmarks=landmarks_at(points))
 
 
 @settings(max_examples=50, deadline=None)

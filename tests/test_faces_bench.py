@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from faces_of_noise import landmarks_at
 from sklearn.metrics import roc_auc_score
 
 from facekit.cli import cli
@@ -20,25 +21,16 @@ from facekit.datasets import london
 from facekit.faces.align import TEMPLATES
 from facekit.media.decode import Video
 from facekit.media.images import write_image
-from facekit.types import Face, Floats, Frame, Landmarks, Pixels
+from facekit.types import Face, Floats, Frame, Pixels
 
 CPU = torch.zeros(0).device
 
 
 def face_with(points: Floats, **facts: object) -> Face:
     """A face whose landmarks are ``points`` (70, 2), well known unless ``facts`` say otherwise."""
-    landmarks = Landmarks(
-        points=points,
-        deviation=np.ones(70, np.float32),
-        visible=np.ones(70, np.float32),
-        pose=(0.0, 0.0, 0.0),
-        expression=np.zeros(52, np.float32),
-        eyes=np.full(2, 0.3, np.float32),
-        presence=1.0,
-    )
     box = np.concatenate([points.min(0), points.max(0)]).astype(np.float32)
     five = points[[68, 69, 30, 48, 54]]
-    return Face(box, five, 1.0, replace(landmarks, **facts))
+    return Face(box, five, 1.0, landmarks_at(points, **facts))
 
 
 def looks(faces: list[Face], people: list[int], crops: Pixels) -> list[accuracy.Look]:

@@ -212,17 +212,21 @@ def test_a_resumed_run_equals_an_unbroken_one(
     same_state(whole, broken)
 
 
-def test_an_encoder_of_speed_0_stays_as_it_is_and_the_decoders_learn(
-    tmp_path: Path, fabric: Fabric
+@pytest.mark.parametrize("pretrained", ["some", ""])
+def test_a_pretrained_encoder_of_speed_0_stays_as_it_is_and_another_learns(
+    pretrained: str, tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(face_swap, "start_from", lambda net, name: None)
     images, rows = drawn_faces(2, 3, 64)
-    runs = [a_run(tmp_path / f"{steps}", tiny(steps=steps, encoder_speed=0.0)) for steps in (1, 5)]
-    for run in runs:
-        settings = face_swap.Config(**run.facts["config"])
-        face_swap.fit(settings, images, rows, run, fabric)
+    runs = []
+    for steps in (1, 5):
+        settings = tiny(steps=steps, encoder_speed=0.0, pretrained=pretrained)
+        runs.append(a_run(tmp_path / f"{steps}", settings))
+        face_swap.fit(settings, images, rows, runs[-1], fabric)
     one, five = (run.latest()["net"] for run in runs)
     for name, weight in one.items():
-        assert torch.equal(weight, five[name]) == name.startswith("encoder."), name
+        stays = bool(pretrained) and name.startswith("encoder.")
+        assert torch.equal(weight, five[name]) == stays, name
 
 
 def test_a_drawn_mask_comes_to_cover_the_face(tmp_path: Path, fabric: Fabric) -> None:

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from faces_of_noise import landmarks_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facekit.core.errors import FacekitError
 from facekit.faces.quality import measure
-from facekit.types import Face, Landmarks, Quality
+from facekit.types import Face, Quality
 
 POINTS = np.array([[204, 112], [251, 110], [230, 138], [210, 156], [249, 155]], np.float32)
 FACE = Face(box=np.array([177, 63, 275, 190], np.float32), points=POINTS, score=1.0)
@@ -53,16 +54,8 @@ def with_landmarks(yaw=0.0, hidden=()):
     """The face with 70 landmarks on a line within the picture, some of them hidden."""
     visible = np.ones(70, np.float32)
     visible[list(hidden)] = 0
-    landmarks = Landmarks(
-        points=np.linspace([180, 120], [270, 180], 70).astype(np.float32),
-        deviation=np.ones(70, np.float32),
-        visible=visible,
-        pose=(yaw, -4.0, 2.0),
-        expression=np.zeros(52, np.float32),
-        eyes=np.ones(2, np.float32),
-        presence=1.0,
-    )
-    return replace(FACE, landmarks=landmarks)
+    points = np.linspace([180, 120], [270, 180], 70)
+    return replace(FACE, landmarks=landmarks_at(points, visible=visible, pose=(yaw, -4.0, 2.0)))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skimage.data
 from click.testing import CliRunner
+from faces_of_noise import landmarks_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from facekit.media.encode import write_video
 from facekit.media.images import read_image, write_image
 from facekit.provenance import manifest
 from facekit.studio.rotations import rotation
-from facekit.types import DENSE, Face, Frame, Landmarks, Quality
+from facekit.types import DENSE, Face, Frame, Quality
 from facekit.watermark import Kind, Payload
 
 ANGLES = st.floats(-80, 80)
@@ -45,15 +46,7 @@ def astronaut():
 def face(x=60.0, y=40.0, size=120.0, *, pose=(0.0, 0.0, 0.0), dense=True):
     """A face whose box begins at (x, y)."""
     at = np.random.default_rng(0).uniform(0.1, 0.9, (DENSE, 2)) * size + (x, y)
-    landmarks = Landmarks(
-        points=at.astype(np.float32),
-        deviation=np.ones(DENSE, np.float32),
-        visible=np.linspace(0, 1, DENSE, dtype=np.float32),
-        pose=pose,
-        expression=np.zeros(52, np.float32),
-        eyes=np.ones(2, np.float32),
-        presence=1.0,
-    )
+    landmarks = landmarks_at(at, visible=np.linspace(0, 1, DENSE, dtype=np.float32), pose=pose)
     points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
     return Face(
         box=np.array([x, y, x + size, y + size], np.float32),

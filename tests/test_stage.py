@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from faces_of_noise import landmarks_at
 
 from facekit.core.errors import FacekitError
 from facekit.faces.landmarks import box_of, five_points
 from facekit.faces.stage import Stage
-from facekit.types import Face, Frame, Landmarks
+from facekit.types import Face, Frame
 from tests.test_track import FACE, Colours
 
 CPU = torch.device("cpu")
@@ -100,12 +101,9 @@ class World:
         )
         points = near if there else np.float32(FACE * 20) + middle
         points = points + self.noise.normal(0, 1, (70, 2)) * self.level
-        marks = Landmarks(
-            points=np.float32(points),
+        marks = landmarks_at(
+            points,
             deviation=np.full(70, self.doubt(index), np.float32),
-            visible=np.ones(70, np.float32),
-            pose=(0.0, 0.0, 0.0),
-            expression=np.zeros(52, np.float32),
             eyes=np.zeros(2, np.float32),
             presence=0.99 if there else 0.02,
         )

@@ -198,6 +198,8 @@ def test_each_frame_must_be_there_and_no_other(exported: Path, tmp_path: Path) -
     shutil.copy(frame.with_name("00009.png"), frame)
     with pytest.raises(FacekitError, match=r"1 pictures are none of the protocol's.*00009"):
         require_frames(folder, SMALL)
+    frame.with_name("00009.png").unlink()
+    require_frames(folder, SMALL.model_copy(update={"clips": 1}))  # as --clips 1 asks
     with pytest.raises(FacekitError, match="not a folder"):
         require_frames(tmp_path / "nowhere", SMALL)
 

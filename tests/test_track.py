@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from faces_of_noise import landmarks_at
 
 from facekit.faces.cuts import CutFinder
 from facekit.faces.people import Album, identify, two_people
 from facekit.faces.smooth import Smoother
 from facekit.faces.track import Tracker
-from facekit.types import Face, Landmarks, Sighting, Track
+from facekit.types import Face, Sighting, Track
 
 CPU = torch.device("cpu")
 
@@ -24,15 +25,8 @@ def face(x, y, side=100.0, score=0.99):
 
 
 def landmarks(points, deviation=1.0, presence=0.99, pose=(0.0, 0.0, 0.0)):
-    return Landmarks(
-        points=np.asarray(points, np.float32),
-        deviation=np.broadcast_to(np.float32(deviation), (70,)).copy(),
-        visible=np.ones(70, np.float32),
-        pose=pose,
-        expression=np.zeros(52, np.float32),
-        eyes=np.full(2, 0.3, np.float32),
-        presence=presence,
-    )
+    wide = np.broadcast_to(np.float32(deviation), (70,)).copy()
+    return landmarks_at(points, deviation=wide, presence=presence, pose=pose)
 
 
 # --- tracks

@@ -177,13 +177,14 @@ def convert_file(
                 stretches=stretches,
                 **terms,
             )
-        shown = None
-        if preview is not None:
-            with Video(out) as result:
-                pairs = _pairs(video, result, video.info.width, video.info.height)
-                shown = export.write_video(
-                    preview, pairs, rate=rate, audio_from=audio, facts=facts, **terms
-                )
+            # Before the stretches go: who is interrupted here does not begin anew.
+            shown = None
+            if preview is not None:
+                with Video(out) as result:
+                    pairs = _pairs(video, result, video.info.width, video.info.height)
+                    shown = export.write_video(
+                        preview, pairs, rate=rate, audio_from=audio, facts=facts, **terms
+                    )
     return Converted(exported, shown, plan)
 
 

@@ -6,8 +6,9 @@ nothing but the swap tells the two apart.
 
 import logging
 import shutil
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from facekit.core.errors import FacekitError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from facekit.generators import GatedRun, Permit
-    from facekit.types import Item
+    from facekit.types import Frame, Item, Pixels
 
 log = logging.getLogger("facekit")
 
@@ -91,18 +92,16 @@ def _pairs(
     """Write each photo with its swap, and yield the rows of both."""
     import numpy as np
 
-    from facekit import export, generators
+    from facekit import generators
     from facekit.commands.generator_convert import facts_of
-    from facekit.core import files
     from facekit.core.progress import progress
     from facekit.media.find import VIDEO_SUFFIXES
-    from facekit.media.images import read_image
-    from facekit.types import Frame
 
     shown = [item for item in given.items if Path(item.path).suffix.lower() not in VIDEO_SUFFIXES]
     of_each = {name: [i for i in shown if i.subject == name] for name in partners}
     terms = {
         "kind": generators.load(run.facts["plugin"]).KIND,
+        "facts": facts_of(run, given),
         "id": generators.mark_id(run, given),
         "consent": sorted({*run.permit.records, *given.records}),
     }
@@ -110,47 +109,84 @@ def _pairs(
     number = done = 0
     with progress("swapping faces", sum(map(len, of_each.values()))) as advance:
         for name, mine in of_each.items():
-            photos = [read_image(data / item.path) for item in mine]
-            frames = [Frame(pixels, 0.0, i) for i, pixels in enumerate(photos)]
+            waiting: deque[Pixels] = deque()  # there are too many photos to hold them all
             changed: Iterator[Frame] = generators.generate(
-                *(run, frames, fabric),
+                *(run, _read(data, mine, waiting), fabric),
                 given=given,
                 source=partners[name],
                 target=name,
                 still=True,
             )
-            for item, photo, swap in zip(mine, photos, changed, strict=True):
+            for item, swap in zip(mine, changed, strict=True):
                 done += 1
                 advance(done, name)
-                if np.array_equal(photo, swap.pixels):
+                if np.array_equal(waiting.popleft(), swap.pixels):
                     left_out.append(item.path)
                     continue
-                path = data / item.path
-                original = out / f"{number:05d}{path.suffix.lower()}"
-                swapped = out / f"{number:05d}-swap.png"
-                number += 1
-                shutil.copyfile(path, original)
-                if files.sha256(original) != item.sha256:
-                    raise FacekitError(f"{path} was changed while it was used; begin again")
-                export.write_image(
-                    swapped,
+                yield from write_pair(
+                    data,
+                    item,
+                    out / f"{number:05d}-swap.png",
                     swap.pixels,
-                    inputs={path: item.sha256},
-                    facts=facts_of(run, given),
-                    badge=None,
-                    **terms,
+                    generator=run.facts["plugin"],
+                    facts={"donor": partners[name], "run": run.id},
+                    terms={**terms, "inputs": {data / item.path: item.sha256}},
                 )
-                source = item.source or item.path
-                yield item.model_copy(update={"path": original.name, "label": 0, "source": source})
-                yield item.model_copy(
-                    update={
-                        "path": swapped.name,
-                        "sha256": files.sha256(swapped),
-                        "label": 1,
-                        "source": source,
-                        "generator": run.facts["plugin"],
-                        "facts": {"donor": partners[name], "run": run.id},
-                    }
-                )
+                number += 1
     if left_out:
         log.info("%d photos show no face that can be replaced: %s", len(left_out), left_out[0])
+
+
+def _read(folder: Path, items: "Sequence[Item]", waiting: "deque[Pixels]") -> "Iterator[Frame]":
+    """Read photos one after the other, and put each into ``waiting`` as well."""
+    from facekit.media.images import read_image
+    from facekit.types import Frame
+
+    for i, item in enumerate(items):
+        pixels = read_image(folder / item.path)
+        waiting.append(pixels)
+        yield Frame(pixels, 0.0, i)
+
+
+def write_pair(
+    folder: Path,
+    item: "Item",
+    path: Path,
+    forgery: "Pixels",
+    *,
+    generator: str,
+    facts: dict[str, object],
+    terms: dict[str, Any],
+) -> "list[Item]":
+    """Write what a photo was made into, and the photo, untouched, beside it.
+
+    Args:
+        folder: the photo's.
+        item: the photo, as the folder's manifest has it.
+        path: of the forgery, NUMBER-KIND.png; the photo becomes NUMBER with its own suffix.
+        forgery: uint8 (H, W, 3).
+        generator: the plug-in that made it.
+        facts: for the forgery's row of the manifest.
+        terms: for :func:`facekit.export.write_image`.
+
+    Returns:
+        The rows of both; their ``source`` is one, so that no division parts them.
+
+    Raises:
+        FacekitError: if the photo is no longer the one that was let pass.
+    """
+    from facekit import export
+    from facekit.core import files
+
+    photo = folder / item.path
+    original = path.with_name(path.stem.rpartition("-")[0] + photo.suffix.lower())
+    shutil.copyfile(photo, original)
+    if files.sha256(original) != item.sha256:
+        raise FacekitError(f"{photo} was changed while it was used; begin again")
+    export.write_image(path, forgery, badge=None, **terms)
+    source = item.source or item.path
+    changes = {"path": path.name, "sha256": files.sha256(path), "generator": generator}
+    return [
+        item.model_copy(update={"path": original.name, "label": 0, "source": source}),
+        item.model_copy(update={**changes, "label": 1, "source": source, "facts": facts}),
+    ]

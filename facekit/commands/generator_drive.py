@@ -297,10 +297,8 @@ def _moved(
     number: int,
 ) -> "list[Item]":
     """Write a person's photos, and as many pictures of them moved; the rows of both."""
-    import shutil
-
-    from facekit import export, generators
-    from facekit.core import files
+    from facekit import generators
+    from facekit.commands.generator_dataset import write_pair
     from facekit.motion import act, from_performances
     from facekit.studio.performance import Performance
 
@@ -318,20 +316,11 @@ def _moved(
         "consent": sorted({*source.records, *given.records}),
     }
     side = max(by.size, ENLARGED)
-    rows = []
+    rows: list[Item] = []
     for item, frame in zip(items, _shown(frames, side, 0, len(items)), strict=True):
-        stem = f"{number:04d}-{frame.index:05d}"
-        path = data / item.path
-        original, moved = out / f"{stem}{path.suffix.lower()}", out / f"{stem}-head.png"
-        shutil.copyfile(path, original)
-        if files.sha256(original) != item.sha256:
-            raise FacekitError(f"{path} was changed while it was used; begin again")
-        export.write_image(moved, frame.pixels, badge=None, **terms)
-        origin = item.source or item.path
-        rows.append(item.model_copy(update={"path": original.name, "label": 0, "source": origin}))
-        changes = {"path": moved.name, "sha256": files.sha256(moved), "label": 1, "source": origin}
-        changes |= {"generator": source.plugin, "facts": {}}
-        rows.append(item.model_copy(update=changes))
+        forged = out / f"{number:04d}-{frame.index:05d}-head.png"
+        about: dict[str, Any] = {"generator": source.plugin, "facts": {}, "terms": terms}
+        rows += write_pair(data, item, forged, frame.pixels, **about)
     return rows
 
 

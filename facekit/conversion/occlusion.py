@@ -22,8 +22,9 @@ def load(device: torch.device) -> Visible:
 _SPECK = 0.025
 """The share of the crop below which a hole within the face is taken for the network's error.
 
-It takes the shadows about some bare eyes for lenses. Of 41 portraits of the London Set ten had such
-holes, of up to 1.8% but for three; the lenses of nine studio people's glasses made 3.6% and more.
+It may take the shadow about a bare eye for a lens: with earlier weights ten of 41 portraits of the
+London Set had such holes, of up to 1.8% but for three. The lenses of nine studio people's glasses
+made 3.6% and more.
 """
 
 

@@ -32,6 +32,7 @@ MAX_COVERED = 0.6
 
 _HIDDEN, _UNSURE = 0.35, 0.5  # of the landmark network's "visible": see facekit.faces.quality
 _LOST = 2.0  # seconds: whoever is out of sight for longer is not lost but gone
+_PASSING = 1.0  # seconds that faces take at most to pass each other
 _SURER = 1.5  # times: of two faces on a reference photo the larger one counts if it is so much more
 
 
@@ -134,13 +135,13 @@ class _Sighting:
     points: Floats
     yaw: float
     covered: float
+    crossing: bool
 
 
 @dataclass(frozen=True)
 class _Row:
     time: float
     cut: bool
-    crossing: bool
     faces: list[_Sighting]
 
 
@@ -175,10 +176,10 @@ def plan_clip(
         for seen in stage.follow(frames):
             numbers, crossing = parts.add(seen)
             sightings = [
-                _Sighting(number, laid_on(face).points, _yaw(face), hidden(face))
-                for face, number in zip(seen.faces, numbers, strict=True)
+                _Sighting(number, laid_on(face).points, _yaw(face), hidden(face), across)
+                for face, number, across in zip(seen.faces, numbers, crossing, strict=True)
             ]
-            rows.append(_Row(seen.frame.time, seen.cut, crossing, sightings))
+            rows.append(_Row(seen.frame.time, seen.cut, sightings))
             advance(len(rows), "")
     vectors = parts.vectors()
     owners = who.people(parts.parts, vectors)
@@ -237,15 +238,26 @@ def _yaw(face: Face) -> float:
 def _through_crossings(
     rows: Sequence[_Row], found: Sequence[_Sighting | None]
 ) -> list[_Sighting | None]:
-    """The same, where faces cross by where the target must be, not by its track."""
+    """The same, where others cross the target by where it must be, not by its track.
+
+    That holds for those who pass. Cheek to cheek for longer, nobody moves evenly from beginning to
+    end, and the track is the better guess.
+    """
+
+    def crosses(i: int) -> bool:
+        own = found[i]
+        return any(face.crossing for face in rows[i].faces) if own is None else own.crossing
+
     result = list(found)
-    for crossing, group in groupby(range(len(rows)), key=lambda i: rows[i].crossing):
+    for crossing, group in groupby(range(len(rows)), key=crosses):
         indices = list(group)
         first, last = indices[0] - 1, indices[-1] + 1
         if not crossing or first < 0 or last >= len(rows):
             continue
         before, after = found[first], found[last]
         if before is None or after is None or any(rows[i].cut for i in (*indices, last)):
+            continue
+        if rows[last].time - rows[first].time > _PASSING:
             continue
         for i in indices:
             share = (rows[i].time - rows[first].time) / (rows[last].time - rows[first].time)

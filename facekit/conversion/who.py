@@ -58,8 +58,8 @@ class Parts:
         self._crossing: set[int] = set()  # tracks
         self._shown: set[int] = set()  # parts that the album knows
 
-    def add(self, seen: Seen) -> tuple[list[int], bool]:
-        """The part of each face of the next frame, and whether any of them cross."""
+    def add(self, seen: Seen) -> tuple[list[int], list[bool]]:
+        """The part of each face of the next frame, and whether it lies across another."""
         crossing = _crossing(seen.faces)
         time = seen.frame.time
         numbers = []
@@ -84,7 +84,7 @@ class Parts:
         self._album.add(
             seen.frame.pixels, time, [face for face, _ in told], [number for _, number in told]
         )
-        return numbers, any(crossing.values())
+        return numbers, [crossing[id(face)] for face in seen.faces]
 
     def vectors(self) -> dict[int, Floats]:
         """The mean vector (D,), of length 1, of each part; all have ended."""

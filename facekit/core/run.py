@@ -15,7 +15,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from facekit import __version__
 from facekit.core import checkpoint, files
@@ -25,6 +25,13 @@ from facekit.core.errors import FacekitError
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "scikit-learn")
 _KEEP = 2
 _IDENTITY = ("plugin", "config", "seed", "data_hash", "threads", "precision")
+
+
+class Stateful(Protocol):
+    """What a checkpoint keeps the state of: a network, an optimiser."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Take over a state."""
 
 
 class Run:
@@ -108,9 +115,20 @@ class Run:
         files.write_json(self.folder / "run.json", self.facts)
 
     def log(self, step: int, **values: float) -> None:
-        """Append one row to ``metrics.jsonl``."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        """Append one row to ``metrics.jsonl``.
+
+        Raises:
+            FacekitError: if it cannot be written, as on a full disk.
+        """
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise FacekitError(
+                f"{path}: cannot be written ({error.strerror}); free some space, and give the same "
+                "command again to go on from the last checkpoint"
+            ) from error
 
     def discard_if_unused(self) -> None:
         """Take the folder away if nothing was trained in it, as when training refused its data."""
@@ -149,6 +167,29 @@ class Run:
             rows = [row for row in map(json.loads, whole) if row["step"] <= step]
             files.write_jsonl(self.folder / "metrics.jsonl", rows)
         return state
+
+    def restore(self, state: dict[str, Any], **parts: Stateful) -> int:
+        """Give networks and optimisers what a checkpoint holds of them.
+
+        Args:
+            state: of :meth:`resume`.
+            parts: by their names in it.
+
+        Returns:
+            The step after which it was written.
+
+        Raises:
+            FacekitError: if it was written by another version, of other parts or shapes.
+        """
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            return int(state["step"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise FacekitError(
+                f"{self.folder}: its checkpoint is of another version of {self.facts['plugin']} "
+                f"(facekit {self.facts['facekit']}); begin anew with another --out"
+            ) from error
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints' files, the newest last."""

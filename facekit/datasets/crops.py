@@ -17,6 +17,7 @@ from facekit.datasets.manifest import load_folder
 from facekit.faces.align import align_faces
 from facekit.faces.landmarks import Landmarker, laid_on
 from facekit.faces.locate import load_locator
+from facekit.media.decode import Video
 from facekit.media.find import VIDEO_SUFFIXES
 from facekit.media.images import read_image
 from facekit.types import Item, Pixels
@@ -55,11 +56,12 @@ def load_crops(
     device: torch.device,
     items: Sequence[Item] | None = None,
     exactly: bool = False,
+    frames: int = 0,
 ) -> Crops:
     """Locate and align the largest face of every picture of a folder.
 
-    Items that show no face are left out and said so in the log, as are videos: make pictures of
-    those with ``facekit align`` first.
+    Items that show no face are left out and said so in the log, as are videos, unless ``frames``
+    are asked for: make pictures of those with ``facekit align`` first.
 
     Args:
         folder: with a ``manifest.jsonl``.
@@ -69,21 +71,29 @@ def load_crops(
         items: those of the folder's to load; all by default.
         exactly: align by landmarks, not by the locator's points; see
             :func:`facekit.faces.landmarks.laid_on`.
+        frames: of each video, taken evenly; their items have the video's path.
 
     Raises:
-        FacekitError: for a bad manifest, or a picture that is missing, damaged, or not the one
+        FacekitError: for a bad manifest, or a file that is missing, damaged, or not the one
             whose hash its item gives.
     """
     wanted = list(load_folder(folder) if items is None else items)
-    pictures = [i for i in wanted if Path(i.path).suffix.lower() not in VIDEO_SUFFIXES]
+    pictures = [item for item in wanted if frames or not is_video(item)]
     if len(pictures) < len(wanted):
         log.info("%s: left out %d videos", folder, len(wanted) - len(pictures))
+    total = sum(frames if is_video(item) else 1 for item in pictures)
 
     locator = load_locator(device)
     landmarker = Landmarker(device) if exactly else None
     aligned, kept, faceless = [], [], []
-    with progress(f"Locating faces in {folder.name}", len(pictures)) as advance:
-        opened = ((item, read_item(folder, item)) for item in pictures)
+    with progress(f"Locating faces in {folder.name}", total) as advance:
+        opened = (
+            (item, pixels)
+            for item in pictures
+            for pixels in (
+                read_frames(folder, item, frames) if is_video(item) else [read_item(folder, item)]
+            )
+        )
         for chunk in in_chunks(opened, lambda pair: pair[1]):
             shown = [pixels for _, pixels in chunk]
             found = [faces[:1] for faces in locator.locate(shown)]
@@ -100,7 +110,7 @@ def load_crops(
     if faceless:
         log.info(
             "%s: no face found in %d of %d pictures, e.g. %s",
-            *(folder, len(faceless), len(pictures), faceless[0]),
+            *(folder, len(faceless), len(faceless) + len(kept), faceless[0]),
         )
     return Crops(
         images=np.stack([face.pixels for face in aligned])
@@ -129,6 +139,27 @@ def read_item(folder: Path, item: Item) -> Pixels:
             "consent record names; put that back, or begin again"
         )
     return pixels
+
+
+def is_video(item: Item) -> bool:
+    """Whether an item is one, by its name."""
+    return Path(item.path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_frames(folder: Path, item: Item, count: int) -> Iterator[Pixels]:
+    """Frames of a video, taken evenly, which must still be the one that was let pass.
+
+    Raises:
+        FacekitError: if it is missing, damaged, or another one.
+    """
+    path = folder / item.path
+    with Video(path) as video:
+        duration = video.info.duration
+        times = np.linspace(0, duration or 0, count + 2)[1:-1] if duration else [0.0]
+        for time in times:
+            yield video.at(float(time)).pixels
+    if files.sha256(path) != item.sha256:
+        raise FacekitError(f"{path}: was changed while it was used; let it be, and begin again")
 
 
 def in_chunks(things: Iterable[T], pixels: Callable[[T], Pixels]) -> Iterator[list[T]]:

@@ -15,16 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facekit.core import checkpoint, files
+from facekit.core import checkpoint
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.core.seed import rng
 from facekit.core.workers import in_order
-from facekit.datasets.crops import read_item
+from facekit.datasets.crops import is_video, read_frames, read_item
 from facekit.faces.align import Matrices, apply, draw_crop, invert
 from facekit.faces.stage import Stage
-from facekit.media.decode import Video
-from facekit.media.find import VIDEO_SUFFIXES
 from facekit.studio.fit import DISTANCE, fit
 from facekit.studio.performance import Performance, performance_seed
 from facekit.studio.person import Person, person_seed
@@ -146,15 +144,15 @@ def load_heads(
     clips: dict[tuple[str, str], list[Item]] = {}
     for item in items:
         source = item.source or Path(item.path).parent.as_posix()
-        name = item.path if _is_video(item) else source
+        name = item.path if is_video(item) else source
         clips.setdefault((item.subject, name), []).append(item)
-    several = [clip for clip in clips.values() if len(clip) > 1 or _is_video(clip[0])]
+    several = [clip for clip in clips.values() if len(clip) > 1 or is_video(clip[0])]
     stage = Stage(device)
     groups = []
     with progress("reading heads", min(most, len(several))) as advance:
         for done, clip in enumerate(_evenly(several, most), start=1):
-            if _is_video(clip[0]):
-                pictures = _frames(folder / clip[0].path, clip[0].sha256, moments)
+            if is_video(clip[0]):
+                pictures = list(read_frames(folder, clip[0], moments))
             else:
                 pictures = [read_item(folder, item) for item in _evenly(clip, moments)]
             if (group := _cut_alike(pictures, size, stage)) is not None:
@@ -179,21 +177,6 @@ def load_heads(
         torch.full((*half, 2), torch.nan, dtype=torch.float16),
         torch.zeros(half, dtype=torch.uint8),
     )
-
-
-def _is_video(item: Item) -> bool:
-    return Path(item.path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _frames(path: Path, sha256: str, count: int) -> list[Pixels]:
-    """Frames of a video, evenly, which must still be the one that was let pass."""
-    with Video(path) as video:
-        duration = video.info.duration
-        times = np.linspace(0, duration or 0, count + 2)[1:-1] if duration else [0.0]
-        frames = [video.at(float(time)).pixels for time in times]
-    if files.sha256(path) != sha256:
-        raise FacekitError(f"{path}: was changed while it was used; let it be, and begin again")
-    return frames
 
 
 def _cut_alike(pictures: Sequence[Pixels], size: int, stage: Stage) -> tuple[Tensor, Tensor] | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import count, islice, pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -393,6 +393,8 @@ def require_frames(folder: Path, protocol: Protocol) -> None:
 def require_names(folder: Path, wanted: Sequence[str], remedy: str = "") -> None:
     """See that a folder has the pictures of these names, and no other.
 
+    Clips that are not asked for, as those beyond a quick look's --clips, may be there.
+
     Args:
         folder: with PNG files, anywhere below.
         wanted: their paths in it.
@@ -407,7 +409,13 @@ def require_names(folder: Path, wanted: Sequence[str], remedy: str = "") -> None
             f"{folder}: {len(missing)} of {len(wanted)} frames are missing, e.g. {missing[0]}"
             f"{remedy}"
         )
-    if extra := sorted(found.difference(wanted)):
+    asked = {PurePosixPath(name).parent for name in wanted}
+    extra = sorted(
+        name
+        for name in found.difference(wanted)
+        if PurePosixPath(name).parent in asked or "clip-" not in name
+    )
+    if extra:
         raise FacekitError(
             f"{folder}: {len(extra)} pictures are none of the protocol's, e.g. {extra[0]}; take "
             "them away"

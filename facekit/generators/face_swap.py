@@ -43,7 +43,7 @@ from facekit.core.seed import seed_step
 from facekit.faces.align import TEMPLATES, crop_from_image, warp
 from facekit.faces.blend import ellipse
 from facekit.faces.embed import Embedder, load_embedder
-from facekit.faces.locate import load_locator
+from facekit.faces.landmarks import mean_face_points
 from facekit.faces.people import two_people
 from facekit.faces.visible import load_visible
 from facekit.generators._gate import GatedRun
@@ -54,6 +54,8 @@ from facekit.watermark import Kind
 log = logging.getLogger("facekit")
 
 KIND = Kind.COMPOSITE
+
+VIDEOS = True
 
 TEMPLATE = "face"
 
@@ -74,8 +76,8 @@ class Config(config.Config):
         batch: faces a step, shared evenly between the people.
         learning_rate: its peak; it rises for ``warm_up`` steps, then falls as half a cosine.
         warm_up: steps.
-        encoder_speed: the encoder's learning rate over the decoders'. Far below 1 it stays what
-            the studio taught it, blind to who is seen; 0 keeps it as it is.
+        encoder_speed: the encoder's learning rate over the decoders', if it is pre-trained. Far
+            below 1 it stays what the studio taught it, blind to who is seen; 0 keeps it as it is.
         warp: strength of the random warp, as a share of the crop's side.
         ssim_weight: weight of 1 - SSIM beside the L1 loss.
         mask_weight: weight of the mask's L1 loss.
@@ -84,6 +86,7 @@ class Config(config.Config):
         gamma: weight γ of the discriminator's gradient penalties.
         pretrained: name of bundled weights to start from; "" starts from noise.
         least_photos: of each person; with fewer, training is refused.
+        frames: of each video, taken evenly, are photos like others.
         checkpoint_every: steps between checkpoints.
         strip_every: steps between training strips.
     """
@@ -104,6 +107,7 @@ class Config(config.Config):
     gamma: float = Field(1.0, ge=0)
     pretrained: str = ""
     least_photos: int = Field(20, ge=1)
+    frames: int = Field(200, ge=1, le=2000)
     checkpoint_every: int = Field(200, ge=1)
     strip_every: int = Field(500, ge=1)
 
@@ -234,7 +238,13 @@ def train(
     # Twice the size: a bilinear sample between four pixels then stays sharp.
     size = 2 * config.size
     crops = load_crops(
-        data, template=TEMPLATE, size=size, device=fabric.device, items=run.items, exactly=True
+        data,
+        template=TEMPLATE,
+        size=size,
+        device=fabric.device,
+        items=run.items,
+        exactly=True,
+        frames=config.frames,
     )
     subjects = [item.subject for item in crops.items]
     people = sorted(set(subjects))
@@ -309,7 +319,7 @@ def fit(
     # A list: Fabric rebuilds an input's containers when it casts, which a range does not allow.
     everyone = list(range(len(rows)))
     share = math.ceil(config.batch / len(rows))
-    speeds = (config.encoder_speed, 1.0)
+    speeds = (config.encoder_speed if config.pretrained else 1.0, 1.0)
 
     seed_step(seed, 0)
     net = FaceSwap(len(rows), config.size, config.width, config.code)
@@ -321,11 +331,9 @@ def fit(
     judge_optimizer = torch.optim.Adam(judge.parameters(), 2e-4, betas=(0.0, 0.99))
     first = 0
     if state := run.resume():
-        first = state["step"]
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        judge.load_state_dict(state["judge"])
-        judge_optimizer.load_state_dict(state["judge_optimizer"])
+        first = run.restore(
+            state, net=net, optimizer=optimizer, judge=judge, judge_optimizer=judge_optimizer
+        )
 
     began = time.perf_counter()
     with progress("training face_swap", config.steps) as advance:
@@ -412,9 +420,7 @@ def pretrain(config: Config, run: Run, fabric: Fabric, people: int, moments: int
     optimizer = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
     first = 0
     if state := run.resume():
-        first = state["step"]
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
+        first = run.restore(state, net=net, optimizer=optimizer)
 
     began = time.perf_counter()
     with progress("pre-training face_swap", config.steps) as advance:
@@ -478,18 +484,15 @@ def _studio_grid(run: Run, people: int, moments: int, size: int, device: torch.d
         for i, person in enumerate(cast_of)
         for j in range(moments)
     ]
-    locator = load_locator(device)
     images = torch.empty((len(pairs), size, size, 4), dtype=torch.uint8)
     workers = min(default_threads(), len(pairs))
     shots = render_frames(pairs, size * 5 // 4, workers, want=("masks",))
     with progress("rendering the studio's people", len(pairs)) as advance:
         done = 0
         while some := list(islice(shots, 32)):
-            # As in use, the locator's points; where it sees no face, the studio's.
-            found = locator.locate([shot.pixels for shot in some])
-            for shot, faces in zip(some, found, strict=True):
-                points = faces[0].points if faces else shot.points
-                matrix = crop_from_image(points, TEMPLATE, size)[None]
+            for shot in some:
+                # As in use, where a network reads the landmarks.
+                matrix = crop_from_image(mean_face_points(shot.landmarks), TEMPLATE, size)[None]
                 planes = np.dstack([shot.pixels, _filled(shot.masks["face"])])
                 crop = warp(to_images(torch.from_numpy(planes)[None].to(device)), matrix, size)
                 images[done] = torch.from_numpy(to_pixels(crop)[0])

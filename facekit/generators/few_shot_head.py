@@ -347,10 +347,7 @@ def fit(
     judge_optimizer = torch.optim.Adam(net.judge.parameters(), betas=(0.0, 0.99))
     first = 0
     if state := run.resume():
-        first = state["step"]
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        judge_optimizer.load_state_dict(state["judge_optimizer"])
+        first = run.restore(state, net=net, optimizer=optimizer, judge_optimizer=judge_optimizer)
 
     began = time.perf_counter()
     with progress("meta-learning few_shot_head", config.steps) as advance:

@@ -16,6 +16,7 @@ from facekit.types import Floats
 MOST = np.array([60.0, 35.0, 35.0])
 """Degrees that a head turns at most: beyond, a photo does not tell what would be seen."""
 
+_FIRM = 0.9  # of the most: up to here, a turn is taken as it is
 _EYES = np.array([38.0, 28.0])
 
 
@@ -154,7 +155,8 @@ def act(sitter: Sitter, motion: Motion, controls: Controls = Controls()) -> Floa
         zoom = pose.scale * (motion.zoom - motion.zoom[rest])
         views[:, 3:5] += pose.scale * sitter.apart * (motion.shift - motion.shift[rest])
         views[:, 5] += np.clip(zoom, -0.5, 0.5)
-    views[:, :3] = _softly(views[:, :3], MOST)
+    # A photo whose head is turned further can still be kept as it is.
+    views[:, :3] = _softly(views[:, :3], np.maximum(MOST, np.abs(own[:, :3]) / _FIRM))
 
     units = np.repeat(sitter.units[None], count, 0)
     lids = units[:, BLINKS].copy()
@@ -187,7 +189,7 @@ def _taken(channel: Channel, own: Array, driver: Array, rest: int, relative: boo
 
 def _softly(angles: Array, most: Array) -> Array:
     """Angles that stop softly at the most that is allowed, from nine tenths of it on."""
-    firm = 0.9 * most
+    firm = _FIRM * most
     over = np.maximum(np.abs(angles) - firm, 0)
     room = most - firm
     within: Array = np.sign(angles) * (

@@ -17,7 +17,10 @@ from facekit.types import DENSE, Floats, Frame
 log = logging.getLogger("facekit")
 
 GAP = 0.5
-"""Seconds that are bridged evenly where the face is not seen; for longer it stays as it was."""
+"""Seconds that are bridged evenly where the face is not seen.
+
+For longer it stays as it was, until so long before it is seen again.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def watch(
     stage = stage or Stage(device)
     times: list[float] = []
     found: dict[int, dict[int, Floats]] = defaultdict(dict)  # track → frame → landmarks
-    share: dict[int, float] = defaultdict(float)  # track → how much of all pictures it fills
+    shares: dict[int, float] = defaultdict(float)  # track → how much of all pictures it fills
     size = 0
     with progress("watching the driver", total) as advance:
         for number, seen in enumerate(stage.follow(frames)):
@@ -70,17 +73,20 @@ def watch(
             for face, track in zip(seen.faces, seen.ids, strict=True):
                 if face.landmarks is not None:
                     found[track][number] = face.landmarks.points
-                    share[track] += face.size**2 / (height * width)
+                    shares[track] += face.size**2 / (height * width)
             advance(number + 1, "")
     if not found:
         raise FacekitError(
             f"the driver shows no face in any of its {len(times)} frames; give one whose face is "
             "seen from the front and fills a tenth of the picture"
         )
-    # Somebody who was lost and found again may have several tracks; frame by frame, the first in
-    # this order counts, so that whoever is seen most is never left for somebody else.
-    order = sorted(found, key=lambda track: -share[track])
-    rows = [next((found[t][i] for t in order if i in found[t]), None) for i in range(len(times))]
+    # Somebody who was lost and found again has several tracks, all of one person.
+    people: dict[int | None, list[int]] = defaultdict(list)
+    for known in stage.tracks:
+        if known.id in found:
+            people[known.person].append(known.id)
+    main = max(people.values(), key=lambda tracks: sum(shares[track] for track in tracks))
+    rows = [next((found[t][i] for t in main if i in found[t]), None) for i in range(len(times))]
     several = sum(sum(i in of for of in found.values()) > 1 for i in range(len(times)))
     if several:
         log.info("the driver shows several faces in %d frames; the main one is followed", several)
@@ -102,8 +108,8 @@ def bridged(times: NDArray[np.float64], rows: list[Floats | None], size: int) ->
     before = np.clip(np.searchsorted(there, np.arange(len(rows)), side="right") - 1, 0, None)
     after = np.clip(np.searchsorted(there, np.arange(len(rows))), None, len(there) - 1)
     begin, end = times[there[before]], times[there[after]]
-    apart = np.maximum(end - begin, 1e-9)
-    share = np.where(apart > GAP, 0.0, np.clip((times - begin) / apart, 0, 1))[:, None]
+    begin = np.maximum(begin, end - GAP)
+    share = np.clip((times - begin) / np.maximum(end - begin, 1e-9), 0, 1)[:, None]
     filled = values[before] * (1 - share) + values[after] * share
     filled[there] = values
     if missing := int((~seen).sum()):

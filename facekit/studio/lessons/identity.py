@@ -112,10 +112,8 @@ def teach(config: Config, run: Run, fabric: Fabric, studio: Studio, data: Path |
     averaged = {name: value.clone() for name, value in net.state_dict().items()}
     first = 0
     if state := run.resume():
-        first = state["step"]
-        net.load_state_dict(state["net"])
+        first = run.restore(state, net=net, optimizer=optimizer)
         directions.data.copy_(state["directions"])
-        optimizer.load_state_dict(state["optimizer"])
         averaged = {name: value.to(fabric.device) for name, value in state["averaged"].items()}
 
     began = time.perf_counter()

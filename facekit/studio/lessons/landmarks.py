@@ -143,9 +143,7 @@ def teach(
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
     first = 0
     if state := run.resume():
-        first = state["step"]
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
+        first = run.restore(state, net=net, optimizer=optimizer)
         average = {name: value.to(fabric.device) for name, value in state["average"].items()}
 
     began = time.perf_counter()
