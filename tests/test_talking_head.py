@@ -204,6 +204,35 @@ def test_a_tiny_run_learns_stays_finite_and_shows_strips(
     assert strips[60].dtype == np.uint8 and strips[60].shape[1:] == (8 * SIZE, 3)
 
 
+def test_what_no_photo_shows_is_painted(tmp_path: Path, fabric: Fabric) -> None:
+    """Mouths that are open in every other picture only, as the landmarks tell."""
+    heads = drawn_heads(groups=8)
+    inner = slice(60, 68)
+    for g, k in np.ndindex(8, 4):
+        middle = heads.landmarks[g, k, inner].mean(0)
+        heads.landmarks[g, k, inner, 1] = middle[1]
+        if k % 2:
+            heads.landmarks[g, k, 61:64, 1] -= 3
+            heads.landmarks[g, k, 65:68, 1] += 3
+            x, y = (int(v) for v in middle)
+            heads.images[g, k, :, y - 3 : y + 3, x - 6 : x + 6] = 250
+            heads.seen[g, k - 1, (y - 4) // 2 : (y + 4) // 2, (x - 6) // 2 : (x + 6) // 2] = 0
+            heads.seen[g, k, (y - 4) // 2 : (y + 4) // 2, (x - 6) // 2 : (x + 6) // 2] = 0
+    config = tiny(talking_head, steps=300, learning_rate=5e-3, photos=1, average=10)
+    talking_head.fit(config, heads, run := a_run(tmp_path / "run", talking_head, config), fabric)
+    net, _ = talking_head.load(run, fabric)
+    torch.manual_seed(1)
+    batch = talking_head.drawn_batch(heads, 32, 1, 0.0, fabric.device)
+    with torch.inference_mode():
+        drawn = net(net.look(batch.photos, batch.of), batch.points)
+    mouth = talking_head.maps_of(batch.points, SIZE)[:, 2:]
+    warped, painted = (
+        ((image - batch.images).abs() * mouth).sum() / mouth.sum() / 3
+        for image in (drawn.warped, drawn.images)
+    )
+    assert painted < 0.6 * warped, (painted, warped)
+
+
 @pytest.mark.parametrize("module", ARMS)
 def test_every_parameter_gets_a_gradient(module: ModuleType) -> None:
     torch.manual_seed(0)

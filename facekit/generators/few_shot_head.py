@@ -11,8 +11,10 @@ vectors start from the embedder's, and all are tuned on the few photos.
 
 What is not as in the paper: 64 or 128 pixels instead of 256, fewer channels and no self-attention,
 so that it learns on a processor; one step of the discriminator for each of the generator, not two;
-the distance of the bundled face features, and of colours, instead of VGG's in the content loss; and
-landmarks drawn as three soft maps instead of coloured lines.
+the distance of the bundled face features, and of colours, instead of VGG's in the content loss;
+landmarks drawn as three soft maps instead of coloured lines; a mean over the vector, not a sum,
+where the embedder's is drawn to the discriminator's; and, so that both arms learn from the same
+pictures, photos before other walls in half of the groups, in light that changes from step to step.
 """
 
 import copy

@@ -12,8 +12,9 @@ photos are blended by how far each of them shows what is to be seen.
 1. A spline through the landmarks says, roughly, where each place of the new picture is in a photo.
 2. A network corrects it (:class:`Motion`): what belongs to the head and what stays, hair and
    shoulders that no landmark tells of, and how far the place is seen in that photo at all.
-3. Features of the photos are warped so, blended, and painted upon (:class:`TalkingHead`); where a
-   photo shows a place well, its own pixels are taken.
+3. Features of the photos are warped so and blended (:class:`TalkingHead`), and what is painted
+   from them is added to the photos' own pixels. A sum, no choice between the two: a gate learns
+   first of all to trust the photos, shuts, and the painter behind it never learns anything.
 """
 
 import math
@@ -79,6 +80,8 @@ class Config(config.Config):
         jitter: deviation of the landmarks while it learns, as a share of the side: as a network
             that reads them is wrong.
         pretrained: name of bundled weights to start from; "" starts from noise.
+        motion: name of bundled weights whose :class:`Motion` is taken and stays as it is, so that
+            two cores have only painting to learn; "" learns both.
         moments: of a folder of people: pictures of each clip that are learned from.
         most_clips: of a folder of people: clips that are kept in memory, taken evenly.
         checkpoint_every: steps between checkpoints.
@@ -102,6 +105,7 @@ class Config(config.Config):
     gamma: float = Field(1.0, ge=0)
     jitter: float = Field(0.003, ge=0)
     pretrained: str = ""
+    motion: str = ""
     moments: int = Field(8, ge=2, le=64)
     most_clips: int = Field(4000, ge=1)
     checkpoint_every: int = Field(200, ge=1)
@@ -207,6 +211,28 @@ def maps_of(points: Tensor, side: int) -> Tensor:
             near = torch.cdist(places, lines @ points.float()).amin(2)
             drawn.append(torch.exp(-0.5 * (near / _BROAD).square()))
     return torch.stack(drawn, 1).view(len(points), PARTS, side, side)
+
+
+_OPENINGS = (range(60, 68), range(36, 42), range(42, 48))  # of the lips, and of each eye
+
+
+def openings(points: Tensor, side: int) -> Tensor:
+    """Where a mouth and eyes stand open, of landmarks (B, 70, 2): (B, 2, side, side) of 0 and 1.
+
+    A place is within a line that goes around it: the angles to the line's points add up to a turn
+    (the winding number). Lines alone would leave the painter to find out what is between them.
+    """
+    places = grid(side, points.device).view(1, -1, 1, 2)
+    within = []
+    with torch.autocast(points.device.type, enabled=False):
+        for line in _OPENINGS:
+            here = points[:, None, list(line)].float() - places
+            there = here.roll(-1, 2)
+            cross = here[..., 0] * there[..., 1] - here[..., 1] * there[..., 0]
+            turned = torch.atan2(cross, (here * there).sum(3)).sum(2)
+            within.append(turned.abs() > torch.pi)
+    mouth, right, left = (one.view(-1, side, side) for one in within)
+    return torch.stack([mouth, right | left], 1).float()
 
 
 # --- The networks ---
@@ -339,21 +365,35 @@ class TalkingHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.motion = Motion(width)
         self.first = nn.Sequential(nn.Conv2d(3, width // 2, 5, padding=2), nn.LeakyReLU(0.1))
         self.halved = nn.Sequential(_down(width // 2, width), _Block(width))
         self.quartered = nn.Sequential(_down(width, 2 * width), _Block(2 * width))
         self.begin = nn.Conv2d(2 * width + PARTS + 1, 2 * width, 3, padding=1)
-        self.deep = nn.Sequential(_Block(2 * width), _Block(2 * width), nn.LeakyReLU(0.1))
+        self.broad = nn.Sequential(
+            _down(2 * width, 3 * width),
+            _Block(3 * width),
+            _Block(3 * width),
+            _up(3 * width, 2 * width),
+        )
+        self.deep = nn.Sequential(_Block(2 * width), nn.LeakyReLU(0.1))
         self.to_half = _up(2 * width, width)
         self.join = nn.Conv2d(2 * width + PARTS + 1, width, 3, padding=1)
         self.fine = nn.Sequential(_Block(width), nn.LeakyReLU(0.1))
         self.to_full = _up(width, width // 2)
         self.paint = nn.Sequential(
-            nn.Conv2d(width // 2 + 4, width // 2, 3, padding=1),
+            nn.Conv2d(width // 2 + 9, width // 2, 3, padding=1),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(width // 2, 4, 3, padding=1),
+            nn.Conv2d(width // 2, 3, 3, padding=1),
         )
+        # Through so many layers, what is seen would fade: He et al., arXiv:1502.01852.
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d) and layer.weight.any():  # not those that start from 0
+                nn.init.kaiming_normal_(layer.weight, a=0.1)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        # To begin with, nothing is painted.
+        nn.init.zeros_(self.paint[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.paint[2].bias)  # type: ignore[arg-type]
+        self.motion = Motion(width)
 
     def look(self, photos: Tensor, points: Tensor) -> Looks:
         """Look at photos (B, T, 3, S, S) in [-1, 1], whose landmarks (B, T, 70, 2) are known."""
@@ -392,14 +432,15 @@ class TalkingHead(nn.Module):
         around = torch.cat([lines, shown], 1)
         far = _resized(around, size // 4)
         maps = self.begin(torch.cat([quarter * far[:, -1:], far], 1))
-        maps = self.to_half(self.deep(maps))
+        maps = self.to_half(self.deep(maps + self.broad(maps)))
         maps = self.fine(self.join(torch.cat([maps, half * shown, around], 1)))
         maps = self.to_full(maps)
-        said = self.paint(torch.cat([maps, warped, _resized(shown, size)], 1)).float()
-        kept = said[:, 3:].sigmoid()
-        images = kept * warped + (1 - kept) * said[:, :3]
+        near = _resized(shown, size)
+        # What no photo shows has to go before something else can be there: it is given apart.
+        given = [maps, warped, (1 - near) * warped, near, openings(points, size)]
+        images = warped + self.paint(torch.cat(given, 1))
         return Drawn(
-            images,
+            images.float(),
             warped,
             _apart(places, batch),
             _apart(logits.squeeze(1), batch),
@@ -517,18 +558,20 @@ def _mirrored(points: Tensor) -> Tensor:
 def losses(drawn: Drawn, batch: Batch, config: Config) -> dict[str, Tensor]:
     """The terms of the loss by name, each with its weight in it."""
     size = batch.images.shape[2]
-    features = maps_of(batch.points, size // 4)[:, 1:].amax(1, keepdim=True)
-    near = F.max_pool2d(features, 5, 1, 2)
-    weight = 0.25 + batch.person + 3 * _resized(near, size) * batch.person
-    weight = weight / weight.mean()
-    error = (weight * (drawn.images - batch.images).abs()).mean()
-    similar = coarse_ssim(drawn.images, batch.images)
-    shape = (F.avg_pool2d(weight, 8, 4) * (1 - similar)).mean()
-
     known = batch.places.isfinite().all(3)
     # Where nobody knows, the network's own word counts, but is not taught by it.
     seen = torch.where(known, batch.seen, drawn.seen[:, 0].detach().sigmoid())
     there = _resized(seen[:, None], size)
+
+    features = maps_of(batch.points, size // 4)[:, 1:].amax(1, keepdim=True)
+    near = _resized(F.max_pool2d(features, 5, 1, 2), size)
+    # What the first photo does not show, and a mouth's inside, are little of a picture.
+    hidden = 2 * (1 - there) + 4 * openings(batch.points, size).amax(1, keepdim=True)
+    weight = 0.25 + batch.person * (1 + 3 * near + hidden)
+    weight = weight / weight.mean()
+    error = (weight * (drawn.images - batch.images).abs()).mean()
+    similar = coarse_ssim(drawn.images, batch.images)
+    shape = (F.avg_pool2d(weight, 8, 4) * (1 - similar)).mean()
     warped = (there * weight * (drawn.warped - batch.images).abs()).mean()
     # Far off, a distance counts no more than it has to.
     places = torch.where(known[..., None], batch.places, drawn.places[:, 0].detach())
@@ -628,6 +671,9 @@ def fit(
     net = TalkingHead(config.width)
     if config.pretrained:
         fill(net, config.pretrained)
+    if config.motion:
+        fill(net.motion, config.motion, "motion.")
+        net.motion.requires_grad_(False)
     model, optimizer = fabric.setup(
         net, torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
     )
@@ -637,11 +683,9 @@ def fit(
     average = {name: value.detach().clone() for name, value in net.state_dict().items()}
     first = 0
     if state := run.resume():
-        first = state["step"]
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        judge.load_state_dict(state["judge"])
-        judge_optimizer.load_state_dict(state["judge_optimizer"])
+        first = run.restore(
+            state, net=net, optimizer=optimizer, judge=judge, judge_optimizer=judge_optimizer
+        )
         average = {name: value.to(device) for name, value in state["average"].items()}
 
     began = time.perf_counter()
@@ -812,15 +856,16 @@ def bundle(run: Run, folder: Path, name: str) -> Path:
     return path
 
 
-def fill(net: TalkingHead, name: str) -> None:
-    """Give ``net`` the bundled weights ``name``.
+def fill(net: nn.Module, name: str, part: str = "") -> None:
+    """Give ``net`` the bundled weights ``name``, or those whose names begin with ``part``.
 
     Raises:
         FacekitError: if there are none of that name, or they are of another width.
     """
     path, _ = weights.find(WEIGHTS, name)
     state = checkpoint.load(path).get("net", {})
-    _fill(net, {key: value.float() for key, value in state.items()}, str(path))
+    wanted = {k.removeprefix(part): v.float() for k, v in state.items() if k.startswith(part)}
+    _fill(net, wanted, str(path))
 
 
 def _average_of(run: Run) -> dict[str, Tensor]:
@@ -833,7 +878,7 @@ def _average_of(run: Run) -> dict[str, Tensor]:
     return average
 
 
-def _fill(net: TalkingHead, state: dict[str, Tensor], name: str) -> None:
+def _fill(net: nn.Module, state: dict[str, Tensor], name: str) -> None:
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
