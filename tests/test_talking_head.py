@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import matplotlib.path
 import numpy as np
 import pytest
 import torch
@@ -148,6 +149,22 @@ def test_landmarks_are_drawn_where_they_are() -> None:
     # A mirrored face's drawing is the drawing mirrored.
     mirrored = talking_head.maps_of(talking_head._mirrored(points), 64)
     assert (mirrored - maps.flip(3)).abs().max() < 1e-3
+
+
+def test_openings_are_matplotlibs() -> None:
+    """An independent oracle of what lies within a line, on faces that are pulled about."""
+    random = np.random.default_rng(4)
+    places = talking_head.grid(24, torch.device("cpu")).view(-1, 2).numpy()
+    for _ in range(5):
+        points = points70() + random.normal(0, 0.02, (70, 2))
+        points[60:68] += [[0, 0.05 * k] for k in (0, -1, -1, -1, 0, 1, 1, 1)]
+        found = talking_head.openings(torch.from_numpy(points)[None].float(), 24)[0]
+        mouth, right, left = (
+            matplotlib.path.Path(points[rows], closed=False).contains_points(places)
+            for rows in (slice(60, 68), slice(36, 42), slice(42, 48))
+        )
+        assert mouth.any() and np.array_equal(found[0].numpy().ravel() > 0, mouth)
+        assert np.array_equal(found[1].numpy().ravel() > 0, right | left)
 
 
 # Networks and loops ---------------------------------------------------------------------------

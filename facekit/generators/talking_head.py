@@ -219,19 +219,20 @@ _OPENINGS = (range(60, 68), range(36, 42), range(42, 48))  # of the lips, and of
 def openings(points: Tensor, side: int) -> Tensor:
     """Where a mouth and eyes stand open, of landmarks (B, 70, 2): (B, 2, side, side) of 0 and 1.
 
-    A place is within a line that goes around it: the angles to the line's points add up to a turn
-    (the winding number). Lines alone would leave the painter to find out what is between them.
+    A place is within a line around it if a ray from it to the right crosses that an odd number of
+    times. Lines alone would leave the painter to find out what is between them.
     """
-    places = grid(side, points.device).view(1, -1, 1, 2)
+    x = (torch.arange(side, device=points.device) + 0.5) / side
+    y = x[:, None]
     within = []
-    with torch.autocast(points.device.type, enabled=False):
-        for line in _OPENINGS:
-            here = points[:, None, list(line)].float() - places
-            there = here.roll(-1, 2)
-            cross = here[..., 0] * there[..., 1] - here[..., 1] * there[..., 0]
-            turned = torch.atan2(cross, (here * there).sum(3)).sum(2)
-            within.append(turned.abs() > torch.pi)
-    mouth, right, left = (one.view(-1, side, side) for one in within)
+    for line in _OPENINGS:
+        here = points[:, None, list(line)].float()  # of each row of the map the same: (B, 1, N, 2)
+        there = here.roll(-1, 2)
+        (x1, y1), (x2, y2) = here.unbind(3), there.unbind(3)
+        crossed = (y1 > y) != (y2 > y)
+        at = torch.where(crossed, x1 + (y - y1) * (x2 - x1) / (y2 - y1), -1.0)  # (B, side, N)
+        within.append((at[:, :, None] > x[:, None]).sum(3) % 2 == 1)
+    mouth, right, left = within
     return torch.stack([mouth, right | left], 1).float()
 
 
