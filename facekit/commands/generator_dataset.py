@@ -95,9 +95,9 @@ def _pairs(
     from facekit import generators
     from facekit.commands.generator_convert import facts_of
     from facekit.core.progress import progress
-    from facekit.media.find import VIDEO_SUFFIXES
+    from facekit.datasets.crops import is_video
 
-    shown = [item for item in given.items if Path(item.path).suffix.lower() not in VIDEO_SUFFIXES]
+    shown = [item for item in given.items if not is_video(item)]
     of_each = {name: [i for i in shown if i.subject == name] for name in partners}
     terms = {
         "kind": generators.load(run.facts["plugin"]).KIND,

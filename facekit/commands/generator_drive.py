@@ -250,8 +250,7 @@ def move_folder(
     from facekit.commands import generator_sample
     from facekit.core import files
     from facekit.core.progress import progress
-    from facekit.datasets.crops import read_item
-    from facekit.media.find import VIDEO_SUFFIXES
+    from facekit.datasets.crops import is_video, read_item
     from facekit.motion import cast_of
     from facekit.types import JOURNAL, MANIFEST, write_manifest
 
@@ -262,7 +261,7 @@ def move_folder(
     given = generators.admit_folder(data, consent, fabric.device)
     of_each: dict[str, list[Item]] = {}
     for item in given.items:
-        if Path(item.path).suffix.lower() not in VIDEO_SUFFIXES:
+        if not is_video(item):
             of_each.setdefault(item.subject, []).append(item)
     # Until the manifest is written, this says that the folder will be a data set.
     files.write_jsonl(out / JOURNAL, [{"generator": source.plugin, "data": given.data_hash}])
@@ -318,9 +317,15 @@ def _moved(
     side = max(by.size, ENLARGED)
     rows: list[Item] = []
     for item, frame in zip(items, _shown(frames, side, 0, len(items)), strict=True):
-        forged = out / f"{number:04d}-{frame.index:05d}-head.png"
-        about: dict[str, Any] = {"generator": source.plugin, "facts": {}, "terms": terms}
-        rows += write_pair(data, item, forged, frame.pixels, **about)
+        rows += write_pair(
+            data,
+            item,
+            out / f"{number:04d}-{frame.index:05d}-head.png",
+            frame.pixels,
+            generator=source.plugin,
+            facts={},
+            terms=terms,
+        )
     return rows
 
 
