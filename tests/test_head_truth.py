@@ -165,6 +165,8 @@ def test_somebodys_frames_are_scored_and_missing_ones_named(
     write_image(path, read_image(path)[:, :64])
     with pytest.raises(FacekitError, match="frames are square"):
         head_truth.read_frames(folder, TINY, 1, 0, "cross")
+    with pytest.raises(FacekitError, match="frames are square"):
+        head_truth.require_frames(folder, TINY)  # before anything is rendered
     path.unlink()
     with pytest.raises(FacekitError, match=r"1 of 12 frames are missing, e\.g\. person-01/cross"):
         head_truth.require_frames(folder, TINY)

@@ -210,6 +210,8 @@ def test_frames_have_the_targets_size(exported: Path, tmp_path: Path) -> None:
     write_image(path, np.zeros((96, 100, 3), np.uint8))
     with pytest.raises(FacekitError, match=r"00001.png: 100 × 96 pixels; the target's frame has"):
         read_frames(folder, SMALL, PAIR, 0)
+    with pytest.raises(FacekitError, match=r"00001.png: 100 × 96 pixels; the target's frame has"):
+        require_frames(folder, SMALL)  # before anything is rendered
     path.write_bytes(b"no picture")
     with pytest.raises(FacekitError, match=r"00001\.png"):
         read_frames(folder, SMALL, PAIR, 0)

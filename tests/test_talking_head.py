@@ -25,7 +25,7 @@ from facekit.core import checkpoint, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.datasets.heads import Heads
-from facekit.generators import few_shot_head, talking_head
+from facekit.generators import few_shot_head, first_order_head, talking_head
 from facekit.media.decode import Video, probe
 from facekit.media.images import read_image, write_image
 from facekit.motion import Cast
@@ -34,10 +34,11 @@ from facekit.studio.clip import render_clip, render_folder
 from facekit.types import Pixels, read_manifest
 
 SIZE = 32
-ARMS = [talking_head, few_shot_head]
+ARMS = [talking_head, few_shot_head, first_order_head]
 TINY: dict[str, dict[str, Any]] = {
     "talking_head": {"width": 8, "photos": 2, "warm_up": 2},
     "few_shot_head": {"width": 8, "vector": 8, "photos": 2, "tune_steps": 3},
+    "first_order_head": {"width": 8, "points": 4},
 }
 
 
@@ -260,6 +261,11 @@ def test_every_parameter_gets_a_gradient(module: ModuleType) -> None:
             torch.nn.init.normal_(parameter, 0, 0.05)
         drawn = net(net.look(batch.photos, batch.of), batch.points)
         torch.stack(list(talking_head.losses(drawn, batch, tiny(module)).values())).sum().backward()
+    elif module is first_order_head:
+        net = first_order_head.FirstOrderHead(tiny(module))
+        of, to = (net.find(points, SIZE) for points in (batch.of[:, 0], batch.points))
+        drawn = net(batch.photos[:, 0], of, to)
+        (drawn.images.square().sum() + of.turned.sum()).backward()
     else:
         net = few_shot_head.FewShotHead(tiny(module), 3)
         maps = talking_head.maps_of(batch.points, SIZE)
@@ -275,6 +281,7 @@ def test_every_parameter_gets_a_gradient(module: ModuleType) -> None:
         (talking_head, {}),
         (talking_head, {"adversarial_weight": 0.1, "adversarial_from": 0.2}),
         (few_shot_head, {}),
+        (first_order_head, {}),
     ],
 )
 def test_a_resumed_run_equals_an_unbroken_one(
@@ -305,7 +312,7 @@ def test_a_loss_that_is_none_stops_and_keeps_the_checkpoint_before(
 ) -> None:
     config = tiny(module)
     run = a_run(tmp_path / "run", module, config)
-    name = "losses" if module is talking_head else "drawn_losses"
+    name = "drawn_losses" if module is few_shot_head else "losses"
     true, calls = getattr(module, name), iter(range(100))
 
     def spoiled(*of: Any) -> Any:
@@ -413,6 +420,43 @@ def test_tuning_brings_the_few_shot_head_nearer_to_its_photos(
     assert off[1] < 0.7 * off[0], off
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_a_bend_tells_its_own_derivative(seed: int) -> None:
+    """By finite differences, in double precision; and a bent picture shows what it was taken to."""
+    torch.manual_seed(seed)
+    bend = first_order_head.Bend.sample(2, torch.device("cpu"))
+    bend = first_order_head.Bend(*(part.double() for part in bend))
+    places, step = torch.rand(2, 5, 2).double(), 1e-6
+    _, slope = bend(places)
+    for axis in range(2):
+        apart = step * torch.eye(2)[axis].double()
+        change = (bend(places + apart)[0] - bend(places - apart)[0]) / (2 * step)
+        assert torch.allclose(slope[..., axis], change, atol=1e-5)
+    ramp = talking_head.grid(32, places.device).permute(0, 3, 1, 2).expand(2, -1, -1, -1)
+    shown = bend.of(ramp).permute(0, 2, 3, 1)
+    wanted = bend(talking_head.grid(32, places.device).view(1, -1, 2))[0].view(shown.shape)
+    inside = ((wanted > 0.05) & (wanted < 0.95)).all(3)
+    assert (shown - wanted)[inside].abs().max() < 1e-5
+
+
+def test_a_first_order_motion_carries_its_key_point_and_what_is_around_it() -> None:
+    """Equation 4: an affine motion of all the face is found again, whatever the reference is."""
+    torch.manual_seed(0)
+    affine = torch.tensor([[1.1, 0.2], [-0.1, 0.9]])
+    shift = torch.tensor([0.05, -0.1])
+    at, turned = torch.rand(1, 3, 2), torch.eye(2) + 0.3 * torch.randn(1, 3, 2, 2)
+    of = first_order_head.Points(at @ affine.mT + shift, affine @ turned)
+    moved = first_order_head.motions(of, first_order_head.Points(at, turned), 16)
+    places = talking_head.grid(16, at.device)
+    assert torch.equal(moved[:, 0], places)
+    wanted = places @ affine.mT + shift
+    assert (moved[:, 1:] - wanted[:, None]).abs().max() < 1e-4
+    # What hardly has an inverse ends in no NaN.
+    flat = first_order_head.Points(at, torch.zeros(1, 3, 2, 2))
+    assert first_order_head.motions(of, flat, 16).isfinite().all()
+
+
 def test_photos_that_are_no_clip_teach_nothing(
     people: Path, tmp_path: Path, fabric: Fabric
 ) -> None:
@@ -493,9 +537,11 @@ def test_a_photo_moves_and_leaves_marked_and_signed(
     assert probe(beside).width == 3 * 256
 
 
-@pytest.mark.parametrize("driver", ["", "studio:3"])
+@pytest.mark.parametrize(
+    ("driver", "kind"), [("", "idle"), ("idle:3", "idle"), ("studio:3", "performance")]
+)
 def test_without_a_video_the_studio_moves_the_photo(
-    run_folder: Path, people: Path, tmp_path: Path, driver: str
+    run_folder: Path, people: Path, tmp_path: Path, driver: str, kind: str
 ) -> None:
     out = tmp_path / "out.mp4"
     given = ("--driver", driver) if driver else ()
@@ -505,7 +551,7 @@ def test_without_a_video_the_studio_moves_the_photo(
     )
     assert result.exit_code == 0, result.output
     assert "10 frames from 1 photo, marked as generated" in result.output
-    assert verify(out).claims["facts"]["driver"] == ("performance" if driver else "idle")
+    assert verify(out).claims["facts"]["driver"] == kind
 
 
 def test_a_track_moves_a_photo(run_folder: Path, people: Path, tmp_path: Path) -> None:
@@ -607,7 +653,8 @@ def test_without_consent_neither_photos_nor_drivers_are_taken(
         (["--out", "x.avi"], "written as .mp4"),
         (["--out", "x.mp4", "--preview", "x.mp4"], "give two names"),
         (["--out", "x.mp4", "--pose", "1,2"], "--pose '1,2': allowed are driver, keep"),
-        (["--out", "x.mp4", "--driver", "studio:x"], "give a seed"),
+        (["--out", "x.mp4", "--driver", "studio:x"], "give a seed, a whole number: studio:7"),
+        (["--out", "x.mp4", "--driver", "idle:"], "give a seed, a whole number: idle:7"),
         (["--out", "x.mp4", "--sheet", "y.png"], "--sheet, --interpolate and --mix"),
         (["--out", "x.mp4", "--source", "ann"], "and goes without --input"),
         (["--out", "x", "--dataset", "--driver", "studio:1"], "performance of their own"),

@@ -27,9 +27,13 @@ log = logging.getLogger("facekit")
 MOST_PHOTOS = 32
 """Of more, so many are taken, evenly."""
 
+_IDLE, _STUDIO = "idle:", "studio:"
+
+AT_REST = f"{_IDLE}0"
+"""The driver if none is asked for."""
+
 _LENT = 8  # photos of each, of a folder that becomes a data set
 _MOMENTS = 2.5  # a second, there
-_STUDIO = "studio:"
 _RATE = 25.0
 _ACTED = "landmarks.json"
 
@@ -39,7 +43,7 @@ class Driver:
     """What moves the photos.
 
     Attributes:
-        name: as it was given; "" for idle motion.
+        name: as it was given.
         path: of a video or a track; None for a performance of the studio.
         seconds: of a performance.
     """
@@ -55,7 +59,7 @@ class Driver:
 
     @classmethod
     def parse(cls, name: str, seconds: float) -> "Driver":
-        """The driver that a user names: a file, ``studio:SEED``, or "" for idle motion.
+        """The driver that a user names: a file, ``studio:SEED``, or ``idle:SEED``.
 
         Raises:
             FacekitError: for a stream's address, a pipe, a device, a file that is growing, or a
@@ -64,13 +68,13 @@ class Driver:
         from facekit import generators
         from facekit.media.decode import probe
 
-        if not name or name.startswith(_STUDIO):
+        if name.startswith((_IDLE, _STUDIO)):
             return cls(name, None, seconds)
         driver = cls(name, generators.closed_file(name), seconds)
         if driver.is_video and driver.path and probe(driver.path).kind != "video":
             raise FacekitError(
                 f"--driver {name}: a picture moves nothing; give a video, a track (.json), "
-                f"{_STUDIO}SEED, or no driver for idle motion"
+                f"{_STUDIO}SEED, or {_IDLE}SEED"
             )
         return driver
 
@@ -85,10 +89,10 @@ class Driver:
         from facekit.studio.performance import Performance
 
         if self.path is None:
-            seed = self.name.removeprefix(_STUDIO) or "0"
+            kind, _, seed = self.name.partition(":")
             if not seed.isdecimal():
-                raise FacekitError(f"--driver {self.name}: give a seed, a whole number: {_STUDIO}7")
-            act = Performance.clip if self.name else Performance.idle
+                raise FacekitError(f"--driver {self.name}: give a seed, a whole number: {kind}:7")
+            act = Performance.idle if self.name.startswith(_IDLE) else Performance.clip
             return motion.from_performances(act(self.seconds, _RATE, int(seed)))
         if not self.is_video:
             return motion.read_motion(self.path)
@@ -124,7 +128,7 @@ def move(
     out: Path,
     fabric: "Fabric",
     *,
-    driver: str = "",
+    driver: str = AT_REST,
     seconds: float = 6.0,
     controls: "Controls | None" = None,
     consent: "Sequence[str]" = (),
@@ -141,7 +145,7 @@ def move(
         out: to write to, .mp4.
         fabric: where and how precisely to compute.
         driver: a closed video file, a track (.json; see :mod:`facekit.motion.track_file`),
-            ``studio:SEED``, or "" for idle motion.
+            ``studio:SEED``, or ``idle:SEED``.
         seconds: of a performance of the studio, or of idle motion.
         controls: where each part of the motion comes from; all from the driver by default.
         consent: ids of the consent records of everyone in real photos and in a real driver.
@@ -453,7 +457,7 @@ def _said(driver: Driver) -> dict[str, str]:
     from facekit.core import files
 
     if driver.path is None:
-        return {"driver": "performance" if driver.name else "idle"}
+        return {"driver": "idle" if driver.name.startswith(_IDLE) else "performance"}
     if driver.is_video:
         return {"driver": "video"}
     return {"driver": "track", "track": files.sha256(driver.path)}

@@ -138,7 +138,8 @@ class Asked:
     "--driver",
     metavar="FILE",
     help="With --photos: what moves them: a finished video, a track (.json), or studio:SEED, a "
-    "performance of the studio; by default they breathe, blink and look about.",
+    "performance of the studio, or idle:SEED, who breathes, blinks and looks about.  [default: "
+    "idle:0]",
 )
 @click.option(
     "--seconds",
@@ -331,7 +332,7 @@ def _move(asked: Asked, photos: Path) -> None:
     )
     moved = generator_drive.move(
         *(asked.generator, photos, asked.out, asked.fabric()),
-        driver=asked.driver or "",
+        driver=asked.driver or generator_drive.AT_REST,
         seconds=asked.seconds,
         controls=controls,
         consent=asked.consent,

@@ -22,7 +22,7 @@ from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
 from facekit.datasets.heads import before
 from facekit.datasets.swap_truth import require_names, require_studio
-from facekit.media.images import read_image
+from facekit.media.images import read_image, size_of
 from facekit.studio.certificate import STUDIO_VERSION
 from facekit.studio.performance import Performance, performance_seed
 from facekit.studio.person import Person, person_seed
@@ -144,10 +144,10 @@ def tasks(protocol: Protocol) -> list[str]:
 
 
 def require_frames(folder: Path, protocol: Protocol) -> None:
-    """See that a folder of answers has each frame of the protocol, and no other.
+    """See that a folder of answers has each frame of the protocol, square, and no other.
 
     Raises:
-        FacekitError: which names the first that is missing or too many.
+        FacekitError: which names the first that is missing, too many, or of a wrong size.
     """
     if not folder.is_dir():
         raise FacekitError(f"{folder}: not a folder; give --frames the folder of drawn frames")
@@ -159,6 +159,8 @@ def require_frames(folder: Path, protocol: Protocol) -> None:
         for frame in range(protocol.frames)
     ]
     require_names(folder, wanted)
+    for name in wanted:
+        _require_size(folder / name, size_of(folder / name), protocol)
 
 
 def read_frames(
@@ -174,14 +176,18 @@ def read_frames(
     for frame in range(protocol.frames):
         path = folder / clip_folder(person, clip, task) / f"{frame:05d}.png"
         pixels = read_image(path)
-        height, width = pixels.shape[:2]
-        if height != width or height < protocol.compared:
-            raise FacekitError(
-                f"{path}: {width} × {height} pixels; frames are square, {protocol.compared} pixels "
-                "or more, and show what the first photo's camera sees"
-            )
+        _require_size(path, (pixels.shape[1], pixels.shape[0]), protocol)
         pictures.append(pixels)
     return pictures
+
+
+def _require_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:
+    width, height = size
+    if height != width or height < protocol.compared:
+        raise FacekitError(
+            f"{path}: {width} × {height} pixels; frames are square, {protocol.compared} pixels "
+            "or more, and show what the first photo's camera sees"
+        )
 
 
 def _rendered(protocol: Protocol, number: int, workers: int) -> Subject:

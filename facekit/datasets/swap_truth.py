@@ -26,7 +26,7 @@ from facekit.core.progress import progress
 from facekit.datasets.manifest import load_folder
 from facekit.faces.align import Matrices, apply, crop_from_image, draw_crop, invert
 from facekit.faces.landmarks import mean_face_points
-from facekit.media.images import read_image
+from facekit.media.images import read_image, size_of
 from facekit.studio.certificate import STUDIO_VERSION
 from facekit.studio.clip import render_clip, render_folder
 from facekit.studio.performance import Performance, performance_seed
@@ -369,10 +369,10 @@ def clip_folder(seed: int, clip: int) -> str:
 
 
 def require_frames(folder: Path, protocol: Protocol) -> None:
-    """See that a folder of answers has each frame of the protocol, and no other.
+    """See that a folder of answers has each frame of the protocol, in its size, and no other.
 
     Raises:
-        FacekitError: which names the first that is missing or too many.
+        FacekitError: which names the first that is missing, too many, or of another size.
     """
     if not folder.is_dir():
         raise FacekitError(f"{folder}: not a folder; give --frames the folder of swapped frames")
@@ -388,6 +388,8 @@ def require_frames(folder: Path, protocol: Protocol) -> None:
         "; they are named as in the export, and a frame that a method gives up on is the target's "
         "own",
     )
+    for name in wanted:
+        _require_size(folder / name, size_of(folder / name), protocol)
 
 
 def require_names(folder: Path, wanted: Sequence[str], remedy: str = "") -> None:
@@ -432,13 +434,17 @@ def read_frames(folder: Path, protocol: Protocol, seed: int, clip: int) -> list[
     for frame in range(protocol.frames):
         path = folder / clip_folder(seed, clip) / "frames" / f"{frame:05d}.png"
         pixels = read_image(path)
-        if pixels.shape[:2] != (protocol.size, protocol.size):
-            raise FacekitError(
-                f"{path}: {pixels.shape[1]} × {pixels.shape[0]} pixels; the target's frame has "
-                f"{protocol.size} × {protocol.size}, and so must the swap's"
-            )
+        _require_size(path, (pixels.shape[1], pixels.shape[0]), protocol)
         pictures.append(pixels)
     return pictures
+
+
+def _require_size(path: Path, size: tuple[int, int], protocol: Protocol) -> None:
+    if size != (protocol.size, protocol.size):
+        raise FacekitError(
+            f"{path}: {size[0]} × {size[1]} pixels; the target's frame has "
+            f"{protocol.size} × {protocol.size}, and so must the swap's"
+        )
 
 
 def aligned(picture: NDArray[np.uint8], points: Floats, size: int) -> NDArray[np.uint8]:

@@ -66,7 +66,8 @@ class Measured:
 
     Attributes:
         figures: rows.
-        sheet: of some clips a frame: target, swap, true answer, uint8 (H, W, 3).
+        sheet: of some clips a frame: source, target, swap, true answer, uint8 (H, W, 3); of real
+            people target and swap.
     """
 
     figures: list[Figure]
@@ -226,17 +227,16 @@ def measure(
                 for name, one in found.items():
                     scores.setdefault(name, []).append(one)
                 middle = len(clip.frames) // 2
-                shown.append(
-                    [
-                        *(
-                            aligned(f[middle], clip.points[middle], 128)
-                            for f in (clip.frames, swapped)
-                        ),
-                        aligned(clip.answers[middle], clip.answer_points[middle], 128),
-                    ]
+                views = (
+                    (people.frames[of.source, 0], people.points[of.source, 0]),
+                    (clip.frames[middle], clip.points[middle]),
+                    (swapped[middle], clip.points[middle]),
+                    (clip.answers[middle], clip.answer_points[middle]),
                 )
+                shown.append([aligned(picture, points, 128) for picture, points in views])
                 advance(len(shown), f"{scores[OWN][-1].psnr:.1f} dB")
-    return Measured(figures(scores, OWN), _sheet(shown, ("target", "swap", "true answer")))
+    titles = ("source", "target", "swap", "true answer")
+    return Measured(figures(scores, OWN), _sheet(shown, titles))
 
 
 def _permit(run: GatedRun, data: Path | None, consent: Sequence[str], fabric: Fabric) -> Permit:

@@ -109,6 +109,16 @@ def read_image(path: Path) -> Pixels:
         return _rgb(_upright(image))
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height by the picture's head, before it is turned upright.
+
+    Raises:
+        FacekitError: as :func:`read_image`, as far as the head of the file tells.
+    """
+    with opened(path, load=False) as image:
+        return image.size
+
+
 def count_frames(path: Path) -> int:
     """How many frames an animated PNG or WebP has; 1 of any other picture.
 
