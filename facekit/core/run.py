@@ -156,6 +156,19 @@ class Run:
         found = self.checkpoints()
         return checkpoint.load(found[-1]) if found else None
 
+    def trained(self) -> dict[str, Any]:
+        """As :meth:`latest`, of a run that is to be used.
+
+        Raises:
+            FacekitError: if there is no checkpoint yet.
+        """
+        state = self.latest()
+        if state is None:
+            raise FacekitError(
+                f"{self.folder}: holds no checkpoint; finish its training: give its command again"
+            )
+        return state
+
     def resume(self) -> dict[str, Any] | None:
         """As :meth:`latest`, and forget the metrics logged after that checkpoint."""
         state = self.latest()

@@ -534,14 +534,10 @@ def bundle(run: Run, folder: Path, name: str) -> Path:
     Raises:
         FacekitError: if the run has no checkpoint yet.
     """
-    state = run.latest()
-    if state is None:
-        raise FacekitError(
-            f"{run.folder}: holds no checkpoint; finish 'facekit generator pretrain'"
-        )
-    half = {k: v.half() for k, v in state["net"].items() if k != "everyone"}
+    net = run.trained()["net"]
+    half = {k: v.half() for k, v in net.items() if k != "everyone"}
     # A new person starts as nobody in particular.
-    half["decoders.0.person"] = state["net"]["everyone"].mean(0).half()
+    half["decoders.0.person"] = net["everyone"].mean(0).half()
     path = folder / f"{name}.safetensors"
     checkpoint.save(path, {"net": half})
     return path
@@ -744,20 +740,13 @@ def load(run: Run, fabric: Fabric) -> tuple[FaceSwap, Config]:
     """The network of a run's newest checkpoint, on the fabric's device, and its config.
 
     Raises:
-        FacekitError: if the run has no checkpoint yet.
+        FacekitError: if the run has no checkpoint yet, or it is of another version.
     """
-    state = run.latest()
-    if state is None:
-        raise FacekitError(f"{run.folder}: holds no checkpoint; finish 'facekit generator train'")
+    state = run.trained()
     settings = config.validate(run.facts["config"], Config, run.folder)
     people = len(run.facts["people"])
     net = FaceSwap(people, settings.size, settings.width, settings.code)
-    try:
-        net.load_state_dict(state["net"])
-    except (KeyError, RuntimeError) as error:
-        raise FacekitError(
-            f"{run.folder}: its checkpoint is of another version of face_swap; train anew"
-        ) from error
+    run.restore(state, net=net)
     return net.to(fabric.device).eval(), settings
 
 

@@ -578,10 +578,5 @@ def bundle(run: Run, folder: Path, name: str) -> Path:
 
 
 def _state(run: Run) -> dict[str, Tensor]:
-    state = run.latest()
-    if state is None:
-        raise FacekitError(
-            f"{run.folder}: holds no checkpoint; finish its training: give its command again"
-        )
-    found: dict[str, Tensor] = state.get("net", {})
+    found: dict[str, Tensor] = run.trained().get("net", {})
     return found

@@ -537,11 +537,7 @@ def _states(source: Run | str) -> tuple[Config, dict[str, dict[str, Tensor]], st
         settings = config.validate(card["config"], Config, path)
         states, name = checkpoint.load(path), str(path)
     else:
-        state = source.latest()
-        if state is None:
-            raise FacekitError(
-                f"{source.folder}: holds no checkpoint; finish 'facekit generator train'"
-            )
+        state = source.trained()
         settings = config.validate(source.facts["config"], Config, source.folder)
         players = state.get("players", {})
         states = {"generator": players.get("ema"), "discriminator": players.get("discriminator")}

@@ -870,12 +870,7 @@ def fill(net: nn.Module, name: str, part: str = "") -> None:
 
 
 def _average_of(run: Run) -> dict[str, Tensor]:
-    state = run.latest()
-    if state is None:
-        raise FacekitError(
-            f"{run.folder}: holds no checkpoint; finish its training: give its command again"
-        )
-    average: dict[str, Tensor] = state.get("average", {})
+    average: dict[str, Tensor] = run.trained().get("average", {})
     return average
 
 

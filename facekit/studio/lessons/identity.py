@@ -179,10 +179,7 @@ def weights(run: Run) -> dict[str, Tensor]:
     Raises:
         FacekitError: if the run has no checkpoint yet.
     """
-    state = run.latest()
-    if state is None:
-        raise FacekitError(f"{run.folder}: holds no checkpoint; finish 'facekit studio teach'")
-    averaged: dict[str, Tensor] = state["averaged"]
+    averaged: dict[str, Tensor] = run.trained()["averaged"]
     return averaged
 
 

@@ -214,10 +214,7 @@ def teach(
 
 def weights(run: Run) -> dict[str, Tensor]:
     """The tensors to bundle: the averaged network, its batch normalisation folded."""
-    state = run.latest()
-    if state is None:
-        raise FacekitError(f"{run.folder}: holds no checkpoint; nothing was taught")
-    return fold(averaged(state["average"]))
+    return fold(averaged(run.trained()["average"]))
 
 
 def averaged(average: dict[str, Tensor]) -> LandmarkNet:
