@@ -473,6 +473,23 @@ def test_the_same_face_comes_back_and_other_frames_pass_through_untouched() -> N
             assert not difference[:20].any() and not difference[-20:].any()
 
 
+def test_a_soft_face_is_made_as_sharp_as_the_target_unless_it_is_to_stay() -> None:
+    frames, plan = moving_face(3)
+
+    def soft(crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        faces, mask = same_face(crops)
+        blurred = torch.nn.functional.avg_pool2d(faces, 9, 1, 4, count_include_pad=False)
+        return (faces + blurred) / 2, mask
+
+    found = {}
+    for sharpen in (True, False):
+        finish = Finish(colour="none", seam="feather", sharpen=sharpen, grain=False)
+        (middle,) = (f.pixels for f in converted(frames, plan, soft, finish=finish) if f.index == 1)
+        changed = np.any(middle != frames[1].pixels, 2).astype(np.float32)
+        found[sharpen] = detail.sharpness(detail.luma(middle), changed)
+    assert found[False] < 0.98 * found[True], found
+
+
 @pytest.mark.parametrize("first", [1, 8, 13, 21])
 def test_a_conversion_that_goes_on_is_the_same_to_the_bit(first: int) -> None:
     frames, plan = moving_face(22, gap=(6, 15))

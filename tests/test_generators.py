@@ -244,6 +244,14 @@ def test_a_drawn_mask_comes_to_cover_the_face(tmp_path: Path, fabric: Fabric) ->
     assert (drawn - face_swap.shares(planes)).abs().mean() < 0.1  # of an empty one: 0.41
 
 
+def test_a_mask_is_laid_in_a_fiftieth_of_its_side_wider() -> None:
+    mask = torch.zeros(1, 1, 96, 96)
+    mask[..., 30:60, 40:50] = 1
+    grown = face_swap.grown(mask)
+    assert grown[..., 28:62, 38:52].all() and grown.sum() == 34 * 14
+    assert face_swap.grown(torch.zeros(1, 1, 32, 32)).sum() == 0
+
+
 def test_holes_in_a_mask_are_filled_and_its_outline_stays() -> None:
     mask = np.zeros((96, 96), np.uint8)
     cv2.ellipse(mask, (48, 50), (30, 40), 0, 0, 360, 255, -1)

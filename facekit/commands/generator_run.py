@@ -39,6 +39,7 @@ class Asked:
     colour: "Transfer"
     seam: "Seam"
     no_occlusion: bool
+    no_sharpen: bool
     no_grain: bool
     preview: Path | None
     photos: Path | None
@@ -120,6 +121,11 @@ class Asked:
     "--no-occlusion",
     is_flag=True,
     help="With --input: draw over hands, hair and glasses before the face.",
+)
+@click.option(
+    "--no-sharpen",
+    is_flag=True,
+    help="With --input: leave the new face as soft or sharp as it is drawn.",
 )
 @click.option("--no-grain", is_flag=True, help="With --input: add no noise to the new face.")
 @click.option(
@@ -387,6 +393,7 @@ def _change(asked: Asked, file: str) -> None:
             asked.colour,
             asked.seam,
             occlusion=not asked.no_occlusion,
+            sharpen=not asked.no_sharpen,
             grain=not asked.no_grain,
         ),
         preview=asked.preview,

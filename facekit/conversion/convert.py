@@ -53,12 +53,15 @@ class Finish:
         colour: the transfer of the target's colours, see :mod:`facekit.conversion.colour`.
         seam: see :mod:`facekit.faces.blend`.
         occlusion: keep what covers the face in front of it.
+        sharpen: give the new face the target's sharpness. Where what is drawn is soft, this is a
+            look: details stand out more, but are no nearer to the truth.
         grain: add the target's noise to the new face.
     """
 
     colour: Transfer = "transport"
     seam: Seam = "bands"
     occlusion: bool = True
+    sharpen: bool = True
     grain: bool = True
 
 
@@ -296,7 +299,7 @@ def _finish(drawn: _Drawn, near: list[tuple[float, _Drawn]], finish: Finish) -> 
         if colours is not None:
             face = np.float32(255) * colours.apply(np.float32(1 / 255) * face)
             contrast = float(colours.linear[0, 0])
-    gain = detail.gain(own.sharpness * contrast, target.sharpness)
+    gain = detail.gain(own.sharpness * contrast, target.sharpness) if finish.sharpen else 1.0
 
     def retouch(layer: Floats, side: float) -> Floats:
         layer = detail.sharpened(layer, gain, side)

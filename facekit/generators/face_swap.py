@@ -701,6 +701,15 @@ def shares(drawn: Tensor) -> Tensor:
     return ((drawn[:, 3:] + 1) / 2).clamp(0, 1)
 
 
+_GROWN = 0.02  # of the side: about how far within a face its learned mask begins to fall
+
+
+def grown(masks: Tensor) -> Tensor:
+    """Masks (B, 1, S, S) as they are laid in: where a face ends is learned as a mean, a slope."""
+    reach = max(1, round(_GROWN * masks.shape[2]))
+    return F.max_pool2d(masks, 2 * reach + 1, 1, reach)
+
+
 def masked(drawn: Tensor) -> Tensor:
     """Drawn faces (B, 4, S, S) without what is around them: (B, 3, S, S)."""
     return drawn[:, :3] * shares(drawn)
@@ -810,6 +819,6 @@ def _swapper(run: Run, fabric: Fabric, source: str, target: str | None) -> tuple
         colour = mean_colour(crops)
         with fabric.autocast():
             drawn = net(to_grey(crops, colour), [person]).float()
-        return from_grey(drawn[:, :3], colour * tone), shares(drawn)
+        return from_grey(drawn[:, :3], colour * tone), grown(shares(drawn))
 
     return swap, settings.size
