@@ -28,7 +28,7 @@ from facekit.core import config, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
 from facekit.faces import landmarks
-from facekit.faces.align import apply, crop_from_image, invert
+from facekit.faces.align import TEMPLATES, apply, crop_from_image, invert
 from facekit.faces.blend import ellipse
 from facekit.faces.stage import Seen
 from facekit.media import encode, stretches
@@ -370,6 +370,36 @@ def test_flat_and_empty_faces_stay_finite_and_none_changes_nothing() -> None:
         colour.match(one, other, "transports")  # type: ignore[arg-type]
     mean = colour.Colours.average([one, other], [1, 3])
     assert np.allclose(mean.mean, (one.mean + 3 * other.mean) / 4)
+
+
+def test_eyes_keep_their_colours_where_skin_takes_another_complexion() -> None:
+    """A pale face with grey eyes and red lips, for a dark one's picture."""
+    size, random = 96, np.random.default_rng(5)
+    face = np.float32([0.85, 0.7, 0.62]) + random.normal(0, 0.02, (size, size, 3))
+    x, y = np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2)
+    right, left = TEMPLATES["face"][:2]
+    eye = sum(np.hypot((x - e[0]) / 0.06, (y - e[1]) / 0.025) < 1 for e in (right, left)) > 0
+    lips = np.hypot((x - 0.5) / 0.12, (y - 0.7) / 0.04) < 1
+    face[eye], face[lips] = (0.45, 0.5, 0.55), (0.7, 0.3, 0.3)
+    face = np.clip(face, 0, 1).astype(np.float32)
+    found = colour.Colours.of(face, np.ones((size, size), np.float32))
+    assert found is not None
+    stays = colour.eyes(face, found)
+    inside = cv2.erode(eye.astype(np.uint8), np.ones((3, 3))) > 0
+    assert stays[inside].min() > 0.5 and stays[lips].max() == 0
+    assert stays[~eye].mean() < 0.01
+
+    def pale(crops: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        faces = torch.from_numpy(2 * cv2.resize(face, (64, 64)) - 1).permute(2, 0, 1)
+        return faces.expand(len(crops), -1, -1, -1), same_face(crops)[1]
+
+    (frame,), plan = moving_face(1)
+    dark = [Frame(frame.pixels // 4, frame.time, frame.index)]
+    (result,) = converted(dark, plan, pale, finish=Finish(seam="feather", sharpen=False))
+    assert plan.places[0].points is not None
+    at = plan.places[0].points[:2].round().astype(int)
+    own = 255 * np.float32([0.45, 0.5, 0.55])
+    assert all(np.abs(result.pixels[y, x] - own).max() < 60 for x, y in at)
 
 
 def waves(size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ lightness and colours about decorrelated, so that a cast is not mistaken for con
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import cv2
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError, did_you_mean
+from facekit.faces.align import TEMPLATES
+from facekit.faces.blend import ellipse
 from facekit.types import Floats
 
 Transfer = Literal["transport", "reinhard", "none"]
@@ -23,6 +26,10 @@ TRANSFERS: tuple[Transfer, ...] = get_args(Transfer)
 
 _LEAST, _MOST = 0.5, 2.0
 """Gains: a flat crop has no contrast to stretch, and a highlight must not blow it up."""
+
+_EYE = (0.10, 0.05)  # half axes, in the unit square of the crop, of where an eye may be
+_SKIN = (1.5, 3.0)  # in deviations of the face's colours: what surely is skin, and what surely not
+_KEPT = 0.7  # of an eye's own colours: what is drawn of it is small, and has some of the lids'
 
 _NOISE = 1.0  # of Lab's units: the deviation that is added to both, so that none is zero
 
@@ -110,6 +117,32 @@ def match(face: Colours, target: Colours, method: Transfer) -> ColourMap | None:
         values, vectors = np.linalg.eigh(linear)
         linear = vectors * np.clip(values, _LEAST, _MOST) @ vectors.T
     return ColourMap(linear, target.mean - linear @ face.mean)
+
+
+def eyes(crop: Floats, face: Colours) -> Floats:
+    """How far a crop of the template "face" shows an eye, and not the skin around it.
+
+    White and iris are seen in the light of the skin, but have nothing of its complexion: what makes
+    pale skin dark would make them black, and the other way round they would glow.
+
+    Args:
+        crop: float32 RGB (S, S, 3) in [0, 1].
+        face: its colours, most of which are those of skin.
+
+    Returns:
+        float32 (S, S) in [0, 1].
+    """
+    _, inverse = _roots(face.spread)
+    white = cv2.transform(_to_lab(crop), np.column_stack([inverse, -inverse @ face.mean]))
+    apart = np.sqrt(np.square(white).sum(2))
+    other = np.clip((apart - _SKIN[0]) / (_SKIN[1] - _SKIN[0]), 0, 1)
+    return np.asarray(_KEPT * _about_eyes(len(crop)) * other, np.float32)
+
+
+@lru_cache(maxsize=4)
+def _about_eyes(size: int) -> Floats:
+    right, left = (ellipse(size, (x, y), _EYE, 0.4) for x, y in TEMPLATES["face"][:2])
+    return right + left
 
 
 def _roots(matrix: _Reals) -> tuple[_Reals, _Reals]:

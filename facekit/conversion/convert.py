@@ -297,7 +297,10 @@ def _finish(drawn: _Drawn, near: list[tuple[float, _Drawn]], finish: Finish) -> 
     if own.colours is not None and target.colours is not None:
         colours = colour.match(own.colours, target.colours, finish.colour)
         if colours is not None:
-            face = np.float32(255) * colours.apply(np.float32(1 / 255) * face)
+            drawn_so = np.float32(1 / 255) * face
+            skin = colours.apply(drawn_so)
+            stays = colour.eyes(drawn_so, own.colours)[..., None]
+            face = np.float32(255) * (skin + stays * (drawn_so - skin))
             contrast = float(colours.linear[0, 0])
     gain = detail.gain(own.sharpness * contrast, target.sharpness) if finish.sharpen else 1.0
 
