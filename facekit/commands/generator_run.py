@@ -143,9 +143,9 @@ class Asked:
 @click.option(
     "--driver",
     metavar="FILE",
-    help="With --photos: what moves them: a finished video, a track (.json), or studio:SEED, a "
-    "performance of the studio, or idle:SEED, who breathes, blinks and looks about.  [default: "
-    "idle:0]",
+    help="With --photos: what moves them: a finished video, a track (.json), studio:SEED, a "
+    "performance of the studio, or idle:SEED, somebody at rest, who breathes, blinks and looks "
+    "about.  [default: idle:0]",
 )
 @click.option(
     "--seconds",

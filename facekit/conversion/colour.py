@@ -28,7 +28,9 @@ _LEAST, _MOST = 0.5, 2.0
 """Gains: a flat crop has no contrast to stretch, and a highlight must not blow it up."""
 
 _EYE = (0.10, 0.05)  # half axes, in the unit square of the crop, of where an eye may be
-_SKIN = (1.5, 3.0)  # in deviations of the face's colours: what surely is skin, and what surely not
+# How far from the face's mean, in deviations of all its colours, brows' and lips' among them, is
+# skin as often as not, and surely none.
+_SKIN = (1.5, 3.0)
 _KEPT = 0.7  # of an eye's own colours: what is drawn of it is small, and has some of the lids'
 
 _NOISE = 1.0  # of Lab's units: the deviation that is added to both, so that none is zero
@@ -123,7 +125,8 @@ def eyes(crop: Floats, face: Colours) -> Floats:
     """How far a crop of the template "face" shows an eye, and not the skin around it.
 
     White and iris are seen in the light of the skin, but have nothing of its complexion: what makes
-    pale skin dark would make them black, and the other way round they would glow.
+    pale skin dark would make them black, and the other way round they would glow. The face is taken
+    to be drawn in the target's light, as a swap is.
 
     Args:
         crop: float32 RGB (S, S, 3) in [0, 1].

@@ -201,7 +201,7 @@ class Run:
         except (KeyError, ValueError, RuntimeError) as error:
             raise FacekitError(
                 f"{self.folder}: its checkpoint is of another version of {self.facts['plugin']} "
-                f"(facekit {self.facts['facekit']}); begin anew with another --out"
+                f"(facekit {self.facts['facekit']}); train anew with another --out"
             ) from error
 
     def checkpoints(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """``facekit bench heads``: how quickly a photo is moved, and in how much memory.
 
 The speed of a network does not depend on what it has learned, so none is trained: the weights are
-as they start. The peer is the published arm, ``few_shot_head``, of the same size, already tuned.
+as they start. The peer is a published method, ``few_shot_head``, of the same size, already tuned.
 """
 
 import resource

@@ -12,9 +12,12 @@ darkened where they show nothing, and a third network draws the picture from the
 What is not as in the paper: key points are found in drawings of a face's landmarks instead of
 pictures, since what drives a head here may be a track or numbers, which have no pictures; 64 or 128
 pixels instead of 256, motion at half of them instead of a quarter, and fewer channels; the distance
-of the bundled face features, and of colours, instead of VGG's; and, so that all arms learn from the
-same pictures, light that changes from step to step. As in the paper one photo is looked at: of
-several the first.
+of the bundled face features, and of colours, instead of VGG's; a rate that falls as half a cosine,
+and gradients that are clipped; and, so that all arms learn from the same pictures, light that
+changes from step to step, mirrored heads, and landmarks as inexact as a network reads them. The
+motion is that from the photo's landmarks to those wanted, which are made for the photo's person
+already; the paper's own transfer, relative to the driver's first picture, would do so twice. As in
+the paper one photo is looked at: of several the first.
 """
 
 import math
@@ -40,7 +43,15 @@ from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.datasets.heads import Heads, load_heads
 from facekit.generators._gate import GatedRun
-from facekit.generators.talking_head import PARTS, drawn_batch, grid, maps_of, studio_heads, warp
+from facekit.generators.talking_head import (
+    PARTS,
+    drawn_batch,
+    grid,
+    maps_of,
+    resized,
+    studio_heads,
+    warp,
+)
 from facekit.motion import Animator, Cast
 from facekit.types import Floats, Pixels
 from facekit.watermark import Kind
@@ -57,7 +68,8 @@ class Config(config.Config):
 
     Attributes:
         size: side of the pictures, in pixels.
-        width: channels at full resolution; they double at each halving, up to eight times.
+        width: channels at full resolution, of which the motion's network has twice as many; they
+            double at each halving, up to eight times.
         points: key points.
         steps: optimiser steps.
         batch: pictures a step.
@@ -288,15 +300,11 @@ class FirstOrderHead(nn.Module):
         small = F.interpolate(photos, scale_factor=0.5, mode="bilinear", antialias=True)
         places, seen = self.motion(small, of, to)
         found = self.start(photos)
-        at = _resized(places.permute(0, 3, 1, 2), found.shape[2]).permute(0, 2, 3, 1)
-        shown = _resized(seen.sigmoid(), found.shape[2])
+        at = resized(places.permute(0, 3, 1, 2), found.shape[2]).permute(0, 2, 3, 1)
+        shown = resized(seen.sigmoid(), found.shape[2])
         images = self.draw(warp(found, at) * shown)
-        full = _resized(places.permute(0, 3, 1, 2), photos.shape[2]).permute(0, 2, 3, 1)
+        full = resized(places.permute(0, 3, 1, 2), photos.shape[2]).permute(0, 2, 3, 1)
         return Drawn(images.float(), warp(photos, full))
-
-
-def _resized(maps: Tensor, side: int) -> Tensor:
-    return F.interpolate(maps, (side, side), mode="bilinear", antialias=maps.shape[2] > side)
 
 
 # --- Learning ---
@@ -315,9 +323,9 @@ class Bend(NamedTuple):
 
     @classmethod
     def sample(cls, count: int, device: torch.device) -> "Bend":
-        """As strong as in the paper's; from torch's global stream."""
+        """Each turns, stretches and shifts by a few hundredths; from torch's global stream."""
         still = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
-        affine = still + 0.05 * torch.randn(count, 2, 3)
+        affine = still + torch.tensor([0.05, 0.05, 0.025]) * torch.randn(count, 2, 3)
         weights = 0.02 * torch.randn(count, _PINNED**2, 2)
         return cls(affine.to(device), weights.to(device))
 
@@ -366,7 +374,7 @@ def losses(
     """
     content, side = (drawn.images - images).abs().mean(), images.shape[2]
     while side >= LEAST_SIDE:  # a pyramid, as in the paper
-        pair = (_resized(pictures, side) for pictures in (drawn.images, images))
+        pair = (resized(pictures, side) for pictures in (drawn.images, images))
         content = content + distances(features, *pair).mean()
         side //= 2
     there, slope = bend(bent.at)
@@ -460,7 +468,7 @@ def fit(
             falling = 0.5 * (1 + math.cos(math.pi * step / config.steps))
             optimizer.param_groups[0]["lr"] = config.learning_rate * falling
 
-            batch = drawn_batch(heads, config.batch, 1, 0.0, device)
+            batch = drawn_batch(heads, config.batch, 1, JITTER, device)
             drawings = maps_of(batch.points, config.size // 2)
             bend = Bend.sample(len(drawings), device)
             bent = bend.of(drawings)
@@ -511,6 +519,9 @@ def strip(net: FirstOrderHead, heads: Heads, config: Config, device: torch.devic
 
 
 # --- Use ---
+
+JITTER = 0.003
+"""Deviation of the landmarks while it learns, as a share of the side."""
 
 _AT_ONCE = 10  # a stretch of a video is a multiple of it
 

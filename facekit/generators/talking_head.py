@@ -169,7 +169,7 @@ def _spline(points: Tensor, of: Tensor, side: int) -> Tensor:
         moved + torch.cat([places.new_ones(*places.shape[:2], 1), places], 2) @ weights[:, count:]
     )
     moved = moved.mT.reshape(batch, 2, coarse, coarse)
-    return grid(side, points.device) + _resized(moved, side).permute(0, 2, 3, 1)
+    return grid(side, points.device) + resized(moved, side).permute(0, 2, 3, 1)
 
 
 def _bent(places: Tensor, points: Tensor) -> Tensor:
@@ -424,19 +424,19 @@ class TalkingHead(nn.Module):
 
         def blended(maps: Tensor) -> Tensor:
             side = maps.shape[2]
-            at = _resized(places.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
-            weight = _apart(_resized(share.flatten(0, 1), side), batch)
+            at = resized(places.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
+            weight = _apart(resized(share.flatten(0, 1), side), batch)
             return (weight * _apart(warp(maps, at), batch)).sum(1)
 
         warped = blended(photos)
         half, quarter = blended(looks.half), blended(looks.quarter)
         around = torch.cat([lines, shown], 1)
-        far = _resized(around, size // 4)
+        far = resized(around, size // 4)
         maps = self.begin(torch.cat([quarter * far[:, -1:], far], 1))
         maps = self.to_half(self.deep(maps + self.broad(maps)))
         maps = self.fine(self.join(torch.cat([maps, half * shown, around], 1)))
         maps = self.to_full(maps)
-        near = _resized(shown, size)
+        near = resized(shown, size)
         # What no photo shows has to go before something else can be there: it is given apart.
         given = [maps, warped, (1 - near) * warped, near, openings(points, size)]
         images = warped + self.paint(torch.cat(given, 1))
@@ -453,7 +453,8 @@ def _apart(maps: Tensor, people: int) -> Tensor:
     return maps.reshape(people, -1, *maps.shape[1:])
 
 
-def _resized(maps: Tensor, side: int) -> Tensor:
+def resized(maps: Tensor, side: int) -> Tensor:
+    """Maps (B, C, h, h), smoothly, as (B, C, side, side)."""
     if maps.shape[2] == side:
         return maps
     return F.interpolate(
@@ -562,10 +563,10 @@ def losses(drawn: Drawn, batch: Batch, config: Config) -> dict[str, Tensor]:
     known = batch.places.isfinite().all(3)
     # Where nobody knows, the network's own word counts, but is not taught by it.
     seen = torch.where(known, batch.seen, drawn.seen[:, 0].detach().sigmoid())
-    there = _resized(seen[:, None], size)
+    there = resized(seen[:, None], size)
 
     features = maps_of(batch.points, size // 4)[:, 1:].amax(1, keepdim=True)
-    near = _resized(F.max_pool2d(features, 5, 1, 2), size)
+    near = resized(F.max_pool2d(features, 5, 1, 2), size)
     # What the first photo does not show, and a mouth's inside, are little of a picture.
     hidden = 2 * (1 - there) + 4 * openings(batch.points, size).amax(1, keepdim=True)
     weight = 0.25 + batch.person * (1 + 3 * near + hidden)
