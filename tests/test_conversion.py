@@ -815,3 +815,6 @@ def test_a_small_hole_in_a_bare_face_is_filled_and_a_lens_or_a_hand_is_not() -> 
     shown = occlusion.veil([(1.0, bare)])
     assert shown[50, 48] > 0.99
     assert shown[50, 82] < 0.01 and shown[100, 64] < 0.01 and shown[2, 2] < 0.01
+    # A lens that the network doubts is none; of a finger from beyond the face no doubt is heard.
+    doubted = occlusion.veil([(1.0, np.maximum(bare, 0.3))])
+    assert doubted[50, 82] > 0.99 and doubted[100, 64] < 0.5

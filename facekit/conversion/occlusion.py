@@ -27,6 +27,13 @@ London Set had such holes, of up to 1.8% but for three. The lenses of nine studi
 made 3.6% and more.
 """
 
+_DOUBT = 0.2
+"""What the network says at most, in the mean over a hole within the face, if it is not in error.
+
+Over the lenses of 14 studio people it said 0.06 and less. Of 40 photos of real faces with such
+holes the six above 0.2 were four without glasses and two with; of the 34 below, most had some.
+"""
+
 
 def veil(visible: Sequence[tuple[float, Floats]]) -> Floats:
     """How much of the new face may be shown at each pixel, float32 (S, S) in [0, 1].
@@ -39,18 +46,25 @@ def veil(visible: Sequence[tuple[float, Floats]]) -> Floats:
     """
     weights = np.array([weight for weight, _ in visible], np.float32)
     mean = np.einsum("n,nij->ij", weights / weights.sum(), np.stack([bare for _, bare in visible]))
-    settled = _without_specks(np.clip((mean - 0.25) / 0.5, 0, 1))
+    settled = _without_specks(np.clip((mean - 0.25) / 0.5, 0, 1), mean)
     soft = cv2.GaussianBlur(settled, (0, 0), 0.008 * len(mean))
     return np.asarray(soft * soft * (3 - 2 * soft), np.float32)
 
 
-def _without_specks(bare: Floats) -> Floats:
-    """A map float32 (S, S) in [0, 1] whose small holes are filled, their soft edges too."""
+def _without_specks(bare: Floats, said: Floats) -> Floats:
+    """A map float32 (S, S) in [0, 1] whose small and doubtful holes are filled, with their edges.
+
+    Args:
+        bare: the map.
+        said: what the network said, of the same shape: near 0 where it is sure of a hole.
+    """
     covered = (bare < 0.5).astype(np.uint8)
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(covered, connectivity=4)
     side = len(bare)
     inner = (boxes[:, :2] > 0).all(1) & (boxes[:, :2] + boxes[:, 2:4] < side).all(1)
-    small = inner & (boxes[:, cv2.CC_STAT_AREA] < _SPECK * side**2)
-    small[0] = False  # where the face is bare
-    specks = cv2.dilate(small[labels].astype(np.uint8), np.ones((5, 5), np.uint8))
+    areas = boxes[:, cv2.CC_STAT_AREA]
+    doubt = np.bincount(labels.ravel(), said.ravel(), len(areas)) / np.maximum(areas, 1)
+    wrong = inner & ((areas < _SPECK * side**2) | (doubt > _DOUBT))
+    wrong[0] = False  # where the face is bare
+    specks = cv2.dilate(wrong[labels].astype(np.uint8), np.ones((5, 5), np.uint8))
     return np.asarray(np.where(specks > 0, np.float32(1), bare), np.float32)
