@@ -41,7 +41,14 @@ from facekit.core.run import Run
 from facekit.core.seed import seed_step
 from facekit.datasets.heads import Heads, load_heads
 from facekit.generators._gate import GatedRun
-from facekit.generators.talking_head import PARTS, drawn_batch, maps_of, studio_heads
+from facekit.generators.talking_head import (
+    JITTER,
+    PARTS,
+    drawn_batch,
+    in_rows,
+    maps_of,
+    studio_heads,
+)
 from facekit.motion import Animator, Cast
 from facekit.types import Floats, Pixels
 from facekit.watermark import Kind
@@ -410,18 +417,12 @@ def strip(net: FewShotHead, heads: Heads, config: Config, device: torch.device) 
     style = net.generator.project(net.embed(batch.photos, batch.of))
     drawn = net.generator(maps_of(batch.points, config.size), style)
     net.train()
-    rows = [batch.photos[:, 0], batch.images, drawn]
-    stacked = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
-    pixels: Pixels = to_pixels(stacked[None])[0]
-    return pixels
+    return in_rows(batch.photos[:, 0], batch.images, drawn)
 
 
 # --- Use ---
 
 _TUNED = 8  # photos a step of the tuning
-
-JITTER = 0.003
-"""Deviation of the landmarks while it learns, as a share of the side."""
 
 _AT_ONCE = 10  # a stretch of a video is a multiple of it
 

@@ -44,10 +44,13 @@ from facekit.core.seed import seed_step
 from facekit.datasets.heads import Heads, load_heads
 from facekit.generators._gate import GatedRun
 from facekit.generators.talking_head import (
+    JITTER,
     PARTS,
     drawn_batch,
     grid,
+    in_rows,
     maps_of,
+    placed,
     resized,
     studio_heads,
     warp,
@@ -259,10 +262,10 @@ class _Residual(nn.Module):
 
 
 class Drawn(NamedTuple):
-    """New pictures (B, 3, S, S), and the photos warped as they were to draw them."""
+    """New pictures (B, 3, S, S), and where each place of them is in the photos (B, h, h, 2)."""
 
     images: Tensor
-    warped: Tensor
+    places: Tensor
 
 
 class FirstOrderHead(nn.Module):
@@ -300,11 +303,9 @@ class FirstOrderHead(nn.Module):
         small = F.interpolate(photos, scale_factor=0.5, mode="bilinear", antialias=True)
         places, seen = self.motion(small, of, to)
         found = self.start(photos)
-        at = resized(places.permute(0, 3, 1, 2), found.shape[2]).permute(0, 2, 3, 1)
-        shown = resized(seen.sigmoid(), found.shape[2])
-        images = self.draw(warp(found, at) * shown)
-        full = resized(places.permute(0, 3, 1, 2), photos.shape[2]).permute(0, 2, 3, 1)
-        return Drawn(images.float(), warp(photos, full))
+        side = found.shape[2]
+        images = self.draw(warp(found, placed(places, side)) * resized(seen.sigmoid(), side))
+        return Drawn(images.float(), places)
 
 
 # --- Learning ---
@@ -512,16 +513,11 @@ def strip(net: FirstOrderHead, heads: Heads, config: Config, device: torch.devic
     of, to = (net.find(points, config.size) for points in (batch.of[:, 0], batch.points))
     drawn = net(batch.photos[:, 0], of, to)
     net.train()
-    rows = [batch.photos[:, 0], batch.images, drawn.warped, drawn.images]
-    stacked = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
-    pixels: Pixels = to_pixels(stacked[None])[0]
-    return pixels
+    warped = warp(batch.photos[:, 0], placed(drawn.places, config.size))
+    return in_rows(batch.photos[:, 0], batch.images, warped, drawn.images)
 
 
 # --- Use ---
-
-JITTER = 0.003
-"""Deviation of the landmarks while it learns, as a share of the side."""
 
 _AT_ONCE = 10  # a stretch of a video is a multiple of it
 

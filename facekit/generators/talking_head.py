@@ -58,6 +58,10 @@ HEADS = "heads.safetensors"
 """In the folder of a pre-training: the studio heads that it learns from."""
 
 
+JITTER = 0.003
+"""Deviation of the landmarks, as a share of the side, while a method learns: as a network errs."""
+
+
 class Config(config.Config):
     """Settings of the talking head.
 
@@ -103,7 +107,7 @@ class Config(config.Config):
     adversarial_weight: float = Field(0.0, ge=0)
     adversarial_from: float = Field(0.7, ge=0, le=1)
     gamma: float = Field(1.0, ge=0)
-    jitter: float = Field(0.003, ge=0)
+    jitter: float = Field(JITTER, ge=0)
     pretrained: str = ""
     motion: str = ""
     moments: int = Field(8, ge=2, le=64)
@@ -424,9 +428,8 @@ class TalkingHead(nn.Module):
 
         def blended(maps: Tensor) -> Tensor:
             side = maps.shape[2]
-            at = resized(places.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
             weight = _apart(resized(share.flatten(0, 1), side), batch)
-            return (weight * _apart(warp(maps, at), batch)).sum(1)
+            return (weight * _apart(warp(maps, placed(places, side)), batch)).sum(1)
 
         warped = blended(photos)
         half, quarter = blended(looks.half), blended(looks.quarter)
@@ -460,6 +463,11 @@ def resized(maps: Tensor, side: int) -> Tensor:
     return F.interpolate(
         maps.float(), (side, side), mode="bilinear", antialias=maps.shape[2] > side
     )
+
+
+def placed(places: Tensor, side: int) -> Tensor:
+    """Where places are, (B, h, h, 2), as smoothly at (B, side, side, 2)."""
+    return resized(places.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
 
 
 # --- Learning ---
@@ -751,7 +759,11 @@ def strip(net: TalkingHead, heads: Heads, device: torch.device) -> Pixels:
         seed_step(0, 0)
         batch = drawn_batch(heads, 8, 1, 0.0, device)
     drawn = net(net.look(batch.photos, batch.of), batch.points)
-    rows = [batch.photos[:, 0], batch.images, drawn.warped, drawn.images]
+    return in_rows(batch.photos[:, 0], batch.images, drawn.warped, drawn.images)
+
+
+def in_rows(*rows: Tensor) -> Pixels:
+    """Rows of pictures, (B, 3, S, S) each, as one: uint8 (rows * S, B * S, 3)."""
     stacked = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
     pixels: Pixels = to_pixels(stacked[None])[0]
     return pixels
