@@ -107,10 +107,10 @@ def write_image(
             ``manifest.jsonl``, or with the journal of one that is being made.
 
     Raises:
-        FacekitError: if the kind, suffix, size or pixels are not allowed, an input cannot be read
-            or was changed meanwhile, the badge is left out elsewhere, a consent record does not
-            hold, or marking, signing, writing or the check of any of these fails; then there is no
-            file.
+        FacekitError: if the kind, suffix, size or pixels are not allowed, ``path`` is an input, one
+            cannot be read or was changed meanwhile, the badge is left out elsewhere, a consent
+            record does not hold, or marking, signing, writing or the check of any of these fails;
+            then there is no file.
     """
     digests = _require(path, kind, images.IMAGE_SUFFIXES, inputs)
     _require_pixels(path, pixels)
@@ -254,12 +254,26 @@ def _require(
         raise FacekitError(f"{path}: is a folder; give the name of a file")
     for source in inputs:  # before a long video is made, not after
         images.require_file(source)
+    require_apart(path, inputs)
     if isinstance(inputs, Mapping):
         return dict(inputs)
     try:
         return {source: files.sha256(source) for source in inputs}
     except OSError as error:
         raise FacekitError(f"{path}: an input cannot be read ({error})") from error
+
+
+def require_apart(path: Path, inputs: Iterable[Path]) -> None:
+    """Check that ``path`` is none of the files that it is to be made from.
+
+    Raises:
+        FacekitError: if it is: what is generated never takes the place of an original.
+    """
+    for source in inputs:
+        if path.resolve() == source.resolve() or (path.exists() and path.samefile(source)):
+            raise FacekitError(
+                f"{path}: is what it is made from, which stays as it is; give another name"
+            )
 
 
 def _require_pixels(path: Path, pixels: Pixels) -> None:

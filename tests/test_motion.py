@@ -1,5 +1,6 @@
 """Motion: read from landmarks or performances, changed part by part, given to somebody else."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -201,27 +202,34 @@ def test_gaps_are_bridged_and_what_was_seen_stays(seen: list[bool], seed: int) -
         np.testing.assert_allclose(track.landmarks[i], expected, atol=1e-5)
 
 
-def seen_face(x: float, size: float) -> Face:
+def seen_face(x: float, size: float, presence: float = 1.0) -> Face:
     """A face whose landmarks all lie at one place, by which it is told from others."""
     shown = face(size, (x, x))
     assert shown.landmarks is not None
-    marks = replace(shown.landmarks, points=np.full((70, 2), x, np.float32))
+    points = np.full((70, 2), x, np.float32)
+    marks = replace(shown.landmarks, points=points, presence=presence)
     return replace(shown, landmarks=marks)
 
 
-def watched(rows: list[list[tuple[int, float, float]]], people: list[int]) -> Track:
-    """Of rows of (track, place, size), and whose the tracks are."""
+def watched(
+    rows: Sequence[Sequence[tuple[float, ...]]],
+    people: list[int],
+    times: Sequence[float] = (),
+) -> Track:
+    """Of rows of (track, place, size, presence or none), and whose the tracks are."""
 
     class Script:
         tracks = tuple(SimpleNamespace(id=i, person=person) for i, person in enumerate(people))
 
         def follow(self, frames: Any) -> Any:
-            for frame, row in zip(frames, rows, strict=True):
-                faces = [seen_face(x, size) for _, x, size in row]
+            for frame in frames:
+                row = rows[frame.index]
+                faces = [seen_face(*given) for _, *given in row]
                 yield SimpleNamespace(frame=frame, faces=faces, ids=[track for track, *_ in row])
 
     pixels = np.zeros((100, 200, 3), np.uint8)
-    frames = [Frame(pixels, k / 10, k) for k in range(len(rows))]
+    times = times or [k / 10 for k in range(len(rows))]
+    frames = [Frame(pixels, time, k) for k, time in enumerate(times)]
     return watch(frames, device=torch.device("cpu"), stage=Script())  # type: ignore[arg-type]
 
 
@@ -235,6 +243,23 @@ def test_whoever_is_seen_most_is_followed(caplog: pytest.LogCaptureFixture) -> N
     assert "several faces in 1 frames" in caplog.text and "not seen in 2 of 6" in caplog.text
     with pytest.raises(FacekitError, match="no face in any of its 3 frames"):
         watched([[], [], []], [])
+
+
+def test_a_face_that_cannot_be_read_is_not_seen() -> None:
+    track = watched([[(0, 30.0, 40.0)], [(0, 70.0, 40.0, 0.2)], [(0, 30.0, 40.0)]], [0])
+    assert track.landmarks[:, 0, 0].tolist() == [30, 30, 30]
+    assert track.seen.tolist() == [True, False, True]
+    with pytest.raises(FacekitError, match="no face in any of its 1 frames"):
+        watched([[(0, 30.0, 40.0, 0.2)]], [0])
+
+
+def test_frames_that_go_back_in_time_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [[(0, x, 40.0)] for x in (10.0, 20.0, 30.0, 40.0, 50.0)]
+    with caplog.at_level("INFO", "facekit"):
+        track = watched(rows, [0], times=[0.0, 0.1, 0.1, 0.05, 0.2])
+    assert track.times.tolist() == [0.0, 0.1, 0.2]
+    assert track.landmarks[:, 0, 0].tolist() == [10, 20, 50]
+    assert "2 frames that are not later" in caplog.text
 
 
 def test_a_motion_of_no_moments_is_refused() -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from scipy.interpolate import RBFInterpolator
 
-from facekit import motion
+from facekit import generators, motion
 from facekit.adversary.metrics.features import load_features
 from facekit.cli import cli
-from facekit.commands import generator_drive
+from facekit.commands import generator_dataset, generator_drive
 from facekit.core import checkpoint, device, files
 from facekit.core.errors import FacekitError
 from facekit.core.run import Run
@@ -29,7 +29,7 @@ from facekit.datasets.heads import Heads
 from facekit.generators import few_shot_head, first_order_head, talking_head
 from facekit.media.decode import Video, probe
 from facekit.media.images import read_image, write_image
-from facekit.motion import Cast
+from facekit.motion import Animator, Cast
 from facekit.provenance.manifest import verify
 from facekit.studio.clip import render_clip, render_folder
 from facekit.types import Pixels, read_manifest
@@ -612,6 +612,99 @@ def test_an_interrupted_work_goes_on(
     assert all(np.array_equal(a, b) for a, b in zip(*pictures, strict=True))
 
 
+def test_work_that_waits_for_its_preview_goes_on(
+    run_folder: Path,
+    people: Path,
+    tmp_path: Path,
+    fabric: Fabric,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo, out, beside = people / "person-0000" / "0000.png", tmp_path / "a.mp4", tmp_path / "b.mp4"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generator_drive, "_beside", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generator_drive.move(str(run_folder), photo, out, fabric, seconds=0.4, preview=beside)
+    with monkeypatch.context() as patch:
+        # Nobody is watched, and nothing is drawn, a second time.
+        patch.setattr(generator_drive.Driver, "motion", interrupted)
+        moved = generator_drive.move(
+            str(run_folder), photo, out, fabric, seconds=0.4, preview=beside
+        )
+    assert moved.frames == 10
+    with Video(out) as video:
+        assert len(list(video)) == 10
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4"}
+
+
+def test_of_interrupted_work_that_is_refused_later_nothing_is_left(
+    run_folder: Path,
+    people: Path,
+    tmp_path: Path,
+    fabric: Fabric,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo, out = people / "person-0000" / "0000.png", tmp_path / "out.mp4"
+
+    def stopped(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    def revoked(*_: object) -> Any:
+        raise FacekitError("revoked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generator_drive, "_shown", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            generator_drive.move(str(run_folder), photo, out, fabric, seconds=0.4)
+    assert [path.name for path in tmp_path.iterdir()] == [".stretches-out.mp4"]
+    with monkeypatch.context() as patch:
+        patch.setattr("facekit.generators.admit_together", revoked)
+        with pytest.raises(FacekitError, match="revoked"):
+            generator_drive.move(str(run_folder), photo, out, fabric, seconds=0.4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_driver_is_never_written_over(run_folder: Path, people: Path, clip: Path) -> None:
+    before = clip.read_bytes()
+    given = (run_folder, "--photos", people / "person-0000", "--driver", clip)
+    said = "is what it is made from"
+    assert said in refusal(*given, "--out", clip)
+    assert said in refusal(*given, "--out", clip.with_name("out.mp4"), "--preview", clip)
+    assert clip.read_bytes() == before
+
+
+def test_a_bare_name_in_a_studio_folder_is_the_studios(
+    people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(people / "person-0000")
+    (permit,) = generators.admit_together([[Path("0000.png")]], [], torch.device("cpu"))
+    assert permit.certificate
+
+
+def test_photos_move_only_with_leave() -> None:
+    by = Animator(32, lambda *_: iter([]))
+    cast = Cast(np.zeros((1, 32, 32, 3), np.uint8), [])
+    with pytest.raises(FacekitError, match="nothing lets these photos be used"):
+        generators.drive("talking_head", by, cast, np.zeros((0, 70, 2), np.float32), [], given=[])
+
+
+def test_of_a_data_set_that_fails_nothing_is_left(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(FacekitError), generator_dataset.growing(out, {"generator": "x"}):
+        (out / "0000-head.png").write_bytes(b"half")
+        raise FacekitError("no consent any more")
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("stays")
+    with pytest.raises(KeyboardInterrupt), generator_dataset.growing(out, {"generator": "x"}):
+        (out / "0000-head.png").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
 def test_a_folder_of_people_becomes_a_data_set(
     run_folder: Path, people: Path, tmp_path: Path
 ) -> None:
@@ -740,6 +833,17 @@ def test_photos_of_any_size_are_cut_alike(people: Path, fabric: Fabric) -> None:
     assert np.abs(cast.landmarks[0] - cast.landmarks[1]).mean() < 3
     # The head, not the eyes, is in the middle; this one is turned.
     assert np.abs(cast.landmarks[0].mean(0) - 48).max() < 20
+
+
+def test_photos_of_a_telephone_are_shrunk(
+    people: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = read_image(people / "person-0000" / "0000.png")
+    whole = motion.cast_of([picture], 96, fabric.device)
+    monkeypatch.setattr("facekit.motion.cast.LARGEST", 150)
+    shrunk = motion.cast_of(iter([picture]), 96, fabric.device)
+    assert np.abs(whole.landmarks - shrunk.landmarks).mean() < 2
+    assert np.abs(whole.pixels.astype(int) - shrunk.pixels).mean() < 8
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from facekit.conversion import Finish, Plan
     from facekit.export import Corner, Exported
     from facekit.generators import GatedRun, Permit
-    from facekit.media.stretches import Stretches
     from facekit.types import Frame, Pixels
 
 log = logging.getLogger("facekit")
@@ -95,6 +94,7 @@ def convert_file(
     from facekit import conversion, export, generators
     from facekit.media.decode import Video, probe
     from facekit.media.images import read_image
+    from facekit.media.stretches import Stretches
     from facekit.types import Frame
 
     path = generators.closed_file(source_file)
@@ -106,7 +106,13 @@ def convert_file(
     if preview is not None and preview.resolve() == out.resolve():
         raise FacekitError(f"--preview {preview}: is --out as well; give two names")
     photo = None if reference is None else read_image(reference)
-    given = generators.admit_file(path, consent, fabric.device)
+    for file in filter(None, (out, preview)):
+        export.require_apart(file, [path, *([reference] if reference else [])])
+    try:
+        given = generators.admit_file(path, consent, fabric.device)
+    except FacekitError:
+        Stretches.drop(out)  # consent may have been revoked since they were made
+        raise
     finish = finish or conversion.Finish()
     facts = facts_of(run, given)
     if run.permit.certificate:
@@ -156,7 +162,8 @@ def convert_file(
             **_made_from(run, given, fabric, reference),
             **{"source": source, "target": target, "badge": badge, "finish": asdict(finish)},
         }
-        with _stretches(out, made_from, (video.info.width, video.info.height)) as stretches:
+        size = (video.info.width, video.info.height)
+        with Stretches(out, made_from, size=size) as stretches:
             kept = stretches.read(_PLAN)
             if kept is not None:
                 plan = conversion.Plan.from_json(kept)
@@ -273,12 +280,6 @@ def _require_changed(path: Path, plan: "Plan") -> None:
             "%s: %d of %d frames are left as they are: %s",
             *(path, len(plan.places) - plan.changed, len(plan.places), listed(plan.places)),
         )
-
-
-def _stretches(out: Path, made_from: dict[str, Any], size: tuple[int, int]) -> "Stretches":
-    from facekit.media.stretches import Stretches
-
-    return Stretches(out, made_from, size=size)
 
 
 def _made_from(

@@ -7,6 +7,7 @@ nothing but the swap tells the two apart.
 import logging
 import shutil
 from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,7 @@ def convert_folder(
             are in it, or nothing could be swapped; or if ``out`` holds a data set.
     """
     from facekit import generators
-    from facekit.core import files
-    from facekit.types import JOURNAL, MANIFEST, write_manifest
+    from facekit.types import MANIFEST, write_manifest
 
     if (out / MANIFEST).exists():
         raise FacekitError(f"{out}: holds a data set already; give another --out, or remove it")
@@ -61,14 +61,37 @@ def convert_folder(
             f"{data}: shows fewer than two of the people whom {folder} knows "
             f"({', '.join(run.facts['people'])}); give the folder that it learned from"
         )
-    # Until the manifest is written, this says that the folder will be a data set.
-    files.write_jsonl(out / JOURNAL, [{"generator": run.facts["plugin"], "run": run.id}])
-    items = list(_pairs(run, given, data, partners, out, fabric))
-    if not items:
-        raise FacekitError(f"{data}: no photo shows a face that can be replaced")
-    write_manifest(out, items)
-    (out / JOURNAL).unlink()
+    with growing(out, {"generator": run.facts["plugin"], "run": run.id}):
+        items = list(_pairs(run, given, data, partners, out, fabric))
+        if not items:
+            raise FacekitError(f"{data}: no photo shows a face that can be replaced")
+        write_manifest(out, items)
     return len(items) // 2
+
+
+@contextmanager
+def growing(out: Path, facts: dict[str, str]) -> "Iterator[None]":
+    """While a folder becomes a data set: if it does not, nothing that was put into it is left.
+
+    Args:
+        out: the folder.
+        facts: of what makes it, for the journal, which says until there is a manifest that the
+            folder will be a data set.
+    """
+    from facekit.core import files
+    from facekit.types import JOURNAL
+
+    before = set(out.iterdir()) if out.is_dir() else None
+    files.write_jsonl(out / JOURNAL, [facts])
+    try:
+        yield
+    except BaseException:
+        for path in set(out.iterdir()) - (before or set()):
+            path.unlink()
+        if before is None:
+            out.rmdir()
+        raise
+    (out / JOURNAL).unlink()
 
 
 def _partners(people: "Sequence[str]") -> dict[str, str]:

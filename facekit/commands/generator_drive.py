@@ -34,6 +34,7 @@ AT_REST = f"{_IDLE}0"
 
 _LENT = 8  # photos of each, of a folder that becomes a data set
 _MOMENTS = 2.5  # a second, there
+_LONGEST = 500  # seconds of a performance, there
 _RATE = 25.0
 _ACTED = "landmarks.json"
 
@@ -172,11 +173,17 @@ def move(
     source = generator_sample.opened(generator)
     chosen = _photos(photos)
     moving = Driver.parse(driver, seconds)
+    for file in filter(None, (out, preview)):
+        export.require_apart(file, [*chosen, *([moving.path] if moving.path else [])])
     by = generators.animator(source.opened, fabric, plugin=source.plugin)
     groups = [chosen, [moving.path]] if moving.path and moving.is_video else [chosen]
-    given = generators.admit_together(groups, consent, fabric.device)
+    try:
+        given = generators.admit_together(groups, consent, fabric.device)
+    except FacekitError:
+        Stretches.drop(out)  # consent may have been revoked since they were made
+        raise
 
-    pictures = [read_image(path) for path in chosen]
+    pictures = (read_image(path) for path in chosen)
     unfit: Unfit = "leave out" if photos.is_dir() else "refuse"
     cast = cast_of(pictures, by.size, fabric.device, names=chosen, unfit=unfit)
     for reason in cast.left_out:
@@ -193,6 +200,7 @@ def move(
     controls = controls or Controls()
     made_from = {
         **made_by(source.opened, fabric),
+        "weights": source.weights,
         "records": sorted(source.records),
         "inputs": sorted(terms["inputs"].values()),
         "order": [terms["inputs"][path] for path in chosen],
@@ -214,11 +222,12 @@ def move(
             stretches=stretches,
             **terms,
         )
-    shown = None
-    if preview is not None:
-        with Video(out) as result:
-            beside = _beside(cast.pixels[0], moving, result)
-            shown = export.write_video(preview, beside, rate=rate, audio_from=audio, **terms)
+        # Before the stretches go: who is interrupted here does not begin anew.
+        shown = None
+        if preview is not None:
+            with Video(out) as result:
+                beside = _beside(cast.pixels[0], moving, result)
+                shown = export.write_video(preview, beside, rate=rate, audio_from=audio, **terms)
     return Moved(exported, shown, len(cast), len(times))
 
 
@@ -252,11 +261,11 @@ def move_folder(
     """
     from facekit import generators
     from facekit.commands import generator_sample
-    from facekit.core import files
+    from facekit.commands.generator_dataset import growing
     from facekit.core.progress import progress
     from facekit.datasets.crops import is_video, read_item
     from facekit.motion import cast_of
-    from facekit.types import JOURNAL, MANIFEST, write_manifest
+    from facekit.types import MANIFEST, write_manifest
 
     if (out / MANIFEST).exists():
         raise FacekitError(f"{out}: holds a data set already; give another --out, or remove it")
@@ -267,12 +276,13 @@ def move_folder(
     for item in given.items:
         if not is_video(item):
             of_each.setdefault(item.subject, []).append(item)
-    # Until the manifest is written, this says that the folder will be a data set.
-    files.write_jsonl(out / JOURNAL, [{"generator": source.plugin, "data": given.data_hash}])
     rows: list[Item] = []
-    with progress("moving people", len(of_each)) as advance:
+    with (
+        growing(out, {"generator": source.plugin, "data": given.data_hash}),
+        progress("moving people", len(of_each)) as advance,
+    ):
         for number, (name, mine) in enumerate(sorted(of_each.items())):
-            pictures = [read_item(data, item) for item in mine[:_LENT]]
+            pictures = (read_item(data, item) for item in mine[:_LENT])
             names = [item.path for item in mine[:_LENT]]
             try:
                 cast = cast_of(pictures, by.size, fabric.device, names=names, unfit="leave out")
@@ -281,11 +291,9 @@ def move_folder(
             else:
                 rows += _moved(source, by, given, data, mine, cast, out, number)
             advance(number + 1, name)
-    if not rows:
-        (out / JOURNAL).unlink()
-        raise FacekitError(f"{data}: nobody in it could be moved; the log says why")
-    write_manifest(out, rows)
-    (out / JOURNAL).unlink()
+        if not rows:
+            raise FacekitError(f"{data}: nobody in it could be moved; the log says why")
+        write_manifest(out, rows)
     return len(rows) // 2
 
 
@@ -305,8 +313,9 @@ def _moved(
     from facekit.motion import act, from_performances
     from facekit.studio.performance import Performance
 
-    # Moments some way apart, so that they differ.
-    motion = from_performances(Performance.clip(len(items) / _MOMENTS, _MOMENTS, number))
+    # Moments some way apart, so that they differ; of very many photos nearer to each other.
+    rate = max(_MOMENTS, len(items) / _LONGEST)
+    motion = from_performances(Performance.clip(len(items) / rate, rate, number))
     landmarks = act(cast.sitters[0], motion)[: len(items)]
     frames = generators.drive(
         source.opened, by, cast, landmarks, list(motion.times[: len(items)]), given=[given]
@@ -425,11 +434,12 @@ def _beside(photo: "Pixels", driver: Driver, result: "Iterable[Frame]") -> "Iter
     import numpy as np
 
     from facekit.media.decode import Video
+    from facekit.motion.watch import in_time
     from facekit.types import Frame
 
     opened: Any = Video(driver.path) if driver.is_video and driver.path else nullcontext()
     with opened as video:
-        moved_by = repeat(None) if video is None else iter(video)
+        moved_by = repeat(None) if video is None else in_time(video)
         for frame, other in zip(result, moved_by, strict=False):
             height = len(frame.pixels)
             parts = [photo, *([other.pixels] if other is not None else []), frame.pixels]

@@ -36,6 +36,7 @@ class Source:
         facts: for the manifests.
         records: ids of the consent records that it stands on.
         certificate: id of the studio certificate that it stands on, or "".
+        weights: SHA-256 of bundled weights, or "".
     """
 
     opened: "GatedRun | str"
@@ -44,6 +45,7 @@ class Source:
     facts: dict[str, Any]
     records: tuple[str, ...] = ()
     certificate: str = ""
+    weights: str = ""
 
     def frames(self, count: int, seed: int, fabric: "Fabric", **style: Any) -> "Iterator[Frame]":
         """Its pictures; see :func:`facekit.generators.sample`."""
@@ -113,10 +115,11 @@ def opened(generator: str) -> Source:
             f"{generator}: neither a run folder nor a bundled generator; "
             f"{did_you_mean(generator, known)}"
         )
-    weights.find(_weights(), generator)
+    _, card = weights.find(_weights(), generator)
     plugin = plugin_of(generator)
     facts = {"origin": "studio", "generator": plugin, "weights": generator, "publish": True}
-    return Source(generator, plugin, generators.mark_id(generator), facts)
+    mark = generators.mark_id(generator)
+    return Source(generator, plugin, mark, facts, weights=str(card["sha256"]))
 
 
 def bundled() -> list[str]:

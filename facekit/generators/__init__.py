@@ -318,8 +318,11 @@ def drive(
         first: number of the first frame to yield.
 
     Raises:
-        FacekitError: as of :func:`generate`, after consent was revoked or has expired.
+        FacekitError: as of :func:`generate`, after consent was revoked or has expired; or if
+            nothing is given that lets the photos be used.
     """
+    if not given:
+        raise FacekitError("nothing lets these photos be used; give what admit_together returns")
     drawn = zip(by.draw(cast, landmarks, first), times[first:], strict=True)
     frames = (Frame(pixels, time, index) for index, (pixels, time) in enumerate(drawn, start=first))
     own = [] if isinstance(source, str) else [source.permit]

@@ -343,7 +343,9 @@ def admit_together(
 
 def _in_studio(path: Path) -> bool:
     """Whether it lies where a studio certificate would cover it."""
-    return any((folder / "certificate.json").is_file() for folder in list(path.parents)[:2])
+    return any(
+        (folder / "certificate.json").is_file() for folder in list(path.absolute().parents)[:2]
+    )
 
 
 def _certified_files(paths: Sequence[Path]) -> Permit:

@@ -104,6 +104,18 @@ class Stretches:
         elif self._file(0).is_file():
             log.warning("%s: not finished; give the same command to go on", self._path)
 
+    @classmethod
+    def drop(cls, path: Path) -> None:
+        """Remove what interrupted work on ``path`` left: it may be used no longer.
+
+        Raises:
+            FacekitError: if another process is at it.
+        """
+        left = cls(path, {}, size=(0, 0))
+        if left._folder.is_dir():
+            with left:
+                pass
+
     def read(self, name: str) -> Any:
         """What was kept beside the stretches under ``name``; None if nothing was."""
         with suppress(FacekitError):

@@ -1,9 +1,10 @@
 """Photos of one person, made ready to be moved."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 
@@ -13,7 +14,7 @@ from facekit.faces.align import align_faces, apply, draw_crop, invert
 from facekit.faces.embed import load_embedder
 from facekit.faces.people import parted
 from facekit.faces.quality import measure
-from facekit.faces.stage import Stage
+from facekit.faces.stage import PRESENT, Stage
 from facekit.motion.act import MOST, Sitter, sitters
 from facekit.types import DENSE, Face, Floats, Pixels
 
@@ -24,6 +25,10 @@ MOST_COVERED = 0.3
 ALIKE = 0.3
 """Photos are of one person if, parted in two, their groups' means are at least as alike. A studio
 person's single photos are by 0.5 and more, seldom less; two people's by 0.1, seldom more."""
+
+LARGEST = 3072
+"""Longer side of photos, in pixels, beyond which they are shrunk: 32 of a telephone's do not fit in
+memory, and a head that is cut out is a few hundred pixels high."""
 
 Unfit = Literal["refuse", "leave out", "take"]
 """What becomes of photos in profile, covered or of two people: an error, or not."""
@@ -67,7 +72,7 @@ class Animator:
 
 
 def cast_of(
-    pictures: Sequence[Pixels],
+    pictures: Iterable[Pixels],
     size: int,
     device: torch.device,
     *,
@@ -78,7 +83,8 @@ def cast_of(
     """Find the head in photos of one person, and cut it out.
 
     Args:
-        pictures: uint8 RGB (H, W, 3), of any size; the first one's crop is what will move.
+        pictures: uint8 RGB (H, W, 3), of any size, one held at a time if they are an iterator;
+            the first one's crop is what will move.
         size: S.
         device: where to locate and read faces.
         names: of the photos, for errors.
@@ -91,6 +97,7 @@ def cast_of(
             or one mostly covered, or, where such are left out, if all are; or for photos of
             different people.
     """
+    pictures = [_shrunk(picture) for picture in pictures]
     called = [str(name) for name in names] or [f"photo {k + 1}" for k in range(len(pictures))]
     seen = measure(pictures, [faces[:2] for faces in Stage(device).look(pictures)])
     faces: list[Face] = []
@@ -123,13 +130,24 @@ def cast_of(
     return Cast(crops, sitters(read, size), tuple(map(str, left_out)))
 
 
+def _shrunk(picture: Pixels) -> Pixels:
+    """A copy no larger than :data:`LARGEST`; a smaller picture as it is."""
+    scale = LARGEST / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
+
+
 def _one_face(name: str, faces: Sequence[Face], *, strict: bool) -> Face:
     """The face of a photo; if not ``strict``, the largest, whatever it is like.
 
     Raises:
         FacekitError: as :func:`cast_of`.
     """
-    if not faces or faces[0].landmarks is None:
+    marks = faces[0].landmarks if faces else None
+    if marks is None or marks.presence < PRESENT:
         raise FacekitError(
             f"{name}: shows no face; give a photo in which it is seen from the front and well lit"
         )
@@ -139,7 +157,7 @@ def _one_face(name: str, faces: Sequence[Face], *, strict: bool) -> Face:
         raise FacekitError(
             f"{name}: shows two people; cut it so that it shows the one who is to move"
         )
-    face, marks = faces[0], faces[0].landmarks
+    face = faces[0]
     if abs(marks.pose[0]) > MOST[0]:
         raise FacekitError(
             f"{name}: shows a profile, turned by {abs(marks.pose[0]):.0f}°: what is on the far "

@@ -1,8 +1,9 @@
 """The landmarks of one face through a video."""
 
 import logging
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
-from facekit.faces.stage import Stage
+from facekit.faces.stage import PRESENT, Stage
 from facekit.types import DENSE, Floats, Frame
 
 log = logging.getLogger("facekit")
@@ -52,7 +53,7 @@ def watch(
     Others are left out, with a word in the log.
 
     Args:
-        frames: of one clip, in order of time.
+        frames: of one clip, of which :func:`in_time` passes over some.
         device: where to locate and read faces.
         total: how many frames there will be, for the progress bar.
         stage: to follow faces with, by default a new one.
@@ -66,12 +67,13 @@ def watch(
     shares: dict[int, float] = defaultdict(float)  # track → how much of all pictures it fills
     size = 0
     with progress("watching the driver", total) as advance:
-        for number, seen in enumerate(stage.follow(frames)):
+        for number, seen in enumerate(stage.follow(in_time(frames))):
             times.append(seen.frame.time)
             height, width = seen.frame.pixels.shape[:2]
             size = max(size, height, width)
             for face, track in zip(seen.faces, seen.ids, strict=True):
-                if face.landmarks is not None:
+                # Of a face that is covered or turned away, landmarks are a guess.
+                if face.landmarks is not None and face.landmarks.presence >= PRESENT:
                     found[track][number] = face.landmarks.points
                     shares[track] += face.size**2 / (height * width)
             advance(number + 1, "")
@@ -91,6 +93,22 @@ def watch(
     if several:
         log.info("the driver shows several faces in %d frames; the main one is followed", several)
     return bridged(np.array(times), rows, size)
+
+
+def in_time(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The frames, but for those that are not later than all before them.
+
+    Joined broadcasts and some containers repeat times, or go back.
+    """
+    latest, passed = -math.inf, 0
+    for frame in frames:
+        if frame.time > latest:
+            latest = frame.time
+            yield frame
+        else:
+            passed += 1
+    if passed:
+        log.info("%d frames that are not later than those before them are passed over", passed)
 
 
 def bridged(times: NDArray[np.float64], rows: list[Floats | None], size: int) -> Track:

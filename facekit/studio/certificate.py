@@ -247,7 +247,9 @@ def _folder_of(path: Path) -> Path:
     if not path.exists():
         raise FacekitError(f"{path}: no such file or folder")
     folder = path if path.is_dir() else path.parent
-    for candidate in (folder, folder.parent):
+    # Of "." the parent is "." again.
+    above = folder.parent if folder.name else folder.absolute().parent
+    for candidate in (folder, above):
         if (candidate / CERTIFICATE).is_file():
             return candidate
     raise FacekitError(f"{path}: no {CERTIFICATE} beside it; only studio folders have one")

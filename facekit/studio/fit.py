@@ -446,7 +446,8 @@ def _bounded(normal: Array, pull: Array, bound: Array, start: Array) -> Array:
     sides[1:] += bound
     sides[:-1] += bound
     # Row sums bound the curvature along each coordinate, so that each takes its own step.
-    rate = 1 / (np.abs(normal).sum(2) + 2 * sides)
+    curved = np.stack([np.abs(one).sum(1) for one in normal])  # one by one: a long clip's are many
+    rate = 1 / (curved + 2 * sides)
     x = start.copy()
     ahead, pace = x.copy(), 1.0
     for _ in range(120):
