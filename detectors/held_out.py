@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # training's own module: nothing of it runs here
 _Mask = NDArray[np.uint8]
 _Picture = NDArray[np.float32]
 
-_PRESENT = 0.5  # of a face's landmarks: below, they may lie anywhere
 _NEAREST = 8  # donors that are alike enough to be drawn from
 _SIZE_COUNTS = 0.05  # a donor of twice the size counts as this far off in shape
 _TONE_COUNTS = 0.3  # and one whose colour is off by all of its range as this far
@@ -131,7 +130,7 @@ def splices(
 
 
 def _is_readable(face: Face) -> bool:
-    return face.landmarks is not None and face.landmarks.presence >= _PRESENT
+    return face.landmarks is not None and face.landmarks.present
 
 
 class _People:

@@ -75,6 +75,11 @@ class Landmarks:
     eyes: Floats
     presence: float
 
+    @property
+    def present(self) -> bool:
+        """Whether there rather is a face than none; if there is none, points are a guess."""
+        return self.presence >= 0.5
+
 
 @dataclass(frozen=True)
 class Quality:

@@ -108,11 +108,8 @@ def convert_file(
     photo = None if reference is None else read_image(reference)
     for file in filter(None, (out, preview)):
         export.require_apart(file, [path, *([reference] if reference else [])])
-    try:
+    with Stretches.kept_if_allowed(out):
         given = generators.admit_file(path, consent, fabric.device)
-    except FacekitError:
-        Stretches.drop(out)  # consent may have been revoked since they were made
-        raise
     finish = finish or conversion.Finish()
     facts = facts_of(run, given)
     if run.permit.certificate:

@@ -177,11 +177,8 @@ def move(
         export.require_apart(file, [*chosen, *([moving.path] if moving.path else [])])
     by = generators.animator(source.opened, fabric, plugin=source.plugin)
     groups = [chosen, [moving.path]] if moving.path and moving.is_video else [chosen]
-    try:
+    with Stretches.kept_if_allowed(out):
         given = generators.admit_together(groups, consent, fabric.device)
-    except FacekitError:
-        Stretches.drop(out)  # consent may have been revoked since they were made
-        raise
 
     pictures = (read_image(path) for path in chosen)
     unfit: Unfit = "leave out" if photos.is_dir() else "refuse"

@@ -18,7 +18,6 @@ MIN_FACE = 40
 _MAX_SIDE = 1920
 # A face is one that the landmarks see as well, since a locator alone also finds knees and cushions;
 # or one of which the locator is as sure as it has been of faces only, half cut off by the border.
-_PRESENT = 0.5
 _CERTAIN = 0.9995
 _FRAMES = 3  # in which a person of a video is seen at least
 
@@ -97,7 +96,7 @@ class Crowd:
 
 
 def _is_sure(face: Face) -> bool:
-    present = face.landmarks is not None and face.landmarks.presence >= _PRESENT
+    present = face.landmarks is not None and face.landmarks.present
     return present or face.score >= _CERTAIN
 
 

@@ -419,7 +419,7 @@ def angles(rotations: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _updated(face: Face, landmarks: Landmarks) -> Face:
-    if landmarks.presence < 0.5:
+    if not landmarks.present:
         return replace(face, landmarks=landmarks)
     return replace(
         face,
@@ -506,7 +506,7 @@ def laid_on(face: Face) -> Face:
     Args:
         face: without landmarks, or where these see no face, it is returned as it is.
     """
-    if face.landmarks is None or face.landmarks.presence < 0.5:
+    if face.landmarks is None or not face.landmarks.present:
         return face
     return replace(face, points=mean_face_points(face.landmarks.points))
 

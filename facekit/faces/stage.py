@@ -24,8 +24,6 @@ from facekit.types import Face, Frame, Pixels, Track
 # Frames that wait decoded, and that wait located, before they are asked for: while the locator
 # takes its time with one, the other threads have work. Of 1080p they take 60 MB.
 _DECODED, _SCOUTED = 3, 6
-PRESENT = 0.5
-"""The least presence of a face that is there."""
 _LEAST = 8  # pixels: landmarks that fall together show no face, and could not be followed
 _DOUBTFUL = 1.6  # the points' deviation, relative to what it was when the locator last agreed
 _PAUSE = 3  # frames at least between two looks for trouble's sake
@@ -328,7 +326,7 @@ def _smoothed(face: Face, smoother: Smoother, time: float) -> Face:
 
 def _is_there(face: Face, pixels: Pixels) -> bool:
     """Whether the landmark network saw a face of some size, its middle within the picture."""
-    if face.landmarks is None or face.landmarks.presence < PRESENT or face.size < _LEAST:
+    if face.landmarks is None or not face.landmarks.present or face.size < _LEAST:
         return False
     x, y = _centre(face)
     return bool(0 <= x < pixels.shape[1] and 0 <= y < pixels.shape[0])

@@ -262,7 +262,7 @@ class _Truth:
         apart = np.linalg.norm(left - right, axis=1)
         nme = np.linalg.norm(off, axis=2).mean(1) / np.maximum(apart, 1e-9)
         # Where no face is left, landmarks are a guess that must not count for it.
-        nme = np.where([one.presence < 0.5 for one in read], np.maximum(nme, 1.0), nme)
+        nme = np.where([not one.present for one in read], np.maximum(nme, 1.0), nme)
         vectors = readers.identity.of(list(frames), self.points)
         return float(nme.mean()), float((vectors @ self.photo).mean())
 

@@ -7,8 +7,8 @@ every 250 frames anyway, so the joined file is the same whether the work was bro
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -105,16 +105,20 @@ class Stretches:
             log.warning("%s: not finished; give the same command to go on", self._path)
 
     @classmethod
-    def drop(cls, path: Path) -> None:
-        """Remove what interrupted work on ``path`` left: it may be used no longer.
+    @contextmanager
+    def kept_if_allowed(cls, path: Path) -> Iterator[None]:
+        """While it is seen whether work on ``path`` may be done: if not, what is finished goes.
 
-        Raises:
-            FacekitError: if another process is at it.
+        Consent may have been revoked since it was made.
         """
-        left = cls(path, {}, size=(0, 0))
-        if left._folder.is_dir():
-            with left:
-                pass
+        try:
+            yield
+        except FacekitError:
+            left = cls(path, {}, size=(0, 0))
+            if left._folder.is_dir():
+                with left:  # which empties it: nothing is made from these values
+                    pass
+            raise
 
     def read(self, name: str) -> Any:
         """What was kept beside the stretches under ``name``; None if nothing was."""

@@ -14,7 +14,7 @@ from facekit.faces.align import align_faces, apply, draw_crop, invert
 from facekit.faces.embed import load_embedder
 from facekit.faces.people import parted
 from facekit.faces.quality import measure
-from facekit.faces.stage import PRESENT, Stage
+from facekit.faces.stage import Stage
 from facekit.motion.act import MOST, Sitter, sitters
 from facekit.types import DENSE, Face, Floats, Pixels
 
@@ -147,7 +147,7 @@ def _one_face(name: str, faces: Sequence[Face], *, strict: bool) -> Face:
         FacekitError: as :func:`cast_of`.
     """
     marks = faces[0].landmarks if faces else None
-    if marks is None or marks.presence < PRESENT:
+    if marks is None or not marks.present:
         raise FacekitError(
             f"{name}: shows no face; give a photo in which it is seen from the front and well lit"
         )

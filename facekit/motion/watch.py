@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from facekit.core.errors import FacekitError
 from facekit.core.progress import progress
-from facekit.faces.stage import PRESENT, Stage
+from facekit.faces.stage import Stage
 from facekit.types import DENSE, Floats, Frame
 
 log = logging.getLogger("facekit")
@@ -73,7 +73,7 @@ def watch(
             size = max(size, height, width)
             for face, track in zip(seen.faces, seen.ids, strict=True):
                 # Of a face that is covered or turned away, landmarks are a guess.
-                if face.landmarks is not None and face.landmarks.presence >= PRESENT:
+                if face.landmarks is not None and face.landmarks.present:
                     found[track][number] = face.landmarks.points
                     shares[track] += face.size**2 / (height * width)
             advance(number + 1, "")
